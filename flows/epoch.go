@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package flows
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Record is one flow of a drained set: an IPFIX flow record in all but name.
+type Record struct {
+	Key Key
+	Counters
+	// First and Last are when its first and last packet of the epoch came, to
+	// about a millisecond.
+	First, Last time.Time
+}
+
+// Interface is an observation point that is an interface, and the evidence of
+// which pod stands behind it.
+type Interface struct {
+	Point Point
+	// Name is the device's name in the host's network namespace.
+	Name string
+	// Attached is when counting began; Gone is when the interface vanished or
+	// was let go of, zero while it is metered.
+	Attached, Gone time.Time
+	// PeerNamespace is the kernel's id (IFLA_LINK_NETNSID) of the network
+	// namespace that holds the other end, -1 when there is none.
+	PeerNamespace int
+	// Addresses are those the host routes to this interface alone: /32 and /128
+	// routes and permanent neighbours.
+	Addresses []netip.Addr
+}
+
+// Total is what one observation point saw in one direction during an epoch.
+type Total struct {
+	Point     Point
+	Direction Direction
+	// Counters is all of it.
+	Counters
+	// Unplaced is the part whose flow could not be inserted, Residue the part
+	// whose flows the LRU evicted: both are in Counters, in no Record.
+	Unplaced, Residue Counters
+	// Seeded is what crossed the interface before its program was attached, as
+	// the interface's own counters tell. It is not in Counters.
+	Seeded Counters
+}
+
+// Epoch is what one drain read: everything that was counted between two flips
+// of the sets, and for each interface what is known of it.
+type Epoch struct {
+	// Number is the kernel side's epoch, counting from 0.
+	Number uint64
+	// Start and End bound the time in which the programs wrote it.
+	Start, End time.Time
+	Interfaces []Interface
+	Totals     []Total
+	// Records has one entry per flow. The slice is reused by the next drain.
+	Records []Record
+	// ConservationError is the bytes by which totals and flows disagree where
+	// nothing was evicted. It must be 0; anything else is a bug.
+	ConservationError uint64
+}

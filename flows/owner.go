@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package flows
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Workload is the controller that a pod belongs to.
+type Workload struct {
+	// Type is the controller's kind in lower case, as kubernetes-mixin writes
+	// it: deployment, statefulset, daemonset, job, cronjob …; empty for none.
+	Type string
+	Name string
+}
+
+// Pod is the identity of a pod, fixed from the moment an interface is bound.
+type Pod struct {
+	UID             string
+	Namespace, Name string
+	Workload        Workload
+	// Container is the name of the pod's only container, counting init, sidecar
+	// and ephemeral ones; empty when it has several.
+	Container string
+	// Node is the node's name, Zone its label topology.kubernetes.io/zone.
+	Node, Zone string
+}
+
+// PeerKind says what a peer is. The kinds are a partition: each byte has one.
+type PeerKind uint8
+
+// The kinds of a peer, as the label peer_kind shows them.
+const (
+	PeerUnattributed PeerKind = iota // not in any flow, or the owner is ambiguous
+	PeerPod
+	PeerService   // ClusterIP, external or load-balancer address
+	PeerNode      // a node's or this host's address
+	PeerCIDR      // a range that the user named
+	PeerCluster   // inside the cluster's ranges, owner unknown
+	PeerPrivate   // RFC 1918, RFC 6598, RFC 4193
+	PeerExternal  // global unicast
+	PeerMulticast // multicast and broadcast
+	PeerLinkLocal // link-local, loopback and the unspecified address
+	PeerLink      // no IP header
+	PeerOther     // folded by a series limit
+)
+
+var peerKindNames = [...]string{
+	PeerUnattributed: "unattributed",
+	PeerPod:          "pod",
+	PeerService:      "service",
+	PeerNode:         "node",
+	PeerCIDR:         "cidr",
+	PeerCluster:      "cluster",
+	PeerPrivate:      "private",
+	PeerExternal:     "external",
+	PeerMulticast:    "multicast",
+	PeerLinkLocal:    "link_local",
+	PeerLink:         "link",
+	PeerOther:        "other",
+}
+
+// String returns the value of the label peer_kind.
+func (k PeerKind) String() string { return peerKindNames[k] }
+
+// Owner is who owned an address: the peer of a flow.
+type Owner struct {
+	Kind PeerKind
+	// Namespace and Name are the peer's namespace and the name of its workload,
+	// Service, Node or CIDR. A pod without a controller is its own workload.
+	Namespace, Name string
+	// WorkloadType is [Workload].Type of a pod.
+	WorkloadType string
+	// Service is the name of the Service that was addressed.
+	Service string
+	// Pod is the pod's name.
+	Pod string
+	// Node and Zone are where a pod or node is, empty when unknown.
+	Node, Zone string
+}
+
+// Query asks a [Directory] for the owner of an address.
+type Query struct {
+	Address  netip.Addr
+	Protocol uint8  // IP protocol number
+	Port     uint16 // of the address asked for
+	// First and Last bound the time of the flow.
+	First, Last time.Time
+}
+
+// Directory knows the owners of addresses and when they owned them. It is safe
+// for concurrent use and allocates nothing when it answers.
+type Directory interface {
+	// Owner returns who owned the address during all of the query's time. It
+	// is never nil; an address that changed hands meanwhile has an owner of
+	// kind PeerUnattributed. The result must not be changed.
+	Owner(Query) *Owner
+	// LocalPod returns the pod of this node that owned the address for at
+	// least part of the time between from and to, nil if there was none or
+	// more than one. Pods with hostNetwork own no address.
+	LocalPod(address netip.Addr, from, to time.Time) *Pod
+	// Here returns this node's name and zone, empty when unknown.
+	Here() (node, zone string)
+}
+
+// Locality says how far away a peer is.
+type Locality uint8
+
+// The localities, as the label locality shows them.
+const (
+	LocalityUnknown Locality = iota
+	LocalitySameNode
+	LocalitySameZone
+	LocalityCrossZone
+	LocalityExternal
+)
+
+var localityNames = [...]string{
+	LocalityUnknown:   "unknown",
+	LocalitySameNode:  "same_node",
+	LocalitySameZone:  "same_zone",
+	LocalityCrossZone: "cross_zone",
+	LocalityExternal:  "external",
+}
+
+// String returns the value of the label locality.
+func (l Locality) String() string { return localityNames[l] }
+
+// Protocol is the transport protocol as the label protocol tells it.
+type Protocol uint8
+
+// The protocols told apart.
+const (
+	ProtoOther Protocol = iota
+	ProtoTCP
+	ProtoUDP
+	ProtoSCTP
+	ProtoICMP
+	ProtoICMPv6
+)
+
+var protocolNames = [...]string{
+	ProtoOther:  "other",
+	ProtoTCP:    "tcp",
+	ProtoUDP:    "udp",
+	ProtoSCTP:   "sctp",
+	ProtoICMP:   "icmp",
+	ProtoICMPv6: "icmpv6",
+}
+
+// String returns the value of the label protocol.
+func (p Protocol) String() string { return protocolNames[p] }
+
+func protocolOf(number uint8) Protocol {
+	switch number {
+	case ProtocolTCP:
+		return ProtoTCP
+	case ProtocolUDP:
+		return ProtoUDP
+	case ProtocolSCTP:
+		return ProtoSCTP
+	case ProtocolICMP:
+		return ProtoICMP
+	case ProtocolICMPv6:
+		return ProtoICMPv6
+	}
+	return ProtoOther
+}
+
+// Place is where an external address is, as far as the databases know. What
+// is unknown is empty.
+type Place struct {
+	Country      string // ISO 3166-1 alpha-2
+	City         string // English name
+	Latitude     string // decimal degrees
+	Longitude    string // decimal degrees
+	ASN          string // autonomous system number in decimal
+	Organization string // of the autonomous system
+}
+
+// Places knows where addresses are. It is safe for concurrent use.
+type Places interface {
+	// Place returns where the address is; the zero Place when unknown.
+	Place(netip.Addr) Place
+}
