@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+
+/*
+ * The ABI: what the programs and the agent share. No packed structs, no
+ * bitfields, no implicit padding; bpf2go makes the Go types from it and a test
+ * checks every offset in the object's BTF.
+ */
+#ifndef PODMETER_FLOW_H
+#define PODMETER_FLOW_H
+
+#include <linux/types.h>
+
+/* As seen from the pod: its transmit is TC ingress of the host-side veth. */
+enum direction {
+	DIRECTION_TRANSMIT = 0,
+	DIRECTION_RECEIVE = 1,
+};
+
+/* How parsing a packet ended. The names of the metric's label follow these. */
+enum outcome {
+	OUTCOME_FULL = 0, /* all of the 5-tuple, first fragments included */
+	OUTCOME_LATER_FRAGMENT, /* addresses and protocol, the ports are in another packet */
+	OUTCOME_NO_PORTS, /* addresses and protocol, which has no ports that we know */
+	OUTCOME_NOT_IP, /* EtherType */
+	OUTCOME_TRUNCATED_LINK, /* nothing: ends before the EtherType */
+	OUTCOME_TRUNCATED_VLAN, /* the tag's EtherType: ends within a VLAN tag */
+	OUTCOME_TRUNCATED_NETWORK, /* EtherType: ends within the fixed IP header */
+	OUTCOME_TRUNCATED_EXTENSION, /* addresses, the extension header's number */
+	OUTCOME_TRUNCATED_TRANSPORT, /* addresses and protocol: ends before the ports */
+	OUTCOME_MALFORMED, /* EtherType: IP version or IPv4 header length is impossible */
+	OUTCOME_VLAN_LIMIT, /* the EtherType of the tag after MAX_VLAN_TAGS */
+	OUTCOME_EXTENSION_LIMIT, /* addresses, the number after MAX_EXTENSIONS headers */
+	OUTCOME_NO_POINT, /* the interface has no totals entry: nothing else is counted */
+	OUTCOMES,
+};
+
+/* 44 bytes. What a packet does not carry is zero. */
+struct flow_key {
+	__u8 source[16]; /* IPv6, or IPv4 mapped into it (RFC 4291, 2.5.5.2) */
+	__u8 destination[16];
+	__u32 point; /* ifindex; from 2^31 up points that are no interface */
+	__be16 source_port;
+	__be16 destination_port; /* ICMP: type and code */
+	__be16 ethertype; /* behind all VLAN tags that were read */
+	__u8 protocol; /* behind all extension headers that were read */
+	__u8 direction; /* enum direction */
+};
+
+struct flow_counters {
+	__u64 bytes;
+	__u64 packets;
+	__u32 first; /* clock() of the first packet; meaningless while packets is 0 */
+	__u32 last; /* clock() of the last packet */
+};
+
+struct total_key {
+	__u32 point;
+	enum direction direction;
+};
+
+/* Cumulative. This layout is frozen: every later build reads it. */
+struct total_counters {
+	__u64 bytes;
+	__u64 packets;
+	__u64 inserted; /* flow entries created */
+	__u64 unplaced_bytes; /* of packets whose flow could not be inserted */
+	__u64 unplaced_packets;
+};
+
+/* Which set is written, and whose sets these are. The agent alone writes it. */
+struct epoch_state {
+	__u64 epoch; /* set epoch & 1 is written */
+	__u64 set_id; /* random, made with the maps */
+};
+
+/* When to call the agent early. */
+struct pressure_state {
+	__u64 inserted[2]; /* flow entries created in each set, all CPUs; cleared with the set */
+	__u64 high_water; /* wake the agent at this many; 0: never */
+};
+
+#endif /* PODMETER_FLOW_H */

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+
+/* The maps and data sections, see DESIGN: who writes, who clears, what it costs. */
+#ifndef PODMETER_MAPS_H
+#define PODMETER_MAPS_H
+
+#include "flow.h"
+
+/*
+ * Flows of an epoch. Key: flow; value: one slot per CPU.
+ * Written by programs while epoch & 1 selects them, cleared by the agent after
+ * it was read. About 120 B + 24 B per possible CPU and entry; the agent sets
+ * max_entries before loading.
+ */
+struct flow_map {
+	__uint(type, BPF_MAP_TYPE_LRU_PERCPU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, struct flow_key);
+	__type(value, struct flow_counters);
+};
+
+struct flow_map flows_0 SEC(".maps");
+struct flow_map flows_1 SEC(".maps");
+
+/*
+ * Totals of an observation point and direction, cumulative, never zeroed.
+ * The agent creates an entry before it attaches (a program that creates one can
+ * lose a packet to another CPU's insert) and deletes it after the interface has
+ * gone and both sets are drained. Not preallocated: about 120 B + 40 B per
+ * possible CPU for each interface and direction.
+ */
+struct total_map {
+	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, struct total_key);
+	__type(value, struct total_counters);
+};
+
+struct total_map totals_0 SEC(".maps");
+struct total_map totals_1 SEC(".maps");
+
+/* Packets by enum outcome. Written by programs, cumulative, never cleared. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, OUTCOMES);
+	__type(key, enum outcome);
+	__type(value, __u64);
+} outcomes SEC(".maps");
+
+/*
+ * A record without meaning of its own: a set has reached high water. Written by
+ * programs at most once per set and epoch, consumed by the agent. 4 KiB.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4096);
+} wakeups SEC(".maps");
+
+/* Alone in its section, so that its pin means the same to every later build. */
+volatile struct epoch_state epoch SEC(".data.epoch");
+
+volatile struct pressure_state pressure SEC(".data.pressure");
+
+#endif /* PODMETER_MAPS_H */

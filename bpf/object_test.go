@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bpf
+
+import (
+	"testing"
+	"unsafe"
+
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/btf"
+)
+
+func loadSpec(t *testing.T) *MeterSpecs {
+	t.Helper()
+	var specs MeterSpecs
+	spec, err := LoadMeter()
+	if err != nil {
+		t.Fatalf("load meter: %v", err)
+	}
+	if err := spec.Assign(&specs); err != nil {
+		t.Fatalf("assign specs: %v", err)
+	}
+	return &specs
+}
+
+// The run belongs to the set that its one read of the epoch chose: a second
+// read could choose another.
+func TestEpochIsReadOnce(t *testing.T) {
+	specs := loadSpec(t)
+	for _, program := range []struct {
+		name         string
+		instructions asm.Instructions
+	}{
+		{"transmit", specs.PodmeterTransmit.Instructions},
+		{"receive", specs.PodmeterReceive.Instructions},
+	} {
+		t.Run(program.name, func(t *testing.T) {
+			loads := 0
+			for _, ins := range program.instructions {
+				if ins.IsLoadFromMap() && ins.Reference() == ".data.epoch" {
+					loads++
+				}
+			}
+			if loads != 1 {
+				t.Errorf("got %d loads of the epoch, want 1", loads)
+			}
+		})
+	}
+}
+
+// Each member's offset in the object's BTF equals that in the Go structure, and
+// no byte of either is padding.
+func TestLayouts(t *testing.T) {
+	spec, err := LoadMeter()
+	if err != nil {
+		t.Fatalf("load meter: %v", err)
+	}
+	var (
+		key   MeterFlowKey
+		flow  MeterFlowCounters
+		point MeterTotalKey
+		total MeterTotalCounters
+		epoch MeterEpochState
+		press MeterPressureState
+	)
+	for _, layout := range []struct {
+		name    string
+		size    uintptr
+		offsets []uintptr
+	}{
+		{"flow_key", unsafe.Sizeof(key), []uintptr{
+			unsafe.Offsetof(key.Source), unsafe.Offsetof(key.Destination), unsafe.Offsetof(key.Point),
+			unsafe.Offsetof(key.SourcePort), unsafe.Offsetof(key.DestinationPort),
+			unsafe.Offsetof(key.Ethertype), unsafe.Offsetof(key.Protocol), unsafe.Offsetof(key.Direction)}},
+		{"flow_counters", unsafe.Sizeof(flow), []uintptr{
+			unsafe.Offsetof(flow.Bytes), unsafe.Offsetof(flow.Packets),
+			unsafe.Offsetof(flow.First), unsafe.Offsetof(flow.Last)}},
+		{"total_key", unsafe.Sizeof(point), []uintptr{
+			unsafe.Offsetof(point.Point), unsafe.Offsetof(point.Direction)}},
+		{"total_counters", unsafe.Sizeof(total), []uintptr{
+			unsafe.Offsetof(total.Bytes), unsafe.Offsetof(total.Packets), unsafe.Offsetof(total.Inserted),
+			unsafe.Offsetof(total.UnplacedBytes), unsafe.Offsetof(total.UnplacedPackets)}},
+		{"epoch_state", unsafe.Sizeof(epoch), []uintptr{
+			unsafe.Offsetof(epoch.Epoch), unsafe.Offsetof(epoch.SetId)}},
+		{"pressure_state", unsafe.Sizeof(press), []uintptr{
+			unsafe.Offsetof(press.Inserted), unsafe.Offsetof(press.HighWater)}},
+	} {
+		t.Run(layout.name, func(t *testing.T) {
+			var typ *btf.Struct
+			if err := spec.Types.TypeByName(layout.name, &typ); err != nil {
+				t.Fatalf("find type: %v", err)
+			}
+			checkLayout(t, typ, layout.size, layout.offsets)
+		})
+	}
+}
+
+func checkLayout(t *testing.T, typ *btf.Struct, size uintptr, offsets []uintptr) {
+	t.Helper()
+	if uintptr(typ.Size) != size {
+		t.Errorf("size: got %d, want %d", typ.Size, size)
+	}
+	if len(typ.Members) != len(offsets) {
+		t.Fatalf("members: got %d, want %d", len(typ.Members), len(offsets))
+	}
+	end := uint32(0)
+	for i, member := range typ.Members {
+		if got := member.Offset.Bytes(); uintptr(got) != offsets[i] || got != end {
+			t.Errorf("%s: got offset %d, want %d, previous member ends at %d", member.Name, got, offsets[i], end)
+		}
+		size, err := btf.Sizeof(member.Type)
+		if err != nil {
+			t.Fatalf("size of %s: %v", member.Name, err)
+		}
+		end = member.Offset.Bytes() + uint32(size)
+	}
+	if end != typ.Size {
+		t.Errorf("last member ends at %d, want %d", end, typ.Size)
+	}
+}
+
+func TestFlowKeySize(t *testing.T) {
+	if got := unsafe.Sizeof(MeterFlowKey{}); got != 44 {
+		t.Errorf("got %d bytes, want 44: an entry's memory was measured with that", got)
+	}
+}
