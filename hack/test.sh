@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Runs every test and says at the end what was skipped and why.
+set -uo pipefail
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+
+go test -count=1 -v "$@" ./... >"$log" 2>&1
+status=$?
+
+grep -E '^(ok|FAIL|---? FAIL|panic:)|^ +--- FAIL' "$log"
+if [ "$status" -ne 0 ]; then
+	printf '\nfailed; the whole log:\n'
+	cat "$log"
+fi
+skipped=$(grep -cE '^ *--- SKIP' "$log")
+printf '\n%s tests skipped\n' "$skipped"
+grep -A1 -E '^ *--- SKIP' "$log" | grep -v '^--$'
+passed=$(grep -cE '^ *--- PASS' "$log")
+failed=$(grep -cE '^ *--- FAIL' "$log")
+printf '%s passed, %s failed, %s skipped\n' "$passed" "$failed" "$skipped"
+exit "$status"
