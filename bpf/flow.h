@@ -73,10 +73,4 @@ struct epoch_state {
 	__u64 set_id; /* random, made with the maps */
 };
 
-/* When to call the agent early. */
-struct pressure_state {
-	__u64 inserted[2]; /* flow entries created in each set, all CPUs; cleared with the set */
-	__u64 high_water; /* wake the agent at this many; 0: never */
-};
-
 #endif /* PODMETER_FLOW_H */

@@ -60,6 +60,12 @@ struct {
 /* Alone in its section, so that its pin means the same to every later build. */
 volatile struct epoch_state epoch SEC(".data.epoch");
 
-volatile struct pressure_state pressure SEC(".data.pressure");
+/*
+ * When to call the agent early: flow entries created in each set by all CPUs,
+ * cleared with the set, and how many of them wake the agent (0: never).
+ */
+volatile __u64 inserted_0 SEC(".data.pressure");
+volatile __u64 inserted_1 SEC(".data.pressure");
+volatile __u64 high_water SEC(".data.pressure");
 
 #endif /* PODMETER_MAPS_H */

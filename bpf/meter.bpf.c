@@ -43,12 +43,12 @@ static __always_inline void add(struct flow_counters *flow, __u64 bytes, __u32 n
 }
 
 /* A flow entry was created: counted, and the agent called when the set fills up. */
-static __always_inline void inserted(struct total_counters *total, __u32 set)
+static __always_inline void inserted(struct total_counters *total, volatile __u64 *in_set)
 {
 	void *call;
 
 	total->inserted++;
-	if (__sync_fetch_and_add(&pressure.inserted[set], 1) + 1 != pressure.high_water)
+	if (__sync_fetch_and_add(in_set, 1) + 1 != high_water)
 		return;
 	call = bpf_ringbuf_reserve(&wakeups, sizeof(__u64), 0);
 	if (call)
@@ -59,14 +59,15 @@ static __always_inline void inserted(struct total_counters *total, __u32 set)
  * The first packet of a flow on any CPU. Where another CPU was quicker its
  * entry is used; what then still has no place is named as such.
  */
-static __always_inline void insert(void *flows, struct total_counters *total, __u32 set,
-				   const struct flow_key *key, __u64 bytes, __u32 now)
+static __always_inline void insert(void *flows, struct total_counters *total,
+				   volatile __u64 *in_set, const struct flow_key *key, __u64 bytes,
+				   __u32 now)
 {
 	struct flow_counters fresh = { .bytes = bytes, .packets = 1, .first = now, .last = now };
 	struct flow_counters *flow;
 
 	if (!bpf_map_update_elem(flows, key, &fresh, BPF_NOEXIST)) {
-		inserted(total, set);
+		inserted(total, in_set);
 		return;
 	}
 	flow = bpf_map_lookup_elem(flows, key);
@@ -78,7 +79,7 @@ static __always_inline void insert(void *flows, struct total_counters *total, __
 	total->unplaced_packets++;
 }
 
-static __always_inline enum outcome count(void *totals, void *flows, __u32 set,
+static __always_inline enum outcome count(void *totals, void *flows, volatile __u64 *in_set,
 					  const struct flow_key *key, __u64 bytes,
 					  enum outcome parsed)
 {
@@ -96,7 +97,7 @@ static __always_inline enum outcome count(void *totals, void *flows, __u32 set,
 	if (flow)
 		add(flow, bytes, now);
 	else
-		insert(flows, total, set, key, bytes, now);
+		insert(flows, total, in_set, key, bytes, now);
 	return parsed;
 }
 
@@ -112,9 +113,9 @@ static __always_inline int meter(struct __sk_buff *skb, enum direction direction
 	 * would turn every map operation into an indirect call.
 	 */
 	if (epoch.epoch & 1)
-		outcome = count(&totals_1, &flows_1, 1, &key, skb->len, outcome);
+		outcome = count(&totals_1, &flows_1, &inserted_1, &key, skb->len, outcome);
 	else
-		outcome = count(&totals_0, &flows_0, 0, &key, skb->len, outcome);
+		outcome = count(&totals_0, &flows_0, &inserted_0, &key, skb->len, outcome);
 	count_outcome(outcome);
 	return TC_ACT_UNSPEC;
 }

@@ -58,12 +58,6 @@ const (
 	MeterOutcomeOUTCOMES                    MeterOutcome = 13
 )
 
-type MeterPressureState struct {
-	_         structs.HostLayout
-	Inserted  [2]uint64
-	HighWater uint64
-}
-
 type MeterTotalCounters struct {
 	_               structs.HostLayout
 	Bytes           uint64
@@ -92,7 +86,9 @@ const (
 	MeterProgPodmeterReceive  = "podmeter_receive"
 	MeterProgPodmeterTransmit = "podmeter_transmit"
 	MeterVarEpoch             = "epoch"
-	MeterVarPressure          = "pressure"
+	MeterVarHighWater         = "high_water"
+	MeterVarInserted0         = "inserted_0"
+	MeterVarInserted1         = "inserted_1"
 )
 
 // LoadMeter returns the embedded CollectionSpec for Meter.
@@ -157,8 +153,10 @@ type MeterMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type MeterVariableSpecs struct {
-	Epoch    *ebpf.VariableSpec `ebpf:"epoch"`
-	Pressure *ebpf.VariableSpec `ebpf:"pressure"`
+	Epoch     *ebpf.VariableSpec `ebpf:"epoch"`
+	HighWater *ebpf.VariableSpec `ebpf:"high_water"`
+	Inserted0 *ebpf.VariableSpec `ebpf:"inserted_0"`
+	Inserted1 *ebpf.VariableSpec `ebpf:"inserted_1"`
 }
 
 // MeterObjects contains all objects after they have been loaded into the kernel.
@@ -204,8 +202,10 @@ func (m *MeterMaps) Close() error {
 //
 // It can be passed to LoadMeterObjects or ebpf.CollectionSpec.LoadAndAssign.
 type MeterVariables struct {
-	Epoch    *ebpf.Variable `ebpf:"epoch"`
-	Pressure *ebpf.Variable `ebpf:"pressure"`
+	Epoch     *ebpf.Variable `ebpf:"epoch"`
+	HighWater *ebpf.Variable `ebpf:"high_water"`
+	Inserted0 *ebpf.Variable `ebpf:"inserted_0"`
+	Inserted1 *ebpf.Variable `ebpf:"inserted_1"`
 }
 
 // MeterPrograms contains all programs after they have been loaded into the kernel.

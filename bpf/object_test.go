@@ -61,7 +61,6 @@ func TestLayouts(t *testing.T) {
 		point MeterTotalKey
 		total MeterTotalCounters
 		epoch MeterEpochState
-		press MeterPressureState
 	)
 	for _, layout := range []struct {
 		name    string
@@ -82,8 +81,6 @@ func TestLayouts(t *testing.T) {
 			unsafe.Offsetof(total.UnplacedBytes), unsafe.Offsetof(total.UnplacedPackets)}},
 		{"epoch_state", unsafe.Sizeof(epoch), []uintptr{
 			unsafe.Offsetof(epoch.Epoch), unsafe.Offsetof(epoch.SetId)}},
-		{"pressure_state", unsafe.Sizeof(press), []uintptr{
-			unsafe.Offsetof(press.Inserted), unsafe.Offsetof(press.HighWater)}},
 	} {
 		t.Run(layout.name, func(t *testing.T) {
 			var typ *btf.Struct
