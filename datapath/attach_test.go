@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
+	"github.com/podmeter/podmeter/bpf"
+	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/internal/ktest"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// wire is a host and a pod namespace joined by a veth.
+type wire struct {
+	host, pod *ktest.Namespace
+	index     int
+}
+
+func newWire(t testing.TB) *wire {
+	t.Helper()
+	w := &wire{host: ktest.NewNamespace(t), pod: ktest.NewNamespace(t)}
+	w.index = w.host.Veth(t, "veth0", w.pod, "eth0")
+	w.host.Address(t, "veth0", "198.51.100.1/24")
+	w.pod.Address(t, "eth0", "198.51.100.2/24")
+	return w
+}
+
+// sendUDP sends count datagrams of 100 bytes from one namespace to an address.
+func sendUDP(t testing.TB, from *ktest.Namespace, to string, count int) {
+	t.Helper()
+	err := from.Do(func() error {
+		conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.MustParseAddrPort(to)))
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		for sent := 0; sent < count; {
+			_, err := conn.Write(make([]byte, 100))
+			switch {
+			case err == nil:
+				sent++
+			case !errors.Is(err, unix.ECONNREFUSED): // what ICMP said of an earlier one
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatalf("send to %s: %v", to, err)
+	}
+}
+
+// counters are the interface's own, by direction as the pod sees it.
+func (w *wire) counters(t testing.TB) [flows.Directions]flows.Counters {
+	t.Helper()
+	var c [flows.Directions]flows.Counters
+	err := w.host.Do(func() error {
+		l, err := netlink.LinkByIndex(w.index)
+		if err != nil {
+			return err
+		}
+		s := l.Attrs().Statistics
+		c[flows.Transmit] = flows.Counters{Bytes: s.RxBytes, Packets: s.RxPackets}
+		c[flows.Receive] = flows.Counters{Bytes: s.TxBytes, Packets: s.TxPackets}
+		return nil
+	})
+	if err != nil {
+		t.Fatalf("read counters: %v", err)
+	}
+	return c
+}
+
+// settled waits until the interface's counters rest.
+func (w *wire) settled(t testing.TB) [flows.Directions]flows.Counters {
+	t.Helper()
+	last := w.counters(t)
+	for range 100 {
+		time.Sleep(50 * time.Millisecond) // the time over which they must not move
+		now := w.counters(t)
+		if now == last {
+			return now
+		}
+		last = now
+	}
+	t.Fatal("the interface's counters never come to rest")
+	return last
+}
+
+// metered returns what both sets hold of a point.
+func metered(t testing.TB, d *drainer, index int) [flows.Directions]flows.Counters {
+	t.Helper()
+	var c [flows.Directions]flows.Counters
+	for direction := range uint32(flows.Directions) {
+		for _, s := range d.sets {
+			total, err := s.readTotal(bpf.MeterTotalKey{Point: uint32(index), Direction: direction})
+			if err != nil {
+				t.Fatalf("read total: %v", err)
+			}
+			c[direction].Add(flows.Counters{Bytes: total.Bytes, Packets: total.Packets})
+		}
+	}
+	return c
+}
+
+func attachTo(t testing.TB, w *wire, a *attacher) hooks {
+	t.Helper()
+	var h hooks
+	err := w.host.Do(func() (err error) {
+		h, _, err = a.attach(w.index)
+		return err
+	})
+	if err != nil {
+		t.Fatalf("attach: %v", err)
+	}
+	return h
+}
+
+func TestAttachCountsWhatTheInterfaceCounts(t *testing.T) {
+	for _, mode := range []AttachMode{AttachTCX, AttachNetlink} {
+		t.Run(string(mode), func(t *testing.T) {
+			d, objects := newTestDrainer(t, 4096)
+			w := newWire(t)
+			if err := d.createPoint(uint32(w.index)); err != nil {
+				t.Fatal(err)
+			}
+			before := w.settled(t)
+			h := attachTo(t, w, newAttacher(mode, objects, filterHandle("/test")))
+			sendUDP(t, w.host, "198.51.100.2:9", 50)
+			sendUDP(t, w.pod, "198.51.100.1:9", 70)
+			after := w.settled(t)
+			got := metered(t, d, w.index)
+			for direction := range flows.Direction(flows.Directions) {
+				want := after[direction].Sub(before[direction])
+				if got[direction] != want || want.Packets < 50 {
+					t.Errorf("%s: got %+v, want the interface's own %+v", direction, got[direction], want)
+				}
+			}
+			if err := w.host.Do(h.detach); err != nil {
+				t.Fatalf("detach: %v", err)
+			}
+			sendUDP(t, w.host, "198.51.100.2:9", 5)
+			w.settled(t)
+			if now := metered(t, d, w.index); now != got {
+				t.Errorf("after detach: got %+v, want %+v as before", now, got)
+			}
+		})
+	}
+}
+
+// foreign is somebody else's program, which counts its runs in a map and lets
+// every packet pass on.
+func foreign(t testing.TB) (*ebpf.Program, func() uint64) {
+	t.Helper()
+	m, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1})
+	if err != nil {
+		t.Fatalf("create map: %v", err)
+	}
+	t.Cleanup(func() { m.Close() })
+	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SchedCLS, License: "GPL", Instructions: asm.Instructions{
+		asm.LoadMapValue(asm.R1, m.FD(), 0),
+		asm.Mov.Imm(asm.R2, 1),
+		asm.StoreXAdd(asm.R1, asm.R2, asm.DWord),
+		asm.Mov.Imm(asm.R0, -1), // TC_ACT_UNSPEC
+		asm.Return(),
+	}})
+	if err != nil {
+		t.Fatalf("load program: %v", err)
+	}
+	t.Cleanup(func() { program.Close() })
+	return program, func() uint64 {
+		var runs uint64
+		if err := m.Lookup(uint32(0), &runs); err != nil {
+			t.Fatalf("look up runs: %v", err)
+		}
+		return runs
+	}
+}
+
+// Others on the same veth keep running with podmeter attached and after it left.
+func TestForeignProgramsStay(t *testing.T) {
+	for _, mode := range []AttachMode{AttachTCX, AttachNetlink} {
+		t.Run(string(mode), func(t *testing.T) {
+			d, objects := newTestDrainer(t, 4096)
+			w := newWire(t)
+			if err := d.createPoint(uint32(w.index)); err != nil {
+				t.Fatal(err)
+			}
+			program, runs := foreign(t)
+			filter, filterRuns := foreign(t)
+			attachForeign(t, w, program, filter)
+			h := attachTo(t, w, newAttacher(mode, objects, filterHandle("/test")))
+			check := func(when string) {
+				t.Helper()
+				tcx, cls := runs(), filterRuns()
+				sendUDP(t, w.pod, "198.51.100.1:9", 20)
+				w.settled(t)
+				if got := runs() - tcx; got < 20 {
+					t.Errorf("%s: foreign TCX program ran %d times, want at least 20", when, got)
+				}
+				if got := filterRuns() - cls; got < 20 {
+					t.Errorf("%s: foreign filter ran %d times, want at least 20", when, got)
+				}
+			}
+			check("attached")
+			if got := metered(t, d, w.index)[flows.Transmit].Packets; got < 20 {
+				t.Errorf("podmeter counted %d packets, want at least 20", got)
+			}
+			if err := w.host.Do(h.detach); err != nil {
+				t.Fatalf("detach: %v", err)
+			}
+			check("after it left")
+		})
+	}
+}
+
+func attachForeign(t testing.TB, w *wire, program, filter *ebpf.Program) {
+	t.Helper()
+	err := w.host.Do(func() error {
+		l, err := link.AttachTCX(link.TCXOptions{
+			Interface: w.index, Program: program, Attach: ebpf.AttachTCXIngress,
+		})
+		if err != nil {
+			return fmt.Errorf("attach foreign TCX program: %w", err)
+		}
+		t.Cleanup(func() { l.Close() })
+		if _, err := ensureClsact(w.index); err != nil {
+			return err
+		}
+		return netlink.FilterAdd(&netlink.BpfFilter{
+			FilterAttrs: netlink.FilterAttrs{LinkIndex: w.index, Parent: netlink.HANDLE_MIN_INGRESS,
+				Handle: 1, Protocol: unix.ETH_P_IP, Priority: 1},
+			Fd: filter.FD(), Name: "foreign", DirectAction: true,
+		})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}

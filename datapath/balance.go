@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"github.com/podmeter/podmeter/bpf"
+	"github.com/podmeter/podmeter/flows"
+)
+
+// account is what an epoch holds of one point and direction.
+type account struct {
+	total  bpf.MeterTotalCounters // grown since the set's last drain
+	placed flows.Counters         // sum of the drained flows
+	read   uint64                 // flow entries
+}
+
+// balance checks the identity of the exact drain: if as many entries were read
+// as were inserted, nothing was evicted, and total = flows + unplaced. It
+// returns the residue of eviction, or else by how many bytes the identity
+// fails, which only a bug explains.
+func (a account) balance() (residue flows.Counters, failed uint64) {
+	unplaced := flows.Counters{Bytes: a.total.UnplacedBytes, Packets: a.total.UnplacedPackets}
+	explained := a.placed
+	explained.Add(unplaced)
+	total := flows.Counters{Bytes: a.total.Bytes, Packets: a.total.Packets}
+	if explained.Bytes > total.Bytes || explained.Packets > total.Packets {
+		return flows.Counters{}, distance(explained, total)
+	}
+	rest := total.Sub(explained)
+	if a.read == a.total.Inserted {
+		return rest, distance(total, explained)
+	}
+	if a.read > a.total.Inserted { // more flows than were ever created
+		return rest, max(rest.Bytes, 1)
+	}
+	return rest, 0
+}
+
+// distance is how far apart a and b are in bytes, and at least 1 if only their
+// packets differ: no difference may look like none.
+func distance(a, b flows.Counters) uint64 {
+	switch {
+	case a == b:
+		return 0
+	case a.Bytes > b.Bytes:
+		return a.Bytes - b.Bytes
+	default:
+		return max(1, b.Bytes-a.Bytes)
+	}
+}
+
+func subTotals(now, then bpf.MeterTotalCounters) bpf.MeterTotalCounters {
+	now.Bytes -= then.Bytes
+	now.Packets -= then.Packets
+	now.Inserted -= then.Inserted
+	now.UnplacedBytes -= then.UnplacedBytes
+	now.UnplacedPackets -= then.UnplacedPackets
+	return now
+}
