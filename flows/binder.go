@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package flows
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Binder finds the pod behind an interface. A veth belongs to one pod for its
+// whole life, so the answer is asked for once.
+type Binder interface {
+	// Bind returns the pod, nil while it cannot be told for certain. seen are
+	// the pod's addresses as packets showed them; bound are the pods of other
+	// interfaces, by the id of their network namespace on the other end.
+	Bind(i Interface, seen []netip.Addr, bound *Bound) *Pod
+}
+
+// Bound is which pods have interfaces already.
+type Bound struct {
+	uids       map[string]int
+	namespaces map[int]*Pod
+}
+
+// Has reports whether a pod is bound to an interface.
+func (b *Bound) Has(pod *Pod) bool { return b.uids[pod.UID] > 0 }
+
+func (b *Bound) add(i Interface, pod *Pod) {
+	b.uids[pod.UID]++
+	if i.PeerNamespace >= 0 {
+		b.namespaces[i.PeerNamespace] = pod
+	}
+}
+
+func (b *Bound) remove(i Interface, pod *Pod) {
+	if b.uids[pod.UID]--; b.uids[pod.UID] == 0 {
+		delete(b.uids, pod.UID)
+		if b.namespaces[i.PeerNamespace] == pod {
+			delete(b.namespaces, i.PeerNamespace)
+		}
+	}
+}
+
+// NameBinder binds each interface to a pod of its own name: for hosts without
+// identity.
+type NameBinder struct{}
+
+// Bind implements [Binder].
+func (NameBinder) Bind(i Interface, _ []netip.Addr, _ *Bound) *Pod {
+	return &Pod{UID: "interface:" + i.Name, Name: i.Name}
+}
+
+// AddressBinder binds an interface by its addresses: first those that the host
+// routes to it alone, then by another interface of the same network namespace,
+// and last by the addresses seen on it, if all belong to one pod of this node
+// that is not yet bound.
+type AddressBinder struct {
+	Directory Directory
+	// Now is the clock; time.Now if nil.
+	Now func() time.Time
+}
+
+// Bind implements [Binder].
+func (b AddressBinder) Bind(i Interface, seen []netip.Addr, bound *Bound) *Pod {
+	if pod := b.owner(i, i.Addresses); pod != nil {
+		return pod
+	}
+	if pod := bound.namespaces[i.PeerNamespace]; pod != nil && i.PeerNamespace >= 0 {
+		return pod
+	}
+	if pod := b.owner(i, seen); pod != nil && !bound.Has(pod) {
+		return pod
+	}
+	return nil
+}
+
+// owner returns the one pod that owns all of the addresses while the interface
+// lives; link-local ones, which every interface has, say nothing.
+func (b AddressBinder) owner(i Interface, addresses []netip.Addr) *Pod {
+	until := i.Gone
+	if until.IsZero() {
+		until = b.now()
+	}
+	var owner *Pod
+	for _, address := range addresses {
+		if address.IsLinkLocalUnicast() || address.IsUnspecified() {
+			continue
+		}
+		pod := b.Directory.LocalPod(address, i.Attached, until)
+		if pod == nil || owner != nil && owner.UID != pod.UID {
+			return nil
+		}
+		owner = pod
+	}
+	return owner
+}
+
+func (b AddressBinder) now() time.Time {
+	if b.Now == nil {
+		return time.Now()
+	}
+	return b.Now()
+}

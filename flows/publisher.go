@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package flows
+
+import (
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+)
+
+const (
+	// seenLimit bounds the addresses remembered of an unbound interface.
+	seenLimit = 16
+	// unboundGrace is how long an interface that vanished unbound waits for its
+	// pod's identity to arrive.
+	unboundGrace = 10 * time.Minute
+	// waitingLimit bounds the rows that wait for one interface's pod.
+	waitingLimit = 4096
+)
+
+// PublisherOptions are what a [Publisher] needs.
+type PublisherOptions struct {
+	Table     *Table
+	Directory Directory
+	Binder    Binder
+	Places    Places // nil without GeoIP databases
+	Optional  Optional
+	Logger    *slog.Logger
+}
+
+// Publisher attributes epochs and adds them to a table.
+type Publisher struct {
+	options     PublisherOptions
+	attribution attribution
+	points      map[Point]*point
+	orphans     []*point // vanished unbound; another may have their id by now
+	bound       Bound
+
+	mu    sync.Mutex
+	stats Stats
+}
+
+// Stats are a publisher's own counters.
+type Stats struct {
+	// ConservationErrorBytes must stay 0.
+	ConservationErrorBytes uint64
+	ResidueBytes           uint64
+	UnplacedBytes          uint64
+	// LostBytes are those of interfaces that vanished before their pod was known.
+	LostBytes uint64
+	Entries   uint64
+	// UnboundBytes wait for the identity of their interface's pod.
+	UnboundBytes uint64
+	// Pods counts bound ones, Unbound the interfaces without.
+	Pods, Unbound int
+	// LastEpoch is the end of the last epoch.
+	LastEpoch time.Time
+}
+
+// point is an observation point and, until its pod is known, what waits for it.
+type point struct {
+	Interface
+	pod     *Pod
+	waiting *Batch // nil once bound
+	seen    map[netip.Addr]struct{}
+}
+
+// NewPublisher returns a publisher that has seen nothing.
+func NewPublisher(options PublisherOptions) *Publisher {
+	return &Publisher{
+		options: options,
+		attribution: attribution{
+			directory: options.Directory, places: options.Places, optional: options.Optional,
+		},
+		points: make(map[Point]*point),
+		bound:  Bound{uids: make(map[string]int), namespaces: make(map[int]*Pod)},
+	}
+}
+
+// Publish attributes an epoch and adds it to the table. It implements the
+// datapath's Sink.
+func (p *Publisher) Publish(epoch *Epoch) error {
+	batch := p.attribute(epoch)
+	p.options.Table.Add(batch)
+	p.account(epoch)
+	return nil
+}
+
+func (p *Publisher) attribute(epoch *Epoch) *Batch {
+	batch := newBatch(epoch.Start, epoch.End)
+	for _, i := range epoch.Interfaces {
+		p.meet(i, epoch)
+	}
+	for i := range epoch.Records {
+		p.record(batch, &epoch.Records[i])
+	}
+	for _, total := range epoch.Totals {
+		p.total(batch, total)
+	}
+	p.bind(batch)
+	p.leave(epoch)
+	for _, pt := range p.points {
+		if pt.pod != nil {
+			batch.living[pt.pod.UID] = pt.pod
+		}
+	}
+	return batch
+}
+
+// meet takes note of an interface and of what is new about it.
+func (p *Publisher) meet(i Interface, epoch *Epoch) {
+	pt := p.points[i.Point]
+	if pt == nil {
+		pt = &point{waiting: newBatch(epoch.Start, epoch.End), seen: make(map[netip.Addr]struct{})}
+		p.points[i.Point] = pt
+	}
+	pt.Interface = i
+}
+
+// unknown stands in for the pod of what waits.
+var unknown = &Pod{}
+
+func (p *Publisher) record(batch *Batch, record *Record) {
+	pt := p.points[record.Key.Point]
+	if pt == nil {
+		return // its totals name it
+	}
+	labels := p.attribution.labels(record)
+	if pt.pod != nil {
+		batch.addRow(pt.pod, record.Key.Direction, labels.local(pt.pod, &p.options.Optional), record.Counters)
+		return
+	}
+	if local, _ := record.Key.Local(); record.Key.Direction == Transmit && local.IsValid() && len(pt.seen) < seenLimit {
+		pt.seen[local] = struct{}{}
+	}
+	if len(pt.waiting.rows) >= waitingLimit {
+		labels = rowLabels{flow: FlowLabels{PeerKind: PeerUnattributed}}
+	}
+	pt.waiting.addRow(unknown, record.Key.Direction, labels, record.Counters)
+}
+
+// total adds what a point counted, and what of it is in no flow.
+func (p *Publisher) total(batch *Batch, total Total) {
+	pt := p.points[total.Point]
+	if pt == nil {
+		p.lose(total.Bytes + total.Seeded.Bytes)
+		return
+	}
+	rest := total.Unplaced
+	rest.Add(total.Residue)
+	rest.Add(total.Seeded)
+	all := total.Counters
+	all.Add(total.Seeded)
+	pod, labels := pt.pod, rowLabels{flow: FlowLabels{PeerKind: PeerUnattributed}}
+	if pod == nil {
+		batch, pod = pt.waiting, unknown
+	} else {
+		labels = labels.local(pod, &p.options.Optional)
+	}
+	batch.addTotal(pod, total.Direction, all)
+	batch.addRow(pod, total.Direction, labels, rest)
+}
+
+// bind asks for the pods of interfaces that have none yet, and publishes what
+// waited for them, whole.
+func (p *Publisher) bind(batch *Batch) {
+	for _, pt := range p.points {
+		if pt.pod == nil && p.adopt(pt, batch) {
+			p.bound.add(pt.Interface, pt.pod)
+		}
+	}
+	p.orphans = slices.DeleteFunc(p.orphans, func(pt *point) bool { return p.adopt(pt, batch) })
+}
+
+// adopt binds a point to its pod if that is known.
+func (p *Publisher) adopt(pt *point, batch *Batch) bool {
+	seen := slices.Collect(maps.Keys(pt.seen))
+	pt.pod = p.options.Binder.Bind(pt.Interface, seen, &p.bound)
+	if pt.pod == nil {
+		return false
+	}
+	p.options.Logger.Debug("bound", "interface", pt.Name, "namespace", pt.pod.Namespace, "pod", pt.pod.Name)
+	for key, c := range pt.waiting.totals {
+		batch.addTotal(pt.pod, key.direction, c)
+	}
+	for key, c := range pt.waiting.rows {
+		batch.addRow(pt.pod, key.direction, key.labels.local(pt.pod, &p.options.Optional), c)
+	}
+	pt.waiting, pt.seen = nil, nil
+	return true
+}
+
+// leave forgets the points that the datapath has let go of. One that vanished
+// unbound waits for a while: its pod's identity may still come.
+func (p *Publisher) leave(epoch *Epoch) {
+	present := make(map[Point]bool, len(epoch.Interfaces))
+	for _, i := range epoch.Interfaces {
+		present[i.Point] = true
+	}
+	for id, pt := range p.points {
+		if present[id] {
+			continue
+		}
+		delete(p.points, id)
+		if pt.pod == nil {
+			p.orphans = append(p.orphans, pt)
+		} else {
+			p.bound.remove(pt.Interface, pt.pod)
+		}
+	}
+	p.orphans = slices.DeleteFunc(p.orphans, func(pt *point) bool {
+		if epoch.End.Sub(pt.Gone) < unboundGrace {
+			return false
+		}
+		p.options.Logger.Warn("interface vanished and its pod was never known",
+			"interface", pt.Name, "bytes", pt.waiting.bytes())
+		p.lose(pt.waiting.bytes())
+		return true
+	})
+}
+
+func (p *Publisher) lose(bytes uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stats.LostBytes += bytes
+}
+
+func (p *Publisher) account(epoch *Epoch) {
+	var unboundBytes uint64
+	unbound, pods := 0, make(map[string]struct{})
+	for _, pt := range p.points {
+		if pt.pod != nil {
+			pods[pt.pod.UID] = struct{}{}
+			continue
+		}
+		unbound++
+		unboundBytes += pt.waiting.bytes()
+	}
+	for _, pt := range p.orphans {
+		unboundBytes += pt.waiting.bytes()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := &p.stats
+	s.ConservationErrorBytes += epoch.ConservationError
+	s.Entries += uint64(len(epoch.Records))
+	s.LastEpoch, s.UnboundBytes, s.Unbound, s.Pods = epoch.End, unboundBytes, unbound, len(pods)
+	for _, total := range epoch.Totals {
+		s.ResidueBytes += total.Residue.Bytes
+		s.UnplacedBytes += total.Unplaced.Bytes
+	}
+}
+
+// Stats returns the publisher's own counters.
+func (p *Publisher) Stats() Stats {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.stats
+}
+
+// bytes is the sum of all totals.
+func (b *Batch) bytes() uint64 {
+	var sum uint64
+	for _, c := range b.totals {
+		sum += c.Bytes
+	}
+	return sum
+}

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package flows
+
+import "time"
+
+// Series is a row as it is exported: its labels, and for each direction its
+// counters and the start of the epoch of its first byte, zero if it had none.
+type Series[L any] struct {
+	Namespace, Pod string
+	Labels         L
+	Counters       [Directions]Counters
+	Created        [Directions]time.Time
+}
+
+// NoLabels are the labels of a family that has none but the pod's.
+type NoLabels struct{}
+
+// Snapshot is the state of a table at one moment: between two batches.
+type Snapshot struct {
+	Pods      []Series[NoLabels]
+	Flows     []Series[FlowLabels]
+	Retired   []Series[PeerKind] // flow rows that were idle, by peer kind
+	Externals []Series[ExternalLabels]
+	// RetiredExternals are the external rows that were idle.
+	RetiredExternals []Series[NoLabels]
+
+	// FlowSets and ExternalSets count the label sets that limits apply to.
+	FlowSets, ExternalSets int
+	// FoldedFlowBytes and FoldedExternalBytes went to rows of peer kind or
+	// country "other".
+	FoldedFlowBytes, FoldedExternalBytes uint64
+}
+
+// Snapshot copies the table. The order of series is not defined.
+func (t *Table) Snapshot() *Snapshot {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := &Snapshot{
+		FlowSets: t.flows, ExternalSets: t.externals,
+		FoldedFlowBytes: t.foldedFlow, FoldedExternalBytes: t.foldedEx,
+	}
+	for n, a := range t.names {
+		s.Pods = append(s.Pods, series(n, NoLabels{}, &a.total))
+		for labels, r := range a.flows.rows {
+			s.Flows = append(s.Flows, series(n, labels, &r.counterPair))
+		}
+		for kind, pair := range a.retired {
+			s.Retired = append(s.Retired, series(n, kind, pair))
+		}
+		for labels, r := range a.externals.rows {
+			s.Externals = append(s.Externals, series(n, labels, &r.counterPair))
+		}
+		if a.retiredEx != (counterPair{}) {
+			s.RetiredExternals = append(s.RetiredExternals, series(n, NoLabels{}, &a.retiredEx))
+		}
+	}
+	return s
+}
+
+func series[L any](n name, labels L, pair *counterPair) Series[L] {
+	return Series[L]{
+		Namespace: n.namespace, Pod: n.pod, Labels: labels,
+		Counters: pair.counters, Created: pair.created,
+	}
+}

@@ -1,0 +1,317 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package flows
+
+import (
+	"sync"
+	"time"
+)
+
+// TableOptions are the limits of a [Table].
+type TableOptions struct {
+	// FlowLimit and ExternalLimit are the most label sets that a family has over
+	// all pods; a quarter of it is the most that one pod has. Folded and
+	// unattributed rows do not count.
+	FlowLimit, ExternalLimit int
+	// FlowIdle is after how long without a byte a row is retired.
+	FlowIdle time.Duration
+	// SeriesGrace is how long the series of a name outlive its last pod.
+	SeriesGrace time.Duration
+}
+
+// Table is the accumulated counters of all pods, keyed by pod UID. Pods of one
+// name share an account: their series are equal, so their bytes are added where
+// they arrive, and a pod that is made again under its name goes on where the
+// one before it ended.
+type Table struct {
+	options TableOptions
+
+	mu    sync.Mutex
+	pods  map[string]*account // by UID
+	names map[name]*account
+	// admitted counts label sets over all pods, folded what limits folded away.
+	flows, externals     int
+	foldedFlow, foldedEx uint64
+}
+
+// name is what the series of a pod are told apart by.
+type name struct{ namespace, pod string }
+
+// account is what is known of one name.
+type account struct {
+	name
+	living int // UIDs
+	gone   time.Time
+	total  counterPair
+
+	flows     family[FlowLabels]
+	externals family[ExternalLabels]
+	// retired are the flow rows that were idle, by peer kind, so that external
+	// rows stay comparable with the external family; retiredEx the external ones.
+	retired   map[PeerKind]*counterPair
+	retiredEx counterPair
+}
+
+// counterPair is a counter for each direction with the start of its first epoch.
+type counterPair struct {
+	counters [Directions]Counters
+	created  [Directions]time.Time
+}
+
+func (p *counterPair) add(direction Direction, c Counters, epoch time.Time) {
+	if c.IsZero() {
+		return
+	}
+	if p.created[direction].IsZero() {
+		p.created[direction] = epoch
+	}
+	p.counters[direction].Add(c)
+}
+
+// merge adds o, keeping the earlier of both beginnings.
+func (p *counterPair) merge(o *counterPair) {
+	for d := range p.counters {
+		p.counters[d].Add(o.counters[d])
+		if p.created[d].IsZero() || !o.created[d].IsZero() && o.created[d].Before(p.created[d]) {
+			p.created[d] = o.created[d]
+		}
+	}
+}
+
+// family is an account's rows of one family.
+type family[L comparable] struct {
+	rows map[L]*row[L]
+	// counted is how many of them count towards the limits.
+	counted int
+}
+
+type row[L comparable] struct {
+	labels L
+	counterPair
+	last    time.Time // end of the last epoch that had a byte of it
+	counted bool
+}
+
+// find returns the row of a label set, made if admit allows, else nil.
+func (f *family[L]) find(labels L, admit func() bool) *row[L] {
+	if r := f.rows[labels]; r != nil {
+		return r
+	}
+	if !admit() {
+		return nil
+	}
+	f.counted++
+	r := f.fixed(labels)
+	r.counted = true
+	return r
+}
+
+// fixed returns the row of a label set that stands outside the limits.
+func (f *family[L]) fixed(labels L) *row[L] {
+	r := f.rows[labels]
+	if r == nil {
+		r = &row[L]{labels: labels}
+		if f.rows == nil {
+			f.rows = make(map[L]*row[L])
+		}
+		f.rows[labels] = r
+	}
+	return r
+}
+
+// NewTable returns an empty table.
+func NewTable(options TableOptions) *Table {
+	return &Table{
+		options: options,
+		pods:    make(map[string]*account),
+		names:   make(map[name]*account),
+	}
+}
+
+// Batch is what one epoch adds to a table. Pod and flow rows become visible
+// together.
+type Batch struct {
+	// Start and End bound the epoch.
+	Start, End time.Time
+
+	totals map[totalKey]Counters
+	rows   map[rowKey]Counters
+	// living are the pods that are metered at the end of the epoch, whether it
+	// saw a packet of them or not.
+	living map[string]*Pod
+}
+
+type totalKey struct {
+	pod       *Pod
+	direction Direction
+}
+
+type rowKey struct {
+	pod       *Pod
+	direction Direction
+	labels    rowLabels
+}
+
+func newBatch(start, end time.Time) *Batch {
+	return &Batch{
+		Start: start, End: end,
+		totals: make(map[totalKey]Counters),
+		rows:   make(map[rowKey]Counters),
+		living: make(map[string]*Pod),
+	}
+}
+
+func (b *Batch) addTotal(pod *Pod, direction Direction, c Counters) {
+	key := totalKey{pod, direction}
+	sum := b.totals[key]
+	sum.Add(c)
+	b.totals[key] = sum
+}
+
+func (b *Batch) addRow(pod *Pod, direction Direction, labels rowLabels, c Counters) {
+	key := rowKey{pod, direction, labels}
+	sum := b.rows[key]
+	sum.Add(c)
+	b.rows[key] = sum
+}
+
+// Add publishes a batch: all of it is in the next snapshot, or none. It also
+// retires rows that were idle and forgets names whose grace is over.
+func (t *Table) Add(b *Batch) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, pod := range b.living {
+		t.account(pod)
+	}
+	for key, c := range b.totals {
+		t.account(key.pod).total.add(key.direction, c, b.Start)
+	}
+	for key, c := range b.rows {
+		t.addRow(t.account(key.pod), key, c, b)
+	}
+	t.bury(b)
+	t.expire(b.End)
+}
+
+// account returns the account of a pod, which is living from then on.
+func (t *Table) account(pod *Pod) *account {
+	if a := t.pods[pod.UID]; a != nil {
+		return a
+	}
+	n := name{pod.Namespace, pod.Name}
+	a := t.names[n]
+	if a == nil {
+		a = &account{name: n, retired: make(map[PeerKind]*counterPair)}
+		t.names[n] = a
+	}
+	a.living++
+	a.gone = time.Time{}
+	t.pods[pod.UID] = a
+	return a
+}
+
+func (t *Table) addRow(a *account, key rowKey, c Counters, b *Batch) {
+	if c.IsZero() {
+		return
+	}
+	labels := key.labels.flow
+	r := t.flowRow(a, labels)
+	if r.labels.PeerKind == PeerOther {
+		t.foldedFlow += c.Bytes
+	}
+	r.add(key.direction, c, b.Start)
+	r.last = b.End
+	// A flow that was folded is not in the external family either: the sum of
+	// that equals the flow rows of peer_kind="external".
+	if r.labels.PeerKind != PeerExternal {
+		return
+	}
+	e := t.externalRow(a, key.labels.external)
+	if e.labels.Country == foldedCountry {
+		t.foldedEx += c.Bytes
+	}
+	e.add(key.direction, c, b.Start)
+	e.last = b.End
+}
+
+func (t *Table) flowRow(a *account, labels FlowLabels) *row[FlowLabels] {
+	if labels.PeerKind == PeerUnattributed { // one a pod and protocol: never folded
+		return a.flows.fixed(labels)
+	}
+	r := a.flows.find(labels, func() bool { return admit(&t.flows, a.flows.counted, t.options.FlowLimit) })
+	if r == nil {
+		r = a.flows.fixed(FlowLabels{PeerKind: PeerOther})
+	}
+	return r
+}
+
+func (t *Table) externalRow(a *account, labels ExternalLabels) *row[ExternalLabels] {
+	r := a.externals.find(labels, func() bool {
+		return admit(&t.externals, a.externals.counted, t.options.ExternalLimit)
+	})
+	if r == nil {
+		r = a.externals.fixed(ExternalLabels{Country: foldedCountry})
+	}
+	return r
+}
+
+// admit takes one of the limit's places if there is one for this pod.
+func admit(taken *int, ofPod, limit int) bool {
+	if *taken >= limit || ofPod >= max(1, limit/4) {
+		return false
+	}
+	*taken++
+	return true
+}
+
+// bury notes which pods are metered no more.
+func (t *Table) bury(b *Batch) {
+	for uid, a := range t.pods {
+		if b.living[uid] != nil {
+			continue
+		}
+		delete(t.pods, uid)
+		a.living--
+		if a.living == 0 {
+			a.gone = b.End
+		}
+	}
+}
+
+// expire retires idle rows and forgets names whose grace is over.
+func (t *Table) expire(now time.Time) {
+	for n, a := range t.names {
+		if a.living == 0 && now.Sub(a.gone) >= t.options.SeriesGrace {
+			t.flows -= a.flows.counted
+			t.externals -= a.externals.counted
+			delete(t.names, n)
+			continue
+		}
+		t.retire(a, now)
+	}
+}
+
+func (t *Table) retire(a *account, now time.Time) {
+	for labels, r := range a.flows.rows {
+		if !r.counted || now.Sub(r.last) < t.options.FlowIdle {
+			continue
+		}
+		kind := labels.PeerKind
+		if a.retired[kind] == nil {
+			a.retired[kind] = &counterPair{}
+		}
+		a.retired[kind].merge(&r.counterPair)
+		delete(a.flows.rows, labels)
+		a.flows.counted--
+		t.flows--
+	}
+	for labels, r := range a.externals.rows {
+		if !r.counted || now.Sub(r.last) < t.options.FlowIdle {
+			continue
+		}
+		a.retiredEx.merge(&r.counterPair)
+		delete(a.externals.rows, labels)
+		a.externals.counted--
+		t.externals--
+	}
+}
