@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package geo
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/podmeter/podmeter/flows"
+)
+
+// Errors that tell why a file cannot be used.
+var (
+	// ErrNotMMDB is returned for what is empty, truncated, corrupt or of
+	// another format.
+	ErrNotMMDB = errors.New("not a usable MaxMind DB")
+	// ErrNoFields is returned for a database none of whose records holds a
+	// field that a [flows.Place] has.
+	ErrNoFields = errors.New("no known field in its records")
+	// ErrClosed is returned by Reload after Close.
+	ErrClosed = errors.New("databases are closed")
+)
+
+// defaultInterval is how often [Databases.Watch] looks at the files.
+const defaultInterval = 5 * time.Second
+
+// Options of [Open].
+type Options struct {
+	// Paths are the database files. An earlier one wins: a later one fills
+	// only what the earlier ones left empty.
+	Paths []string
+	// Embedded are databases that the program carries; they come after Paths.
+	Embedded []Embedded
+	// Interval is the time between two looks of [Databases.Watch] at the
+	// files; 5 s when zero.
+	Interval time.Duration
+	// Logger gets what was loaded and what is wrong; nil for none.
+	Logger *slog.Logger
+}
+
+// Embedded is a database in memory.
+type Embedded struct {
+	// Name stands for the path in errors and in [Info].
+	Name string
+	// Data is the whole file. It must not be changed.
+	Data []byte
+}
+
+// Databases is an ordered set of databases. It implements [flows.Places].
+type Databases struct {
+	log      *slog.Logger
+	interval time.Duration
+	cache    *cache
+
+	// loading is held by whoever replaces databases, one at a time.
+	loading sync.Mutex
+
+	// mu is held for reading as long as a lookup touches the memory of a
+	// database, and for writing to put another in its place; after that nobody
+	// can still be reading the old one, and it is closed. It guards all below.
+	mu      sync.RWMutex
+	sources []*source
+	closed  bool
+}
+
+// source is where a database comes from, and the one in use.
+type source struct {
+	name     string
+	embedded bool
+	db       *database
+	problem  string // why the file now at the path is not the one in use
+
+	// Guarded by Databases.loading.
+	seen  stamp // at the last look
+	tried stamp // when last read, whether well or not
+}
+
+// Open reads and checks the databases. Its error names each file that is
+// missing, broken ([ErrNotMMDB]) or of no use ([ErrNoFields]), and says why.
+func Open(o Options) (*Databases, error) {
+	d := &Databases{log: o.Logger, interval: o.Interval, cache: newCache(cacheSize)}
+	if d.log == nil {
+		d.log = slog.New(slog.DiscardHandler)
+	}
+	if d.interval <= 0 {
+		d.interval = defaultInterval
+	}
+	for _, path := range o.Paths {
+		d.sources = append(d.sources, &source{name: path})
+	}
+	for _, e := range o.Embedded {
+		d.sources = append(d.sources, &source{name: e.Name, embedded: true})
+	}
+	if err := d.openAll(o.Embedded); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return d, nil
+}
+
+func (d *Databases) openAll(embedded []Embedded) error {
+	var errs []error
+	for _, s := range d.sources {
+		if !s.embedded {
+			errs = append(errs, d.load(s))
+		}
+	}
+	own := d.sources[len(d.sources)-len(embedded):]
+	for i, e := range embedded {
+		db, err := newDatabase(e.Data)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("open database %s: %w", e.Name, err))
+			continue
+		}
+		own[i].db = db
+	}
+	return errors.Join(errs...)
+}
+
+// Place returns where the address is; the zero Place when no database knows,
+// and for addresses that are nowhere: loopback, link-local, multicast,
+// unspecified and private ones (RFC 1918, RFC 4193, RFC 6598).
+func (d *Databases) Place(address netip.Addr) flows.Place {
+	address = address.Unmap().WithZone("")
+	if nowhere(address) {
+		return flows.Place{}
+	}
+	if p, ok := d.cache.get(address); ok {
+		return p
+	}
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	p := d.locate(address)
+	// Still under the lock, so that no place of an old database enters a cache
+	// that a reload has emptied.
+	return d.cache.put(address, p)
+}
+
+// locate asks the databases in order. The caller holds mu.
+func (d *Databases) locate(address netip.Addr) flows.Place {
+	var p flows.Place
+	for _, s := range d.sources {
+		if s.db == nil {
+			continue
+		}
+		q, err := s.db.lookup(address)
+		if err != nil {
+			// Once: a corrupt file has many such addresses.
+			s.db.complain.Do(func() {
+				d.log.Error("geoip record is unreadable, its places stay unknown",
+					"path", s.name, "address", address, "error", err)
+			})
+			continue
+		}
+		fill(&p, q)
+	}
+	return p
+}
+
+// fill sets what is empty in p from q. Values that belong together are not
+// mixed: a city of another country and the name of another autonomous system
+// are left out, and coordinates come as a pair.
+func fill(p *flows.Place, q flows.Place) {
+	if agree(p.Country, q.Country) {
+		set(&p.Country, q.Country)
+		set(&p.City, q.City)
+		if p.Latitude == "" {
+			p.Latitude, p.Longitude = q.Latitude, q.Longitude
+		}
+	}
+	if agree(p.ASN, q.ASN) {
+		set(&p.ASN, q.ASN)
+		set(&p.Organization, q.Organization)
+	}
+}
+
+// agree says whether two values do not contradict each other.
+func agree(a, b string) bool { return a == "" || b == "" || a == b }
+
+func set(to *string, value string) {
+	if *to == "" {
+		*to = value
+	}
+}
+
+// Info describes a database in use.
+type Info struct {
+	// Path of its file, or the name of an embedded one.
+	Path string
+	// Type as its maker named it, such as GeoLite2-City.
+	Type string
+	// Built is when its maker built it.
+	Built time.Time
+	// Size is the memory it takes, in bytes.
+	Size int
+	// Fields are those of [flows.Place] that it gives, in lower case.
+	Fields []string
+	// Problem is why the file now at Path is not used and an older copy of it
+	// is; empty when all is well.
+	Problem string
+}
+
+// Info describes the databases, in order; it is empty after Close.
+func (d *Databases) Info() []Info {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	var infos []Info
+	for _, s := range d.sources {
+		if s.db == nil {
+			continue
+		}
+		infos = append(infos, Info{
+			Path:    s.name,
+			Type:    strings.ToValidUTF8(s.db.metadata.DatabaseType, "\uFFFD"),
+			Built:   s.db.metadata.BuildTime().UTC(),
+			Size:    s.db.size,
+			Fields:  s.db.fields.names(),
+			Problem: s.problem,
+		})
+	}
+	return infos
+}
+
+// Close frees the databases once no lookup uses them. It may be called again.
+func (d *Databases) Close() error {
+	d.loading.Lock()
+	defer d.loading.Unlock()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.closed = true
+	var errs []error
+	for _, s := range d.sources {
+		if s.db != nil {
+			errs = append(errs, s.db.close())
+			s.db = nil
+		}
+	}
+	d.cache.clear()
+	return errors.Join(errs...)
+}
