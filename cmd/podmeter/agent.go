@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+
+	"github.com/podmeter/podmeter/cmd/podmeter/agent"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+const agentLong = `Meter the interfaces of this host until SIGINT or SIGTERM comes, and serve what
+they carried as Prometheus metrics. SIGHUP reads files again.
+
+Without flags every veth whose other end is in another network namespace is
+metered: the interfaces of all pods. Inside a Kubernetes cluster the API server
+tells which pod and which peer has which address; elsewhere a file can
+(--static-file), or pods are named after their interfaces.
+
+Settings come from flags, from the environment (--drain-interval is
+PODMETER_DRAIN_INTERVAL) and from a YAML file (--config, with keys such as
+drain-interval), and count in this order. Several values are separated by
+commas; in the file they may be a list:
+
+  drain-interval: 5s
+  flow-labels: [peer_port]
+  interfaces: ["veth*", "!veth0"]
+
+It needs Linux 5.15 or later and root, or the capabilities BPF, NET_ADMIN, PERFMON
+and, to see which namespace an interface leads to, SYS_ADMIN.
+What the metrics mean: https://github.com/podmeter/podmeter#metrics`
+
+const agentExample = `  podmeter agent
+  podmeter agent --geoip /var/lib/GeoIP/GeoLite2-City.mmdb --external-labels city
+  podmeter agent --identity static --static-file /etc/podmeter/pods.yaml --interfaces 'veth*,!veth0'
+  podmeter agent --config /etc/podmeter/podmeter.yaml --log-format json
+  PODMETER_LISTEN=127.0.0.1:9739 podmeter agent`
+
+func (c *commands) agent() *cobra.Command {
+	config := agent.Defaults()
+	command := &cobra.Command{
+		Use:     "agent",
+		Short:   "Meter the interfaces of this host",
+		Long:    agentLong,
+		Example: agentExample,
+		Args:    noArguments,
+		RunE: func(command *cobra.Command, _ []string) error {
+			return c.meter(command, &config)
+		},
+	}
+	command.Flags().SortFlags = false
+	agent.AddFlags(command.Flags(), &config)
+	completeChoices(command)
+	complete(command, "flow-labels", "peer_pod", "peer_ip", "peer_port")
+	complete(command, "external-labels", "city", "latitude", "longitude", "ip", "container")
+	return command
+}
+
+// completeChoices completes the flags that take one of a few values.
+func completeChoices(command *cobra.Command) {
+	command.Flags().VisitAll(func(flag *pflag.Flag) {
+		if choices := agent.Choices(flag.Name); choices != nil {
+			complete(command, flag.Name, choices...)
+		}
+	})
+}
+
+func (c *commands) meter(command *cobra.Command, config *agent.Config) error {
+	warnings, err := agent.Load(command.Flags(), c.environ)
+	if err != nil {
+		return err
+	}
+	if err := config.Complete(c.environ, c.hostname); err != nil {
+		return err
+	}
+	if err := config.Validate(); err != nil {
+		return err
+	}
+	log, err := newLogger(command.ErrOrStderr(), config.LogLevel, config.LogFormat)
+	if err != nil {
+		return err
+	}
+	for _, warning := range warnings {
+		log.Warn(warning)
+	}
+	if c.runAgent == nil {
+		return errors.New("run the agent: this binary was built without one")
+	}
+	return c.runAgent(command.Context(), *config, log)
+}
+
+// newLogger returns a logger that writes to w.
+func newLogger(w io.Writer, level, format string) (*slog.Logger, error) {
+	var options slog.HandlerOptions
+	var least slog.Level
+	if err := least.UnmarshalText([]byte(level)); err != nil {
+		return nil, agent.Usage(fmt.Errorf("--log-level: %w", err))
+	}
+	options.Level = least
+	if format == "json" {
+		return slog.New(slog.NewJSONHandler(w, &options)), nil
+	}
+	return slog.New(slog.NewTextHandler(w, &options)), nil
+}

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package agent is what 'podmeter agent' does: it takes a [Config] from flags,
+// environment and file, wires the datapath, the identity sources and the
+// exporters together, and tells its state as a [Status].
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Config is everything that a user can choose of an agent, one field a flag.
+// [Defaults] gives a valid one; [AddFlags], [Load], [Config.Complete] and
+// [Config.Validate], in this order, make one from what the user wrote.
+type Config struct {
+	// ConfigFile is the YAML file that settings were read from, empty for none.
+	ConfigFile string
+
+	// Listen is the host:port of /metrics, /healthz and /readyz.
+	Listen string
+	// WebConfigFile is exporter-toolkit's, for TLS and basic auth; empty for none.
+	WebConfigFile string
+	// Pprof serves /debug/pprof as well.
+	Pprof bool
+	// Socket is the path of the unix socket that the status command talks to.
+	Socket string
+
+	// Interfaces are globs, excluding with a leading !; empty for every veth
+	// whose peer is in another network namespace.
+	Interfaces []string
+	// Attach is auto, tcx or netlink.
+	Attach string
+	// DrainInterval is the time between two drains of the maps.
+	DrainInterval time.Duration
+	// MapMemory is the bytes that both sets of maps may take, 0 for the default.
+	MapMemory uint64
+	// PinPath is the directory on bpffs that holds the maps; StateDir the one
+	// that holds what has to survive the agent besides them.
+	PinPath, StateDir string
+
+	// Identity is auto, kubernetes, static or none; [Config.Complete] leaves no auto.
+	Identity string
+	// Scope is cluster or node: whose pods the kubernetes identity watches.
+	Scope string
+	// Kubeconfig is a file for use outside a cluster, empty for the pod's own account.
+	Kubeconfig string
+	// NodeName is the node's name in Kubernetes or in the static file.
+	NodeName string
+	// StaticFile names pods and services by address; CIDRFile names ranges.
+	StaticFile, CIDRFile string
+	// GeoIP are MaxMind databases (.mmdb).
+	GeoIP []string
+
+	// FlowLabels and ExternalLabels are the opt-in labels of both families.
+	FlowLabels, ExternalLabels []string
+	// FlowSeriesLimit and ExternalSeriesLimit are the most label sets of each.
+	FlowSeriesLimit, ExternalSeriesLimit int
+	// FlowIdle is after how long without a byte a flow series is retired.
+	FlowIdle time.Duration
+	// SeriesGrace is how long the series of a pod outlive it.
+	SeriesGrace time.Duration
+
+	// LogLevel is debug, info, warn or error, LogFormat text or json.
+	LogLevel, LogFormat string
+}
+
+// The values of [Config.Identity].
+const (
+	IdentityAuto       = "auto"
+	IdentityKubernetes = "kubernetes"
+	IdentityStatic     = "static"
+	IdentityNone       = "none"
+)
+
+// The values of [Config.Scope].
+const (
+	ScopeCluster = "cluster"
+	ScopeNode    = "node"
+)
+
+// The paths of an agent that was not told others.
+const (
+	DefaultSocket   = "/run/podmeter/agent.sock"
+	DefaultPinPath  = "/sys/fs/bpf/podmeter"
+	DefaultStateDir = "/run/podmeter/state"
+)
+
+// Defaults returns the configuration of an agent without flags.
+func Defaults() Config {
+	return Config{
+		Listen:              ":9739",
+		Socket:              DefaultSocket,
+		Attach:              "auto",
+		DrainInterval:       5 * time.Second,
+		PinPath:             DefaultPinPath,
+		StateDir:            DefaultStateDir,
+		Identity:            IdentityAuto,
+		Scope:               ScopeCluster,
+		FlowSeriesLimit:     2000,
+		ExternalSeriesLimit: 1000,
+		FlowIdle:            time.Hour,
+		SeriesGrace:         5 * time.Minute,
+		LogLevel:            "info",
+		LogFormat:           "text",
+	}
+}
+
+// Choices returns the values of a flag that takes one of a few, nil for any other.
+func Choices(flag string) []string {
+	switch flag {
+	case "attach":
+		return []string{"auto", "tcx", "netlink"}
+	case "identity":
+		return []string{IdentityAuto, IdentityKubernetes, IdentityStatic, IdentityNone}
+	case "scope":
+		return []string{ScopeCluster, ScopeNode}
+	case "log-level":
+		return []string{"debug", "info", "warn", "error"}
+	case "log-format":
+		return []string{"text", "json"}
+	}
+	return nil
+}
+
+// Complete decides what depends on where the agent runs: the identity source if
+// it is auto, and the node's name if none was given. environ is as
+// [os.Environ] returns it, hostname as [os.Hostname].
+func (c *Config) Complete(environ []string, hostname func() (string, error)) error {
+	env := variables(environ)
+	if c.Identity == IdentityAuto {
+		c.Identity = c.identityHere(env)
+	}
+	if c.NodeName == "" {
+		c.NodeName = env["NODE_NAME"]
+	}
+	if c.NodeName != "" || c.Identity == IdentityKubernetes {
+		return nil
+	}
+	name, err := hostname()
+	if err != nil {
+		return fmt.Errorf("name this node by its host name (or give --node-name): %w", err)
+	}
+	c.NodeName = name
+	return nil
+}
+
+// identityHere is what auto means: a file that the user named, else the API
+// server if there is one.
+func (c *Config) identityHere(env map[string]string) string {
+	switch {
+	case c.StaticFile != "":
+		return IdentityStatic
+	case c.Kubeconfig != "", env["KUBERNETES_SERVICE_HOST"] != "":
+		return IdentityKubernetes
+	}
+	return IdentityNone
+}
+
+// UsageError is the caller's fault: a wrong flag, or a file named by one that
+// cannot be read or makes no sense. podmeter exits with 2 for it.
+type UsageError struct{ Err error }
+
+// Error implements error.
+func (e *UsageError) Error() string { return e.Err.Error() }
+
+// Unwrap returns what is wrong.
+func (e *UsageError) Unwrap() error { return e.Err }
+
+// Usage marks err as a [UsageError]; nil stays nil.
+func Usage(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &UsageError{Err: err}
+}
+
+// IsUsage reports whether err, or an error that it wraps, is a [UsageError].
+func IsUsage(err error) bool {
+	var usage *UsageError
+	return errors.As(err, &usage)
+}

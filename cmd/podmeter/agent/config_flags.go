@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/api/resource"
+)
+
+// AddFlags adds the agent's flags to fs. The values in c are their defaults, and
+// c is where they go.
+func AddFlags(fs *pflag.FlagSet, c *Config) {
+	fs.StringVar(&c.ConfigFile, "config", c.ConfigFile,
+		"YAML `file` of settings, keys being the names of these flags")
+	addServingFlags(fs, c)
+	addMeterFlags(fs, c)
+	addIdentityFlags(fs, c)
+	addSeriesFlags(fs, c)
+	fs.StringVar(&c.LogLevel, "log-level", c.LogLevel, "least `level` that is logged: "+oneOf("log-level"))
+	fs.StringVar(&c.LogFormat, "log-format", c.LogFormat, "`format` of the log on stderr: "+oneOf("log-format"))
+}
+
+func addServingFlags(fs *pflag.FlagSet, c *Config) {
+	fs.StringVar(&c.Listen, "listen", c.Listen,
+		"`host:port` to serve /metrics, /healthz and /readyz on; without a host on every address")
+	fs.StringVar(&c.WebConfigFile, "web-config-file", c.WebConfigFile,
+		"`file` that turns on TLS and basic auth, in the exporter-toolkit format that node_exporter has")
+	fs.BoolVar(&c.Pprof, "pprof", c.Pprof, "serve /debug/pprof on the same address")
+	AddSocketFlag(fs, &c.Socket)
+}
+
+// AddSocketFlag adds --socket alone, for commands that talk to an agent.
+func AddSocketFlag(fs *pflag.FlagSet, socket *string) {
+	fs.StringVar(socket, "socket", *socket,
+		"unix socket, a `path`, mode 0600, by which 'podmeter status' asks the agent")
+}
+
+func addMeterFlags(fs *pflag.FlagSet, c *Config) {
+	fs.StringSliceVar(&c.Interfaces, "interfaces", c.Interfaces,
+		"`globs` of interfaces to meter, '!' before one excludes: 'cali*,!cali0'; without any that includes, "+
+			"every veth whose peer is in another network namespace")
+	fs.StringVar(&c.Attach, "attach", c.Attach,
+		"`mode` of attaching programs: "+oneOf("attach")+"; auto takes TCX where the kernel has it (6.6), "+
+			"else a clsact filter by netlink")
+	fs.DurationVar(&c.DrainInterval, "drain-interval", c.DrainInterval,
+		"time between two drains of the maps; a map that fills up is drained sooner, and so is one that is scraped")
+	fs.Var((*byteSize)(&c.MapMemory), "map-memory",
+		"`memory` of both map sets, such as 64Mi, 100M or plain bytes (default the larger of 64Mi and what "+
+			"256 flows a set and possible CPU take)")
+	AddPathFlags(fs, &c.PinPath, &c.StateDir)
+}
+
+// AddPathFlags adds --pin-path and --state-dir alone, for uninstalling.
+func AddPathFlags(fs *pflag.FlagSet, pinPath, stateDir *string) {
+	fs.StringVar(pinPath, "pin-path", *pinPath,
+		"`directory` on bpffs for maps and links, which go on counting without an agent; one for each agent of a host")
+	fs.StringVar(stateDir, "state-dir", *stateDir,
+		"`directory` for what else has to survive the agent; one for each pin path")
+}
+
+func addIdentityFlags(fs *pflag.FlagSet, c *Config) {
+	fs.StringVar(&c.Identity, "identity", c.Identity,
+		"`source` that tells which pod has which address: "+oneOf("identity")+"; auto is static with --static-file, "+
+			"kubernetes inside a cluster or with --kubeconfig, else none, which names pods after their interfaces")
+	fs.StringVar(&c.Scope, "scope", c.Scope,
+		"`extent` of what is watched with --identity kubernetes: "+oneOf("scope")+"; with node, peers on other nodes have no names")
+	fs.StringVar(&c.Kubeconfig, "kubeconfig", c.Kubeconfig,
+		"`file` to reach the API server with (default the pod's service account)")
+	fs.StringVar(&c.NodeName, "node-name", c.NodeName,
+		"`name` of this node (default the variable NODE_NAME; without Kubernetes also the host name)")
+	fs.StringVar(&c.StaticFile, "static-file", c.StaticFile,
+		"YAML `file` that names pods, services and nodes, for --identity static")
+	fs.StringVar(&c.CIDRFile, "cidr-file", c.CIDRFile,
+		"YAML `file` that names address ranges, for peers of kind cidr")
+	fs.StringSliceVar(&c.GeoIP, "geoip", c.GeoIP,
+		"MaxMind database `files` (.mmdb: country, city, ASN) for the places of external peers; repeatable; "+
+			"read again when they change")
+}
+
+func addSeriesFlags(fs *pflag.FlagSet, c *Config) {
+	fs.StringSliceVar(&c.FlowLabels, "flow-labels", c.FlowLabels,
+		"opt-in `labels` of podmeter_flow_*: peer_pod, peer_ip, peer_port; each multiplies the series")
+	fs.StringSliceVar(&c.ExternalLabels, "external-labels", c.ExternalLabels,
+		"opt-in `labels` of podmeter_external_*: city, latitude, longitude, ip, container")
+	fs.IntVar(&c.FlowSeriesLimit, "flow-series-limit", c.FlowSeriesLimit,
+		"most label sets of podmeter_flow_*, a quarter of it for one pod; later ones are folded into peer_kind=\"other\"")
+	fs.IntVar(&c.ExternalSeriesLimit, "external-series-limit", c.ExternalSeriesLimit,
+		"most label sets of podmeter_external_*; later ones are folded into country=\"other\"")
+	fs.DurationVar(&c.FlowIdle, "flow-idle", c.FlowIdle,
+		"after this long without a byte a flow goes to podmeter_flow_retired_*")
+	fs.DurationVar(&c.SeriesGrace, "series-grace", c.SeriesGrace,
+		"how long the series of a pod outlive it, so that its last bytes are scraped")
+}
+
+// oneOf lists the choices of a flag for a sentence: "auto, tcx or netlink".
+func oneOf(flag string) string {
+	choices := Choices(flag)
+	last := len(choices) - 1
+	return strings.Join(choices[:last], ", ") + " or " + choices[last]
+}
+
+// byteSize is a flag of bytes in Kubernetes' notation; 0 is the default.
+type byteSize uint64
+
+var errByteSize = errors.New("not a whole number of bytes such as 64Mi, 100M or 67108864")
+
+// Set implements [pflag.Value].
+func (b *byteSize) Set(s string) error {
+	if s == "" {
+		*b = 0
+		return nil
+	}
+	q, err := resource.ParseQuantity(s)
+	if err != nil {
+		return fmt.Errorf("%q is %w", s, errByteSize)
+	}
+	n, whole := q.AsInt64()
+	if !whole || n < 0 {
+		return fmt.Errorf("%q is %w", s, errByteSize)
+	}
+	*b = byteSize(n)
+	return nil
+}
+
+// String implements [pflag.Value].
+func (b *byteSize) String() string {
+	if *b == 0 {
+		return ""
+	}
+	return resource.NewQuantity(int64(*b), resource.BinarySI).String()
+}
+
+// Type implements [pflag.Value].
+func (b *byteSize) Type() string { return "memory" }

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	minDrainInterval = 100 * time.Millisecond
+	maxDrainInterval = 10 * time.Minute
+
+	// The bounds of MapMemory: below, a set holds next to nothing; above, somebody
+	// mistook the unit.
+	minMapMemory = 1 << 20
+	maxMapMemory = 1 << 38
+
+	// maxSocketPath is what sun_path holds (unix(7)) less the final NUL.
+	maxSocketPath = 107
+)
+
+// Validate checks a configuration after [Config.Complete]. Every fault found is
+// in the error, a [UsageError]. Whether files can be read is left to whoever opens them.
+func (c Config) Validate() error {
+	var faults []error
+	for _, check := range []func() []error{
+		c.checkChoices, c.checkServing, c.checkMeter, c.checkPaths, c.checkIdentity, c.checkSeries,
+	} {
+		faults = append(faults, check()...)
+	}
+	return Usage(errors.Join(faults...))
+}
+
+// ValidatePaths checks PinPath and StateDir alone, for a command that knows no
+// more. The error is a [UsageError].
+func (c Config) ValidatePaths() error { return Usage(errors.Join(c.checkPaths()...)) }
+
+// fault is about a flag's value: "--attach xdp: one of … is expected".
+func fault(flag string, value any, format string, args ...any) error {
+	return fmt.Errorf("--%s %v: %s", flag, value, fmt.Sprintf(format, args...))
+}
+
+func (c Config) checkChoices() (faults []error) {
+	for _, choice := range []struct{ flag, value string }{
+		{"attach", c.Attach}, {"identity", c.Identity}, {"scope", c.Scope},
+		{"log-level", c.LogLevel}, {"log-format", c.LogFormat},
+	} {
+		if !slices.Contains(Choices(choice.flag), choice.value) {
+			faults = append(faults, fault(choice.flag, strconv.Quote(choice.value), "%s is expected", oneOf(choice.flag)))
+		}
+	}
+	return faults
+}
+
+func (c Config) checkServing() (faults []error) {
+	if _, port, err := net.SplitHostPort(c.Listen); err != nil {
+		faults = append(faults, fault("listen", strconv.Quote(c.Listen), "host:port is expected, such as :9739 or 127.0.0.1:9739"))
+	} else if _, err := net.LookupPort("tcp", port); err != nil || port == "" {
+		faults = append(faults, fault("listen", strconv.Quote(c.Listen), "%q is no port; 0 to 65535 is expected", port))
+	}
+	if !filepath.IsAbs(c.Socket) {
+		faults = append(faults, fault("socket", strconv.Quote(c.Socket), "an absolute path is expected, such as %s", DefaultSocket))
+	}
+	if len(c.Socket) > maxSocketPath {
+		faults = append(faults, fault("socket", strconv.Quote(c.Socket), "the path of a unix socket has at most %d bytes", maxSocketPath))
+	}
+	return faults
+}
+
+func (c Config) checkMeter() (faults []error) {
+	for _, glob := range c.Interfaces {
+		name := strings.TrimPrefix(glob, "!")
+		if _, err := path.Match(name, ""); err != nil || name == "" {
+			faults = append(faults, fault("interfaces", strconv.Quote(glob), "a glob is expected, such as 'veth*' or '!docker*'"))
+		}
+	}
+	if c.DrainInterval < minDrainInterval || c.DrainInterval > maxDrainInterval {
+		faults = append(faults, fault("drain-interval", c.DrainInterval, "%v to %v is expected", minDrainInterval, maxDrainInterval))
+	}
+	if c.MapMemory != 0 && (c.MapMemory < minMapMemory || c.MapMemory > maxMapMemory) {
+		size, least, most := byteSize(c.MapMemory), byteSize(minMapMemory), byteSize(maxMapMemory)
+		faults = append(faults, fault("map-memory", &size, "%v to %v is expected, or nothing for the default", &least, &most))
+	}
+	return faults
+}
+
+func (c Config) checkPaths() (faults []error) {
+	if why := unfitPinPath(c.PinPath); why != "" {
+		faults = append(faults, fault("pin-path", strconv.Quote(c.PinPath), "%s; such as %s", why, DefaultPinPath))
+	}
+	switch state := path.Clean(c.StateDir); {
+	case !path.IsAbs(state) || state == "/":
+		faults = append(faults, fault("state-dir", strconv.Quote(c.StateDir),
+			"an absolute path to a directory of its own is expected, such as %s", DefaultStateDir))
+	case within(state, "/sys") || within(state, c.PinPath):
+		faults = append(faults, fault("state-dir", strconv.Quote(c.StateDir), "files cannot be written there: bpffs and sysfs hold none"))
+	}
+	return faults
+}
+
+// unfitPinPath says why a directory cannot hold pins, empty if it may.
+func unfitPinPath(pinPath string) string {
+	const bpffs = "/sys/fs/bpf"
+	clean := path.Clean(pinPath)
+	switch {
+	case !path.IsAbs(pinPath):
+		return "an absolute path is expected"
+	case clean == "/" || clean == bpffs:
+		return "a directory of its own is expected, as others keep things there"
+	case within(clean, "/proc") || within(clean, "/sys") && !within(clean, bpffs):
+		return "no bpffs can be there"
+	case strings.Contains(path.Base(clean), "."), within(clean, bpffs) && strings.Contains(clean, "."):
+		return "bpffs refuses names with dots"
+	}
+	return ""
+}
+
+// within reports whether a path is a directory or below it.
+func within(name, directory string) bool {
+	directory = path.Clean(directory)
+	return name == directory || strings.HasPrefix(name, strings.TrimSuffix(directory, "/")+"/")
+}
+
+func (c Config) checkIdentity() (faults []error) {
+	needs := func(flag, value, why string) {
+		faults = append(faults, fault("identity", value, "%s", flag+" "+why))
+	}
+	static, kubernetes := c.Identity == IdentityStatic, c.Identity == IdentityKubernetes
+	switch {
+	case static && c.StaticFile == "":
+		needs("--static-file", IdentityStatic, "is missing: it names the pods")
+	case c.Identity != IdentityAuto && !static && c.StaticFile != "":
+		needs("--static-file", c.Identity, "would not be read; give it up or choose --identity static")
+	}
+	switch {
+	case c.Identity != IdentityAuto && !kubernetes && c.Kubeconfig != "":
+		needs("--kubeconfig", c.Identity, "would not be read; give it up or choose --identity kubernetes")
+	case kubernetes && c.NodeName == "":
+		needs("--node-name", IdentityKubernetes, "is missing: give it, or set NODE_NAME from the downward API (fieldRef spec.nodeName)")
+	}
+	if c.Scope == ScopeNode && (static || c.Identity == IdentityNone) {
+		faults = append(faults, fault("scope", c.Scope, "only the kubernetes identity has a scope, and identity is %s", c.Identity))
+	}
+	return faults
+}
+
+func (c Config) checkSeries() (faults []error) {
+	for _, limit := range []struct {
+		flag  string
+		value int
+	}{{"flow-series-limit", c.FlowSeriesLimit}, {"external-series-limit", c.ExternalSeriesLimit}} {
+		if limit.value < 0 {
+			faults = append(faults, fault(limit.flag, limit.value, "0 or more is expected; with 0 all are folded"))
+		}
+	}
+	if c.FlowIdle <= c.DrainInterval {
+		faults = append(faults, fault("flow-idle", c.FlowIdle,
+			"more than --drain-interval (%v) is expected, or flows retire between two drains", c.DrainInterval))
+	}
+	if c.SeriesGrace <= 0 {
+		faults = append(faults, fault("series-grace", c.SeriesGrace, "more than 0 is expected, and more than the scrape interval is wise"))
+	}
+	return faults
+}

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"time"
+
+	"github.com/podmeter/podmeter/flows"
+)
+
+// What an agent answers on its socket, over HTTP.
+const (
+	// StatusPath gives a [Status] as JSON.
+	StatusPath = "/status"
+	// ReadyPath gives 200 when the agent is ready and 503 when not, and why as text.
+	ReadyPath = "/readyz"
+)
+
+// Status is the state of an agent at one moment, as 'podmeter status' shows it.
+type Status struct {
+	Version string `json:"version"`
+	Node    string `json:"node"`
+	// AttachMode is what --attach says: auto, tcx or netlink.
+	AttachMode string `json:"attachMode"`
+	PinPath    string `json:"pinPath"`
+	// Capacity is the flows that one set of maps holds.
+	Capacity uint64         `json:"capacity"`
+	Identity IdentityStatus `json:"identity"`
+	Drain    DrainStatus    `json:"drain"`
+
+	// ConservationErrorBytes must be 0; anything else is a bug.
+	ConservationErrorBytes uint64 `json:"conservationErrorBytes"`
+	// ResidueBytes had flows that were evicted, UnplacedBytes flows that could
+	// not be inserted: both are counted, on unattributed series.
+	ResidueBytes  uint64 `json:"residueBytes"`
+	UnplacedBytes uint64 `json:"unplacedBytes"`
+	// LostBytes had a pod that was never known; UnboundBytes wait for theirs.
+	LostBytes    uint64 `json:"lostBytes"`
+	UnboundBytes uint64 `json:"unboundBytes"`
+
+	GeoIP      []GeoIPStatus     `json:"geoip"`
+	Interfaces []InterfaceStatus `json:"interfaces"`
+}
+
+// IdentityStatus is where the names of pods come from and how fresh they are.
+type IdentityStatus struct {
+	// Source is kubernetes, static or none.
+	Source string `json:"source"`
+	Synced bool   `json:"synced"`
+	// LastUpdate is when the source was last heard of, zero if never.
+	LastUpdate time.Time `json:"lastUpdate,omitzero"`
+	// Objects counts what is cached, by kind in lower case.
+	Objects map[string]int `json:"objects,omitempty"`
+	// Problem is the last error, empty if all is well.
+	Problem string `json:"problem,omitempty"`
+}
+
+// DrainStatus is about the drains of the maps.
+type DrainStatus struct {
+	IntervalSeconds float64 `json:"intervalSeconds"`
+	// Last is when the last drain ended, zero before the first.
+	Last time.Time `json:"last,omitzero"`
+	// DurationSeconds is how long it took.
+	DurationSeconds float64 `json:"durationSeconds"`
+	// Count is the drains since the agent's start, Epoch the kernel side's epoch.
+	Count uint64 `json:"count"`
+	Epoch uint64 `json:"epoch"`
+}
+
+// GeoIPStatus is one MaxMind database.
+type GeoIPStatus struct {
+	Path string `json:"path"`
+	// Type is the database's own name for what it is; Built when it was made.
+	Type  string    `json:"type"`
+	Built time.Time `json:"built,omitzero"`
+	// Fields are what it adds: country, city, location, asn, organization.
+	Fields []string `json:"fields,omitempty"`
+	// Problem is why the file's last version is not in use, empty if it is.
+	Problem string `json:"problem,omitempty"`
+}
+
+// InterfaceStatus is one interface that is metered.
+type InterfaceStatus struct {
+	Name  string `json:"name"`
+	Index int    `json:"index"`
+	// Namespace and Pod are empty until the interface is bound to its pod.
+	Namespace string `json:"namespace"`
+	Pod       string `json:"pod"`
+	// Attachment is tcx or netlink.
+	Attachment string `json:"attachment"`
+	// State is one of the values of podmeter_interfaces{state}.
+	State string `json:"state"`
+	// Since is when counting began.
+	Since    time.Time      `json:"since,omitzero"`
+	Transmit flows.Counters `json:"transmit"`
+	Receive  flows.Counters `json:"receive"`
+	// Before is what crossed the interface before, indexed by flows.Direction;
+	// Seeded is whether it is on the pod's series, as unattributed.
+	Before [flows.Directions]flows.Counters `json:"before"`
+	Seeded bool                             `json:"seeded"`
+	// DifferencePackets is the interface's own packets less podmeter's since
+	// Since, indexed by flows.Direction.
+	DifferencePackets [flows.Directions]int64 `json:"differencePackets"`
+}

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/podmeter/podmeter/cmd/podmeter/agent"
+	"github.com/spf13/cobra"
+)
+
+// demoOptions are the flags of the demo.
+type demoOptions struct {
+	// Duration is how long it goes on, the reconciliation not counted.
+	Duration time.Duration
+	// Attach is auto, tcx or netlink.
+	Attach string
+	// Listen is the host:port of /metrics.
+	Listen string
+}
+
+const demoLong = `Run the real agent on a small world that it makes for itself: network namespaces
+as pods, and one that plays the internet, with TCP, UDP, ICMP and IPv6 traffic
+between them. A table shows who talks to whom, and /metrics is served meanwhile.
+
+At the end podmeter's bytes and packets stand beside the kernel's own counters of
+each interface; if all are equal the exit code is 0, else 1. Nothing is left
+behind, and nothing of the host is metered or changed. It needs root.`
+
+func (c *commands) demo() *cobra.Command {
+	var options demoOptions
+	command := &cobra.Command{
+		Use:     "demo",
+		Short:   "See podmeter at work in a small world of its own",
+		Long:    demoLong,
+		Example: "  sudo podmeter demo --duration 30s\n  curl -s 127.0.0.1:9739/metrics    # meanwhile, elsewhere",
+		Args:    noArguments,
+		RunE: func(command *cobra.Command, _ []string) error {
+			if _, err := agent.Load(command.Flags(), c.environ); err != nil {
+				return err
+			}
+			if err := options.validate(); err != nil {
+				return err
+			}
+			if c.runDemo == nil {
+				return errors.New("run the demo: this binary was built without one")
+			}
+			return c.runDemo(command.Context(), options, command.OutOrStdout())
+		},
+	}
+	fs := command.Flags()
+	fs.DurationVar(&options.Duration, "duration", 30*time.Second, "how long traffic flows")
+	fs.StringVar(&options.Attach, "attach", "auto", "`mode` of attaching programs: "+strings.Join(agent.Choices("attach"), ", "))
+	fs.StringVar(&options.Listen, "listen", "127.0.0.1:9739", "`host:port` to serve /metrics on")
+	completeChoices(command)
+	return command
+}
+
+func (o demoOptions) validate() error {
+	var faults []error
+	if o.Duration <= 0 {
+		faults = append(faults, fmt.Errorf("--duration %v: more than 0 is expected, such as 30s", o.Duration))
+	}
+	if choices := agent.Choices("attach"); !slices.Contains(choices, o.Attach) {
+		faults = append(faults, fmt.Errorf("--attach %q: one of %s is expected", o.Attach, strings.Join(choices, ", ")))
+	}
+	if _, _, err := net.SplitHostPort(o.Listen); err != nil {
+		faults = append(faults, fmt.Errorf("--listen %q: host:port is expected, such as 127.0.0.1:9739", o.Listen))
+	}
+	return agent.Usage(errors.Join(faults...))
+}

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Podmeter is a packet-level flow meter for Kubernetes nodes.
+//
+// This package is its command line: it turns arguments, environment and files
+// into options, and errors into exit codes. What the subcommands do lies in the
+// packages below. Exit codes: 0 fine, 1 failed, 2 wrong usage.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/podmeter/podmeter/cmd/podmeter/agent"
+	"github.com/spf13/cobra"
+)
+
+// version is set at release by -ldflags "-X main.version=v1.2.3"; without, the
+// build information says.
+var version string
+
+func main() { os.Exit(run(os.Args[1:], os.Environ(), os.Stdout, os.Stderr)) }
+
+// run is podmeter for one command line, and returns its exit code.
+func run(args, environ []string, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // so that a second signal ends us whatever hangs
+	return production(environ).execute(ctx, args, stdout, stderr)
+}
+
+// production returns the commands as they are outside of tests.
+func production(environ []string) *commands {
+	return &commands{environ: environ, hostname: os.Hostname, now: time.Now}
+}
+
+// execute runs one command line and returns the exit code.
+func (c *commands) execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	root := c.root()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	command, err := root.ExecuteContextC(ctx)
+	switch {
+	case err == nil:
+		return 0
+	case agent.IsUsage(err):
+		complain(stderr, err)
+		fmt.Fprintf(stderr, "see '%s --help'\n", command.CommandPath())
+		return 2
+	}
+	complain(stderr, err)
+	return 1
+}
+
+// complain writes an error, a line for each that it joins.
+func complain(w io.Writer, err error) {
+	for line := range strings.Lines(err.Error()) {
+		fmt.Fprintf(w, "podmeter: %s\n", strings.TrimSuffix(line, "\n"))
+	}
+}
+
+// noArguments refuses arguments that are no flags.
+func noArguments(command *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	return agent.Usage(fmt.Errorf("%q is too much: '%s' takes flags only", args[0], command.CommandPath()))
+}

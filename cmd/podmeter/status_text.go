@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/podmeter/podmeter/cmd/podmeter/agent"
+	"github.com/podmeter/podmeter/flows"
+)
+
+// writeStatus shows a status to a human; ages are as of now.
+func writeStatus(w io.Writer, s *agent.Status, now time.Time) error {
+	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	for _, line := range [][2]string{
+		{"agent", fmt.Sprintf("%s on %s, attach %s, pinned at %s, %s flows a set",
+			s.Version, s.Node, s.AttachMode, s.PinPath, comma(s.Capacity))},
+		{"identity", identityText(&s.Identity, now)},
+		{"drain", drainText(&s.Drain, now)},
+		{"conservation error", errorText(s.ConservationErrorBytes)},
+		{"not attributed", fmt.Sprintf("residue %s, unplaced %s, unbound %s, lost %s",
+			size(s.ResidueBytes), size(s.UnplacedBytes), size(s.UnboundBytes), size(s.LostBytes))},
+	} {
+		fmt.Fprintf(table, "%s\t%s\n", line[0], line[1])
+	}
+	for i := range s.GeoIP {
+		fmt.Fprintf(table, "geoip\t%s\n", geoIPText(&s.GeoIP[i], now))
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	return writeInterfaces(w, s.Interfaces)
+}
+
+func identityText(i *agent.IdentityStatus, now time.Time) string {
+	text := i.Source
+	if !i.Synced {
+		text += ", not synced"
+	}
+	if !i.LastUpdate.IsZero() {
+		text += ", heard of " + ago(i.LastUpdate, now)
+	}
+	var objects []string
+	for _, kind := range slices.Sorted(maps.Keys(i.Objects)) {
+		objects = append(objects, fmt.Sprintf("%s %s", humanize.Comma(int64(i.Objects[kind])), kind))
+	}
+	if len(objects) > 0 {
+		text += ": " + strings.Join(objects, ", ")
+	}
+	return text + problem(i.Problem)
+}
+
+func drainText(d *agent.DrainStatus, now time.Time) string {
+	every := "every " + seconds(d.IntervalSeconds).String()
+	if d.Last.IsZero() {
+		return every + ", none yet"
+	}
+	return fmt.Sprintf("%s, last %s in %v, %s so far, epoch %d", every, ago(d.Last, now),
+		seconds(d.DurationSeconds).Round(10*time.Microsecond), comma(d.Count), d.Epoch)
+}
+
+func errorText(bytes uint64) string {
+	if bytes == 0 {
+		return "0 B"
+	}
+	return fmt.Sprintf("%s bytes: A BUG, please report it", comma(bytes))
+}
+
+func geoIPText(g *agent.GeoIPStatus, now time.Time) string {
+	text := g.Path
+	if g.Type != "" {
+		text += ", " + g.Type
+	}
+	if !g.Built.IsZero() {
+		text += fmt.Sprintf(", %d days old", int(now.Sub(g.Built).Hours()/24))
+	}
+	if len(g.Fields) > 0 {
+		text += ": " + strings.Join(g.Fields, ", ")
+	}
+	return text + problem(g.Problem)
+}
+
+func problem(text string) string {
+	if text == "" {
+		return ""
+	}
+	return "; PROBLEM: " + text
+}
+
+// writeInterfaces lists them by pod, those without one first.
+func writeInterfaces(w io.Writer, interfaces []agent.InterfaceStatus) error {
+	if len(interfaces) == 0 {
+		_, err := fmt.Fprintln(w, "\nno interface is metered: see --interfaces of 'podmeter agent --help'")
+		return err
+	}
+	sorted := slices.SortedFunc(slices.Values(interfaces), func(a, b agent.InterfaceStatus) int {
+		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Pod, b.Pod), cmp.Compare(a.Name, b.Name))
+	})
+	fmt.Fprintln(w)
+	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(table, "POD\tINTERFACE\tATTACHMENT\tSTATE\tTRANSMIT\tPACKETS\tRECEIVE\tPACKETS\tDIFFERENCE\tBEFORE")
+	for i := range sorted {
+		fmt.Fprintln(table, strings.Join(interfaceCells(&sorted[i]), "\t"))
+	}
+	return table.Flush()
+}
+
+func interfaceCells(i *agent.InterfaceStatus) []string {
+	pod := i.Pod
+	switch {
+	case pod == "":
+		pod = "(unbound)"
+	case i.Namespace != "":
+		pod = i.Namespace + "/" + pod
+	}
+	return []string{
+		pod, fmt.Sprintf("%s (%d)", i.Name, i.Index), i.Attachment, i.State,
+		size(i.Transmit.Bytes), comma(i.Transmit.Packets), size(i.Receive.Bytes), comma(i.Receive.Packets),
+		fmt.Sprintf("%d/%d", i.DifferencePackets[flows.Transmit], i.DifferencePackets[flows.Receive]),
+		beforeText(i),
+	}
+}
+
+func beforeText(i *agent.InterfaceStatus) string {
+	text := size(i.Before[flows.Transmit].Bytes) + "/" + size(i.Before[flows.Receive].Bytes)
+	if i.Seeded {
+		text += " counted"
+	}
+	return text
+}
+
+func ago(t, now time.Time) string {
+	return max(0, now.Sub(t)).Round(100*time.Millisecond).String() + " ago"
+}
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+
+func size(bytes uint64) string { return humanize.IBytes(bytes) }
+
+// comma groups the digits of a number that may be past 2^63.
+func comma(n uint64) string {
+	if n > 1<<63-1 {
+		return strconv.FormatUint(n, 10)
+	}
+	return humanize.Comma(int64(n))
+}
