@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package metrics
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// The values of the label family.
+const (
+	familyFlow     = "flow"
+	familyExternal = "external"
+)
+
+// ownMetrics are the metrics of the agent itself.
+func ownMetrics() []ownMetric {
+	all := exactness()
+	all = append(all, work()...)
+	all = append(all, coverage()...)
+	all = append(all, cardinality()...)
+	return append(all, identities()...)
+}
+
+// exactness tells what is not as it should be about the bytes.
+func exactness() []ownMetric {
+	const counter, gauge = prometheus.CounterValue, prometheus.GaugeValue
+	return []ownMetric{
+		own(counter, "conservation_error_bytes_total",
+			"Bytes by which totals and flows disagree where nothing was evicted, absolute; must stay 0.",
+			nil, scalar(func(s *state) float64 { return float64(s.ConservationErrorBytes) })),
+		own(counter, "lost_bytes_total",
+			"Bytes that were counted and are on no series, by reason.",
+			[]string{"reason"}, func(s *state, emit emit) { each(emit, s.options.Known.LostReasons, s.LostBytes) }),
+		own(counter, "residue_bytes_total",
+			"Bytes of flows that the kernel evicted before they were drained; exported as unattributed.",
+			nil, scalar(func(s *state) float64 { return float64(s.ResidueBytes) })),
+		own(counter, "unplaced_bytes_total",
+			"Bytes of flows that could not be inserted; exported as unattributed.",
+			nil, scalar(func(s *state) float64 { return float64(s.UnplacedBytes) })),
+		own(gauge, "interface_difference_packets",
+			"Packets that the pod's interfaces counted since the attachment, minus podmeter's.",
+			[]string{"namespace", "pod", "direction"}, differences),
+		own(gauge, "unbound_bytes",
+			"Bytes that wait for the identity of their interface's pod.",
+			nil, scalar(func(s *state) float64 { return float64(s.UnboundBytes) })),
+	}
+}
+
+// work tells of drains and scrapes.
+func work() []ownMetric {
+	const counter, gauge = prometheus.CounterValue, prometheus.GaugeValue
+	return []ownMetric{
+		own(counter, "drained_entries_total", "Flow entries read from the kernel.",
+			nil, scalar(func(s *state) float64 { return float64(s.DrainedEntries) })),
+		own(gauge, "last_drain_timestamp_seconds", "When the last drain ended, 0 if there was none.",
+			nil, scalar(func(s *state) float64 { return seconds(s.LastDrain) })),
+		own(counter, "snapshot_errors_total", "Scrapes that had to leave the traffic out.",
+			nil, scalar(func(s *state) float64 { return float64(s.errors) })),
+		own(counter, "packets_parsed_total", "Packets by how parsing their headers ended.",
+			[]string{"outcome"}, func(s *state, emit emit) { each(emit, s.options.Known.Outcomes, s.ParsedPackets) }),
+	}
+}
+
+// coverage tells what is metered.
+func coverage() []ownMetric {
+	podStates := []string{PodMetered, PodPartly, PodUnmetered, PodHostNetwork}
+	return []ownMetric{
+		own(prometheus.GaugeValue, "interfaces", "Interfaces by state.", []string{"state"},
+			func(s *state, emit emit) { each(emit, s.options.Known.InterfaceStates, s.Interfaces) }),
+		own(prometheus.GaugeValue, "pods", "Pods of this node by whether they are metered.", []string{"state"},
+			func(s *state, emit emit) { each(emit, podStates, s.Pods) }),
+	}
+}
+
+// cardinality tells of the limits.
+func cardinality() []ownMetric {
+	labels := []string{"family"}
+	return []ownMetric{
+		own(prometheus.CounterValue, "folded_bytes_total",
+			"Bytes that a series limit folded into a pod's row other.", labels,
+			func(s *state, emit emit) {
+				emit(float64(s.stats.foldedFlow), familyFlow)
+				emit(float64(s.stats.foldedExternal), familyExternal)
+			}),
+		own(prometheus.GaugeValue, "series", "Label sets that count towards the limit of a family.", labels,
+			func(s *state, emit emit) {
+				emit(float64(s.stats.flowSets), familyFlow)
+				emit(float64(s.stats.externalSets), familyExternal)
+			}),
+		own(prometheus.GaugeValue, "series_limit", "The most label sets that a family has.", labels,
+			func(s *state, emit emit) {
+				emit(float64(s.options.FlowSeriesLimit), familyFlow)
+				emit(float64(s.options.ExternalSeriesLimit), familyExternal)
+			}),
+	}
+}
+
+// identities tells how well the owners of addresses are known.
+func identities() []ownMetric {
+	const gauge = prometheus.GaugeValue
+	return []ownMetric{
+		own(gauge, "identity_objects", "Objects in the identity cache by kind.", []string{"kind"},
+			func(s *state, emit emit) { each(emit, s.options.Known.IdentityKinds, s.IdentityObjects) }),
+		own(gauge, "identity_synced", "Whether the identity source has delivered all objects once.",
+			nil, scalar(func(s *state) float64 {
+				if s.IdentitySynced {
+					return 1
+				}
+				return 0
+			})),
+		own(gauge, "identity_last_update_timestamp_seconds",
+			"When the identity source was last known to be current; absent for a source that cannot be out of date.",
+			nil, func(s *state, emit emit) {
+				if !s.IdentityUpdated.IsZero() {
+					emit(seconds(s.IdentityUpdated))
+				}
+			}),
+	}
+}
