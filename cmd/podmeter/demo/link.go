@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package demo
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/podmeter/podmeter/flows"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+func (n *namespace) up(device string) error {
+	l, err := n.links.LinkByName(device)
+	if err == nil {
+		err = n.links.LinkSetUp(l)
+	}
+	if err != nil {
+		return fmt.Errorf("set %s up in %s: %w", device, n.name, err)
+	}
+	return nil
+}
+
+// veth makes a pair, both ends up: device here and peerDevice in peer. It
+// returns both with their attributes.
+func (n *namespace) veth(device string, peer *namespace, peerDevice string) (here, there netlink.Link, err error) {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = device
+	err = n.links.LinkAdd(&netlink.Veth{
+		LinkAttrs: attrs, PeerName: peerDevice, PeerNamespace: netlink.NsFd(peer.handle),
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("make veth %s for %s: %w", device, peer.name, err)
+	}
+	here, err = n.links.LinkByName(device)
+	if err == nil {
+		there, err = peer.links.LinkByName(peerDevice)
+	}
+	err = errors.Join(err, peer.up(peerDevice), n.up(device))
+	if err != nil {
+		return nil, nil, errors.Join(err, n.remove(device))
+	}
+	return here, there, nil
+}
+
+// remove deletes a device; one that is not there is no error.
+func (n *namespace) remove(device string) error {
+	l, err := n.links.LinkByName(device)
+	if err == nil {
+		err = n.links.LinkDel(l)
+	}
+	if err != nil && !errors.As(err, new(netlink.LinkNotFoundError)) && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("delete %s: %w", device, err)
+	}
+	return nil
+}
+
+// host returns the network that holds the one address.
+func host(address netip.Addr) *net.IPNet { return network(netip.PrefixFrom(address, address.BitLen())) }
+
+func network(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
+// address gives a device an address that can be used at once.
+func (n *namespace) address(l netlink.Link, prefix netip.Prefix) error {
+	addr := &netlink.Addr{IPNet: network(prefix)}
+	if prefix.Addr().Is6() {
+		addr.Flags = unix.IFA_F_NODAD
+	}
+	if err := n.links.AddrAdd(l, addr); err != nil {
+		return fmt.Errorf("add address %s in %s: %w", prefix, n.name, err)
+	}
+	return nil
+}
+
+// neighbour tells for good which hardware address a neighbour has, so that
+// nobody asks.
+func (n *namespace) neighbour(l netlink.Link, address netip.Addr, hardware net.HardwareAddr) error {
+	err := n.links.NeighSet(&netlink.Neigh{
+		LinkIndex: l.Attrs().Index, State: netlink.NUD_PERMANENT,
+		IP: address.AsSlice(), HardwareAddr: hardware,
+	})
+	if err != nil {
+		return fmt.Errorf("add neighbour %s in %s: %w", address, n.name, err)
+	}
+	return nil
+}
+
+// route sends a destination out of a device; an invalid gateway is none.
+func (n *namespace) route(l netlink.Link, destination *net.IPNet, gateway netip.Addr) error {
+	r := &netlink.Route{LinkIndex: l.Attrs().Index, Dst: destination}
+	if gateway.IsValid() {
+		r.Gw, r.Flags = gateway.AsSlice(), int(netlink.FLAG_ONLINK)
+	} else {
+		r.Scope = netlink.SCOPE_LINK
+	}
+	if err := n.links.RouteAdd(r); err != nil {
+		return fmt.Errorf("add route to %s in %s: %w", destination, n.name, err)
+	}
+	return nil
+}
+
+// ledger is what an interface itself has counted, indexed by [flows.Direction]:
+// what the host's end of a veth receives, its pod transmits.
+type ledger [flows.Directions]flows.Counters
+
+func ledgerOf(l netlink.Link) (own ledger) {
+	if s := l.Attrs().Statistics; s != nil {
+		own[flows.Transmit] = flows.Counters{Bytes: s.RxBytes, Packets: s.RxPackets}
+		own[flows.Receive] = flows.Counters{Bytes: s.TxBytes, Packets: s.TxPackets}
+	}
+	return own
+}
+
+// ledgers reads the counters of every device of the namespace, by name.
+func (n *namespace) ledgers() (map[string]ledger, error) {
+	links, err := n.links.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("list interfaces of %s: %w", n.name, err)
+	}
+	own := make(map[string]ledger, len(links))
+	for _, l := range links {
+		own[l.Attrs().Name] = ledgerOf(l)
+	}
+	return own, nil
+}

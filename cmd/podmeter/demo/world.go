@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/vishvananda/netlink"
+)
+
+// world is a node with pods and an internet, all in namespaces of their own.
+type world struct {
+	node     *namespace
+	internet *namespace
+	pods     map[string]*pod // by namespace/name
+}
+
+// pod is a namespace with one veth to the node.
+type pod struct {
+	podPlan
+	*namespace
+}
+
+// newWorld builds the node's side and the internet. It takes the node over, also
+// on an error.
+func newWorld(node *namespace) (*world, error) {
+	w := &world{node: node, pods: make(map[string]*pod)}
+	err := node.set(nodeParameters())
+	if err == nil {
+		w.internet, err = newNamespace("the internet")
+	}
+	if err == nil {
+		err = w.connect()
+	}
+	if err != nil {
+		return nil, errors.Join(err, w.close())
+	}
+	return w, nil
+}
+
+// nodeParameters make the node route, and keep it from asking about addresses
+// and routers of which everything is known.
+func nodeParameters() []sysctl {
+	return append(quietParameters(),
+		sysctl{"ipv4/conf/all/rp_filter", "0"},
+		sysctl{"ipv4/conf/default/rp_filter", "0"},
+		sysctl{"ipv4/ip_forward", "1"},
+		sysctl{"ipv6/conf/all/forwarding", "1"},
+		sysctl{"ipv6/conf/default/forwarding", "1"},
+	)
+}
+
+// quietParameters keep a namespace from sending what nobody asked for: a device
+// speaks IPv6, with its multicast reports, only where it is meant to.
+func quietParameters() []sysctl {
+	return []sysctl{
+		{"ipv6/conf/default/disable_ipv6", "1"},
+		{"ipv6/conf/default/accept_ra", "0"},
+		{"ipv6/conf/default/router_solicitations", "0"},
+		{"ipv6/conf/default/accept_dad", "0"},
+	}
+}
+
+// connect joins the internet to the node: each is the other's only router.
+func (w *world) connect() error {
+	if err := w.internet.set(quietParameters()); err != nil {
+		return err
+	}
+	here, there, err := w.node.veth(uplink, w.internet, podDevice)
+	if err != nil {
+		return err
+	}
+	errs := []error{w.node.speakIPv6(uplink), w.internet.speakIPv6(podDevice)}
+	nodeEnd, router := nodeAddresses(), routerAddresses()
+	for i, everything := range []string{"0.0.0.0/0", "::/0"} {
+		bits := nodeEnd[i].BitLen() - 2
+		errs = append(errs,
+			w.node.address(here, netip.PrefixFrom(nodeEnd[i], bits)),
+			w.internet.address(there, netip.PrefixFrom(router[i], bits)),
+			w.node.neighbour(here, router[i], there.Attrs().HardwareAddr),
+			w.internet.neighbour(there, nodeEnd[i], here.Attrs().HardwareAddr),
+			w.node.route(here, network(netip.MustParsePrefix(everything)), router[i]),
+			w.internet.route(there, network(podRanges()[i]), nodeEnd[i]))
+	}
+	return errors.Join(append(errs, w.populate())...)
+}
+
+// populate gives the internet its addresses.
+func (w *world) populate() error {
+	loopback, err := w.internet.links.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("find loopback of the internet: %w", err)
+	}
+	for _, address := range internetAddresses() {
+		err = errors.Join(err, w.internet.address(loopback, netip.PrefixFrom(address, address.BitLen())))
+	}
+	return err
+}
+
+// addPod makes a pod and connects it to the node.
+func (w *world) addPod(plan podPlan) (*pod, error) {
+	n, err := newNamespace(plan.String())
+	if err != nil {
+		return nil, err
+	}
+	p := &pod{plan, n}
+	if err := w.wire(p); err != nil {
+		return nil, errors.Join(fmt.Errorf("make pod %s: %w", plan, err), w.node.remove(plan.device()), n.close())
+	}
+	w.pods[plan.String()] = p
+	return p, nil
+}
+
+// wire connects a pod as point-to-point CNI plugins do: the node routes each of
+// its addresses to the veth, and the pod everything to a link-local gateway.
+func (w *world) wire(p *pod) error {
+	if err := p.set(quietParameters()); err != nil {
+		return err
+	}
+	here, there, err := w.node.veth(p.device(), p.namespace, podDevice)
+	if err != nil {
+		return err
+	}
+	if p.hasIPv6() {
+		err = errors.Join(w.node.speakIPv6(p.device()), p.speakIPv6(podDevice))
+	}
+	for i, address := range p.addresses {
+		err = errors.Join(err, w.give(p, here, there, address, gateways()[i]))
+	}
+	return err
+}
+
+func (w *world) give(p *pod, here, there netlink.Link, address, gateway netip.Addr) error {
+	everything := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+	if address.Is6() {
+		everything = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+	}
+	return errors.Join(
+		p.address(there, netip.PrefixFrom(address, address.BitLen())),
+		p.neighbour(there, gateway, here.Attrs().HardwareAddr),
+		p.route(there, network(everything), gateway),
+		w.node.route(here, host(address), netip.Addr{}),
+		w.node.neighbour(here, address, there.Attrs().HardwareAddr),
+	)
+}
+
+// removePod deletes a pod that no packet reaches any more.
+//
+// What the interface had counted must be read before: the message of its
+// deletion no longer has what the other end of a veth sent, as veth_dellink cuts
+// the ends apart first (drivers/net/veth.c).
+func (w *world) removePod(p *pod) error {
+	delete(w.pods, p.String())
+	return errors.Join(w.node.remove(p.device()), p.close())
+}
+
+// close takes the world down. It may be called again.
+func (w *world) close() error {
+	var errs []error
+	for _, p := range w.pods {
+		errs = append(errs, w.node.remove(p.device()), p.close())
+	}
+	clear(w.pods)
+	if w.internet != nil {
+		errs = append(errs, w.node.remove(uplink), w.internet.close())
+		w.internet = nil
+	}
+	return errors.Join(append(errs, w.node.close())...)
+}
+
+// devices are the interfaces of living pods, in order.
+func (w *world) devices() []string {
+	var names []string
+	for _, p := range w.pods {
+		names = append(names, p.device())
+	}
+	slices.Sort(names)
+	return names
+}
+
+// ledgers reads the counters of the pods' interfaces, by device.
+func (w *world) ledgers() (map[string]ledger, error) {
+	all, err := w.node.ledgers()
+	if err != nil {
+		return nil, err
+	}
+	own := make(map[string]ledger, len(w.pods))
+	for _, device := range w.devices() {
+		l, ok := all[device]
+		if !ok {
+			return nil, fmt.Errorf("read counters of %s: it is gone", device)
+		}
+		own[device] = l
+	}
+	return own, nil
+}
+
+// quietFor is how long no interface may have counted anything: more than TCP
+// delays an acknowledgement.
+const quietFor = 250 * time.Millisecond
+
+// quiet waits until two readings of all counters are equal, and returns them.
+func (w *world) quiet(ctx context.Context) (map[string]ledger, error) {
+	ticker := time.NewTicker(quietFor)
+	defer ticker.Stop()
+	last, err := w.ledgers()
+	for err == nil {
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("wait until no packet moves: %w", context.Cause(ctx))
+		case <-ticker.C:
+		}
+		before := last
+		if last, err = w.ledgers(); err == nil && maps.Equal(before, last) {
+			return last, nil
+		}
+	}
+	return nil, err
+}

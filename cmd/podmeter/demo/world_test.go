@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package demo
+
+import (
+	"testing"
+
+	"github.com/podmeter/podmeter/internal/ktest"
+)
+
+// testWorld is a world in a node namespace of its own, with the pods that are
+// there from the start.
+func testWorld(t *testing.T) *world {
+	t.Helper()
+	ktest.Privileged(t)
+	node, err := newNamespace("the node")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := newWorld(node)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := w.close(); err != nil {
+			t.Errorf("close world: %v", err)
+		}
+	})
+	for _, plan := range startPods() {
+		if _, err := w.addPod(plan); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return w
+}
+
+func TestWorldComesAndGoes(t *testing.T) {
+	w := testWorld(t)
+	own, err := w.ledgers()
+	if err != nil || len(own) != len(startPods()) {
+		t.Errorf("got %d ledgers and error %v, want %d", len(own), err, len(startPods()))
+	}
+	node, err := openNamespace("the node again", dup(t, w.node))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer node.close()
+	for range 2 {
+		if err := w.close(); err != nil {
+			t.Errorf("close world: %v", err)
+		}
+	}
+	left, err := node.ledgers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	delete(left, "lo")
+	if len(left) != 0 {
+		t.Errorf("got interfaces %v after the end, want none", left)
+	}
+}
