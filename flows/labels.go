@@ -2,7 +2,14 @@
 
 package flows
 
-import "net/netip"
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+)
 
 // FlowLabels tell the rows of one pod in the flow family apart. What is unknown
 // or was not asked for is zero.
@@ -38,6 +45,45 @@ type Optional struct {
 	PeerPod, PeerIP, PeerPort bool // of the flow family
 
 	City, Latitude, Longitude, IP, Container bool // of the external family
+}
+
+// ParseOptional returns the choice of opt-in labels by their names in the flow
+// and the external family. The error names every label that is none of them,
+// whether unknown or always written.
+func ParseOptional(flowLabels, externalLabels []string) (Optional, error) {
+	var o Optional
+	err := errors.Join(
+		choose("flow", flowLabels,
+			map[string]*bool{"peer_pod": &o.PeerPod, "peer_ip": &o.PeerIP, "peer_port": &o.PeerPort},
+			"namespace", "pod", "container", "workload", "workload_type", "peer_kind", "peer_namespace", "peer",
+			"peer_workload_type", "service", "locality", "protocol"),
+		choose("external", externalLabels,
+			map[string]*bool{"city": &o.City, "latitude": &o.Latitude, "longitude": &o.Longitude, "ip": &o.IP,
+				"container": &o.Container},
+			"namespace", "pod", "country", "asn", "organization"),
+	)
+	if err != nil {
+		return Optional{}, err
+	}
+	return o, nil
+}
+
+// choose sets what the names stand for; always are the names of a family's
+// other labels.
+func choose(family string, names []string, choices map[string]*bool, always ...string) error {
+	var faults []error
+	for _, name := range names {
+		switch choice := choices[name]; {
+		case choice != nil:
+			*choice = true
+		case slices.Contains(always, name):
+			faults = append(faults, fmt.Errorf("%s label %q is always written, leave it out", family, name))
+		default:
+			known := strings.Join(slices.Sorted(maps.Keys(choices)), ", ")
+			faults = append(faults, fmt.Errorf("unknown %s label %q, known are %s", family, name, known))
+		}
+	}
+	return errors.Join(faults...)
 }
 
 // foldedCountry marks the external row that takes what a limit folds.
