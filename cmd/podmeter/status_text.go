@@ -62,10 +62,10 @@ func identityText(i *agent.IdentityStatus, now time.Time) string {
 func drainText(d *agent.DrainStatus, now time.Time) string {
 	every := "every " + seconds(d.IntervalSeconds).String()
 	if d.Last.IsZero() {
-		return every + ", none yet"
+		return every + ", none yet" + problem(d.Problem)
 	}
-	return fmt.Sprintf("%s, last %s in %v, %s so far, epoch %d", every, ago(d.Last, now),
-		seconds(d.DurationSeconds).Round(10*time.Microsecond), comma(d.Count), d.Epoch)
+	return fmt.Sprintf("%s, last %s in %v, %s so far, epoch %d%s", every, ago(d.Last, now),
+		seconds(d.DurationSeconds).Round(10*time.Microsecond), comma(d.Count), d.Epoch, problem(d.Problem))
 }
 
 func errorText(bytes uint64) string {

@@ -118,8 +118,8 @@ func (b *byteSize) Set(s string) error {
 	if err != nil {
 		return fmt.Errorf("%q is %w", s, errByteSize)
 	}
-	n, whole := q.AsInt64()
-	if !whole || n < 0 {
+	n := q.Value()
+	if n < 0 || q.CmpInt64(n) != 0 {
 		return fmt.Errorf("%q is %w", s, errByteSize)
 	}
 	*b = byteSize(n)

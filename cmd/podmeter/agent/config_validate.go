@@ -93,14 +93,15 @@ func (c Config) checkMeter() (faults []error) {
 }
 
 func (c Config) checkPaths() (faults []error) {
-	if why := unfitPinPath(c.PinPath); why != "" {
+	why := unfitPinPath(c.PinPath)
+	if why != "" {
 		faults = append(faults, fault("pin-path", strconv.Quote(c.PinPath), "%s; such as %s", why, DefaultPinPath))
 	}
 	switch state := path.Clean(c.StateDir); {
 	case !path.IsAbs(state) || state == "/":
 		faults = append(faults, fault("state-dir", strconv.Quote(c.StateDir),
 			"an absolute path to a directory of its own is expected, such as %s", DefaultStateDir))
-	case within(state, "/sys") || within(state, c.PinPath):
+	case within(state, "/sys") || why == "" && within(state, c.PinPath):
 		faults = append(faults, fault("state-dir", strconv.Quote(c.StateDir), "files cannot be written there: bpffs and sysfs hold none"))
 	}
 	return faults

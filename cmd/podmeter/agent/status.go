@@ -65,6 +65,8 @@ type DrainStatus struct {
 	// Count is the drains since the agent's start, Epoch the kernel side's epoch.
 	Count uint64 `json:"count"`
 	Epoch uint64 `json:"epoch"`
+	// Problem is why the last attempt failed, empty if it did not.
+	Problem string `json:"problem,omitempty"`
 }
 
 // GeoIPStatus is one MaxMind database.

@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// complete returns the defaults as they are outside of a cluster.
+func complete(t *testing.T) Config {
+	t.Helper()
+	c := Defaults()
+	if err := c.Complete(nil, host); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func host() (string, error) { return "host-a", nil }
+
+func TestDefaultsAreValid(t *testing.T) {
+	if err := complete(t).Validate(); err != nil {
+		t.Errorf("got %v, want no fault", err)
+	}
+}
+
+func TestValidateRefuses(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		change func(*Config)
+		want   string // in the fault
+	}{
+		{"attach", func(c *Config) { c.Attach = "xdp" }, `--attach "xdp": auto, tcx or netlink is expected`},
+		{"scope", func(c *Config) { c.Scope = "pod" }, `--scope "pod": cluster or node`},
+		{"log level", func(c *Config) { c.LogLevel = "loud" }, `--log-level "loud": debug, info, warn or error`},
+		{"log format", func(c *Config) { c.LogFormat = "" }, `--log-format "": text or json`},
+		{"identity", func(c *Config) { c.Identity = "dns" }, `--identity "dns": auto, kubernetes, static or none`},
+		{"listen without port", func(c *Config) { c.Listen = "localhost" }, `--listen "localhost": host:port`},
+		{"listen beyond ports", func(c *Config) { c.Listen = ":65536" }, `"65536" is no port`},
+		{"listen on nothing", func(c *Config) { c.Listen = "127.0.0.1:" }, `"" is no port`},
+		{"relative socket", func(c *Config) { c.Socket = "agent.sock" }, `--socket "agent.sock": an absolute path`},
+		{"long socket", func(c *Config) { c.Socket = "/" + strings.Repeat("s", 107) }, "at most 107 bytes"},
+		{"no glob", func(c *Config) { c.Interfaces = []string{"veth*", "["} }, `--interfaces "[": a glob`},
+		{"glob that excludes nothing", func(c *Config) { c.Interfaces = []string{"!"} }, `--interfaces "!": a glob`},
+		{"hasty drain", func(c *Config) { c.DrainInterval = 99 * time.Millisecond }, "--drain-interval 99ms: 100ms to 10m0s"},
+		{"rare drain", func(c *Config) { c.DrainInterval = 11 * time.Minute }, "--drain-interval 11m0s"},
+		{"negative drain", func(c *Config) { c.DrainInterval = -time.Second }, "--drain-interval -1s"},
+		{"little memory", func(c *Config) { c.MapMemory = 64 }, "--map-memory 64: 1Mi to 256Gi"},
+		{"much memory", func(c *Config) { c.MapMemory = 1 << 39 }, "--map-memory 512Gi"},
+		{"relative pin path", func(c *Config) { c.PinPath = "podmeter" }, `--pin-path "podmeter": an absolute path`},
+		{"all of bpffs", func(c *Config) { c.PinPath = "/sys/fs/bpf/" }, "a directory of its own"},
+		{"root", func(c *Config) { c.PinPath = "/" }, "a directory of its own"},
+		{"pins in sysfs", func(c *Config) { c.PinPath = "/sys/kernel/podmeter" }, "no bpffs can be there"},
+		{"pins in proc", func(c *Config) { c.PinPath = "/proc/podmeter" }, "no bpffs can be there"},
+		{"dot in a name", func(c *Config) { c.PinPath = "/sys/fs/bpf/v1.2" }, "names with dots"},
+		{"dot in a parent", func(c *Config) { c.PinPath = "/sys/fs/bpf/v1.2/podmeter" }, "names with dots"},
+		{"dot elsewhere", func(c *Config) { c.PinPath = "/run/eth0.100" }, "names with dots"},
+		{"relative state", func(c *Config) { c.StateDir = "state" }, `--state-dir "state": an absolute path`},
+		{"state in root", func(c *Config) { c.StateDir = "/" }, "--state-dir"},
+		{"state on bpffs", func(c *Config) { c.StateDir = "/sys/fs/bpf/podmeter/state" }, "files cannot be written there"},
+		{"state in the pin path", func(c *Config) { c.PinPath, c.StateDir = "/run/pm", "/run/pm/state" }, "files cannot be written there"},
+		{"static without file", func(c *Config) { c.Identity = IdentityStatic }, "--static-file is missing"},
+		{"file without static", func(c *Config) { c.StaticFile = "pods.yaml" }, "--static-file would not be read"},
+		{"file with kubernetes", func(c *Config) { c.Identity, c.StaticFile = IdentityKubernetes, "p" }, "--static-file would not be read"},
+		{"kubeconfig without kubernetes", func(c *Config) { c.Kubeconfig = "config" }, "--kubeconfig would not be read"},
+		{"kubernetes without node", func(c *Config) { c.Identity, c.NodeName = IdentityKubernetes, "" }, "--node-name is missing"},
+		{"scope without kubernetes", func(c *Config) { c.Scope = ScopeNode }, "--scope node: only the kubernetes identity"},
+		{"negative limit", func(c *Config) { c.FlowSeriesLimit = -1 }, "--flow-series-limit -1"},
+		{"negative external limit", func(c *Config) { c.ExternalSeriesLimit = -5 }, "--external-series-limit -5"},
+		{"idle within a drain", func(c *Config) { c.FlowIdle = c.DrainInterval }, "--flow-idle 5s: more than --drain-interval (5s)"},
+		{"no grace", func(c *Config) { c.SeriesGrace = 0 }, "--series-grace 0s"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := complete(t)
+			test.change(&c)
+			err := c.Validate()
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Fatalf("got %v, want a fault with %q", err, test.want)
+			}
+			if !IsUsage(err) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("got %v, want one fault that is wrong usage", err)
+			}
+		})
+	}
+}
+
+func TestValidateNamesEveryFault(t *testing.T) {
+	c := complete(t)
+	c.Attach, c.Listen, c.SeriesGrace = "xdp", "", -time.Second
+	err := c.Validate()
+	if err == nil {
+		t.Fatal("got no fault, want three")
+	}
+	for _, flag := range []string{"--attach", "--listen", "--series-grace"} {
+		if !strings.Contains(err.Error(), flag) {
+			t.Errorf("got %v, want a fault about %s too", err, flag)
+		}
+	}
+}
+
+func TestValidateAccepts(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		change func(*Config)
+	}{
+		{"static", func(c *Config) { c.Identity, c.StaticFile = IdentityStatic, "pods.yaml" }},
+		{"kubernetes of a node", func(c *Config) { c.Identity, c.Scope = IdentityKubernetes, ScopeNode }},
+		{"a bpffs of its own below a dot", func(c *Config) { c.PinPath = "/mnt/v1.2/podmeter" }},
+		{"globs", func(c *Config) { c.Interfaces = []string{"veth*", "!veth[0-9]", "eth0.100"} }},
+		{"no series but folded ones", func(c *Config) { c.FlowSeriesLimit, c.ExternalSeriesLimit = 0, 0 }},
+		{"any port", func(c *Config) { c.Listen = "[::1]:0" }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := complete(t)
+			test.change(&c)
+			if err := c.Validate(); err != nil {
+				t.Errorf("got %v, want no fault", err)
+			}
+		})
+	}
+}
+
+func TestComplete(t *testing.T) {
+	cluster := []string{"KUBERNETES_SERVICE_HOST=192.0.2.1", "NODE_NAME=node-a"}
+	for _, test := range []struct {
+		name           string
+		given          Config
+		environ        []string
+		identity, node string
+	}{
+		{"bare host", Config{Identity: IdentityAuto}, nil, IdentityNone, "host-a"},
+		{"host with a file", Config{Identity: IdentityAuto, StaticFile: "f"}, nil, IdentityStatic, "host-a"},
+		{"host with a kubeconfig", Config{Identity: IdentityAuto, Kubeconfig: "f"}, nil, IdentityKubernetes, ""},
+		{"in a cluster", Config{Identity: IdentityAuto}, cluster, IdentityKubernetes, "node-a"},
+		{"a file in a cluster", Config{Identity: IdentityAuto, StaticFile: "f"}, cluster, IdentityStatic, "node-a"},
+		{"chosen identity", Config{Identity: IdentityNone}, cluster, IdentityNone, "node-a"},
+		{"chosen name", Config{Identity: IdentityAuto, NodeName: "n"}, cluster, IdentityKubernetes, "n"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := test.given
+			if err := c.Complete(test.environ, host); err != nil {
+				t.Fatal(err)
+			}
+			got, want := [2]string{c.Identity, c.NodeName}, [2]string{test.identity, test.node}
+			if got != want {
+				t.Errorf("got identity and node %q, want %q", got, want)
+			}
+		})
+	}
+}
+
+func TestCompleteWithoutHostName(t *testing.T) {
+	c, broken := Defaults(), errors.New("no name")
+	err := c.Complete(nil, func() (string, error) { return "", broken })
+	if !errors.Is(err, broken) || IsUsage(err) {
+		t.Errorf("got %v, want %v, not as wrong usage", err, broken)
+	}
+}
+
+func TestByteSize(t *testing.T) {
+	for _, test := range []struct {
+		given string
+		want  uint64
+		bad   bool
+	}{
+		{"64Mi", 64 << 20, false}, {"8Mi", 8 << 20, false}, {"100M", 100_000_000, false},
+		{"1.5Gi", 3 << 29, false}, {"67108864", 64 << 20, false}, {"1e9", 1_000_000_000, false},
+		{"", 0, false}, {"0", 0, false},
+		{"64MB", 0, true}, {"64 Mi", 0, true}, {"-1Mi", 0, true}, {"100m", 0, true}, {"lots", 0, true},
+		{"64E", 0, true},
+	} {
+		t.Run(test.given, func(t *testing.T) {
+			var got byteSize
+			err := got.Set(test.given)
+			if (err != nil) != test.bad || err == nil && uint64(got) != test.want {
+				t.Errorf("got %d and %v, want %d, an error: %v", got, err, test.want, test.bad)
+			}
+			var again byteSize
+			if err := again.Set(got.String()); err != nil || again != got {
+				t.Errorf("got %d and %v from %q, want %d", again, err, got.String(), got)
+			}
+		})
+	}
+}
+
+func TestUsage(t *testing.T) {
+	if err := Usage(nil); err != nil {
+		t.Errorf("got %v of no error, want none", err)
+	}
+	cause := errors.New("cause")
+	if err := Usage(cause); !IsUsage(err) || !errors.Is(err, cause) || err.Error() != "cause" {
+		t.Errorf("got %v, want wrong usage with its cause", err)
+	}
+	if IsUsage(cause) {
+		t.Error("got wrong usage of any error")
+	}
+}
+
+func TestChoicesHoldTheDefaults(t *testing.T) {
+	c := Defaults()
+	got := map[string]string{"attach": c.Attach, "identity": c.Identity, "scope": c.Scope, "log-level": c.LogLevel, "log-format": c.LogFormat}
+	want := make(map[string]string)
+	for flag := range got {
+		if f := agentFlags().Lookup(flag); f != nil {
+			want[flag] = f.DefValue
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("defaults of flags and configuration differ (-flag +configuration):\n%s", diff)
+	}
+}

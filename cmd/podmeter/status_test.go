@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/podmeter/podmeter/cmd/podmeter/agent"
+	"github.com/podmeter/podmeter/flows"
+)
+
+// serve answers on a socket as an agent does, until the test ends.
+func serve(t *testing.T, handler http.Handler) (socket string) {
+	t.Helper()
+	socket = filepath.Join(t.TempDir(), "s")
+	listener, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: handler}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	t.Cleanup(func() {
+		if err := server.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
+	})
+	return socket
+}
+
+// sample is the status of an agent that has seen something of everything.
+func sample() *agent.Status {
+	return &agent.Status{
+		Version: "v0.1.0", Node: "node-a", AttachMode: "auto", PinPath: "/sys/fs/bpf/podmeter", Capacity: 131072,
+		Identity: agent.IdentityStatus{
+			Source: "kubernetes", Synced: true, LastUpdate: noon.Add(-3 * time.Second),
+			Objects: map[string]int{"pods": 1234, "nodes": 5}, Problem: "watch pods: connection refused",
+		},
+		Drain: agent.DrainStatus{
+			IntervalSeconds: 5, Last: noon.Add(-1500 * time.Millisecond), DurationSeconds: 0.01234567, Count: 4321, Epoch: 4322,
+		},
+		ResidueBytes: 1 << 20, UnplacedBytes: 0, LostBytes: 1, UnboundBytes: 2048,
+		GeoIP: []agent.GeoIPStatus{
+			{Path: "/geo/city.mmdb", Type: "GeoLite2-City", Built: noon.AddDate(0, 0, -8), Fields: []string{"country", "city"}},
+			{Path: "/geo/asn.mmdb", Problem: "the file is empty"},
+		},
+		Interfaces: []agent.InterfaceStatus{
+			{
+				Name: "veth2", Index: 12, Namespace: "shop", Pod: "web-1", Attachment: "tcx", State: "attached",
+				Transmit: flows.Counters{Bytes: 3 << 20, Packets: 12345}, Receive: flows.Counters{Bytes: 640, Packets: 10},
+			},
+			{Name: "veth1", Index: 11, Pod: "veth1", Attachment: "netlink", State: "settling"},
+			{
+				Name: "veth0", Index: 10, Attachment: "tcx", State: "differs", Seeded: true,
+				Before:            [flows.Directions]flows.Counters{{Bytes: 100, Packets: 1}, {Bytes: 200, Packets: 2}},
+				DifferencePackets: [flows.Directions]int64{3, -4},
+			},
+		},
+	}
+}
+
+const sampleText = `agent               v0.1.0 on node-a, attach auto, pinned at /sys/fs/bpf/podmeter, 131,072 flows a set
+identity            kubernetes, heard of 3s ago: 5 nodes, 1,234 pods; PROBLEM: watch pods: connection refused
+drain               every 5s, last 1.5s ago in 12.35ms, 4,321 so far, epoch 4322
+conservation error  0 B
+not attributed      residue 1.0 MiB, unplaced 0 B, unbound 2.0 KiB, lost 1 B
+geoip               /geo/city.mmdb, GeoLite2-City, 8 days old: country, city
+geoip               /geo/asn.mmdb; PROBLEM: the file is empty
+
+POD         INTERFACE   ATTACHMENT  STATE     TRANSMIT  PACKETS  RECEIVE  PACKETS  DIFFERENCE  BEFORE
+(unbound)   veth0 (10)  tcx         differs   0 B       0        0 B      0        3/-4        100 B/200 B counted
+veth1       veth1 (11)  netlink     settling  0 B       0        0 B      0        0/0         0 B/0 B
+shop/web-1  veth2 (12)  tcx         attached  3.0 MiB   12,345   640 B    10       0/0         0 B/0 B
+`
+
+func serveStatus(t *testing.T, status *agent.Status) (socket string) {
+	t.Helper()
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+agent.StatusPath, func(w http.ResponseWriter, _ *http.Request) {
+		if err := json.NewEncoder(w).Encode(status); err != nil {
+			t.Error(err)
+		}
+	})
+	return serve(t, mux)
+}
+
+func TestStatusText(t *testing.T) {
+	socket := serveStatus(t, sample())
+	got := new(recorder).run(t, nil, "status", "--socket", socket)
+	if diff := cmp.Diff(sampleText, got.stdout); diff != "" || got.code != 0 {
+		t.Errorf("got %d and %q, output (-want +got):\n%s", got.code, got.stderr, diff)
+	}
+}
+
+func TestStatusTextOfAFreshAgent(t *testing.T) {
+	fresh := &agent.Status{
+		Version: "v0.1.0", Node: "a", AttachMode: "tcx", PinPath: "/p", Identity: agent.IdentityStatus{Source: "kubernetes"},
+		Drain: agent.DrainStatus{IntervalSeconds: 0.1, Problem: "clear: busy"}, ConservationErrorBytes: 1500,
+	}
+	got := new(recorder).run(t, nil, "status", "--socket", serveStatus(t, fresh)).stdout
+	for _, want := range []string{
+		"kubernetes, not synced\n", "every 100ms, none yet; PROBLEM: clear: busy\n",
+		"1,500 bytes: A BUG, please report it\n", "\nno interface is metered: ",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("got %q, want %q in it", got, want)
+		}
+	}
+}
+
+func TestStatusJSON(t *testing.T) {
+	got := new(recorder).run(t, nil, "status", "-o", "json", "--socket", serveStatus(t, sample()))
+	var status agent.Status
+	if err := json.Unmarshal([]byte(got.stdout), &status); err != nil {
+		t.Fatalf("got %v of %+v, want JSON", err, got)
+	}
+	if diff := cmp.Diff(sample(), &status); diff != "" {
+		t.Errorf("status (-want +got):\n%s", diff)
+	}
+}
+
+// TestStatusFindsTheSocket by what the agent was told it.
+func TestStatusFindsTheSocket(t *testing.T) {
+	socket := serveStatus(t, sample())
+	config := filepath.Join(t.TempDir(), "podmeter.yaml")
+	if err := os.WriteFile(config, []byte("listen: ':1'\nsocket: "+socket+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, got := range map[string]result{
+		"environment": new(recorder).run(t, []string{"PODMETER_SOCKET=" + socket}, "status"),
+		"file":        new(recorder).run(t, nil, "status", "--config", config),
+	} {
+		if got.code != 0 || got.stdout != sampleText {
+			t.Errorf("%s: got %+v, want the status", name, got)
+		}
+	}
+}
+
+func TestStatusOfSomethingElse(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		handler http.HandlerFunc
+		want    string
+	}{
+		{"not found", http.NotFound, "it answers 404 Not Found"},
+		{"no JSON", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "hello") }, "read the status of the agent"},
+		{"hangs up", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, "ask the agent at"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			socket := serve(t, test.handler)
+			got := new(recorder).run(t, nil, "status", "--socket", socket)
+			if got.code != 1 || !strings.Contains(got.stderr, test.want) || !strings.Contains(got.stderr, socket) || got.stdout != "" {
+				t.Errorf("got %+v, want 1 and %q with the socket", got, test.want)
+			}
+		})
+	}
+}
+
+func TestReady(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		code int
+		body string
+		want result
+	}{
+		{"ready", http.StatusOK, "ready, identity is 2s old\n", result{0, "ready, identity is 2s old\n", ""}},
+		{"not ready", http.StatusServiceUnavailable, "pods are not synced\n",
+			result{1, "", "podmeter: the agent at SOCKET is not ready: pods are not synced\n"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			mux := http.NewServeMux()
+			mux.HandleFunc("GET "+agent.ReadyPath, func(w http.ResponseWriter, _ *http.Request) {
+				w.WriteHeader(test.code)
+				io.WriteString(w, test.body)
+			})
+			socket := serve(t, mux)
+			got := new(recorder).run(t, nil, "status", "--ready", "--socket", socket)
+			got.stderr = strings.ReplaceAll(got.stderr, socket, "SOCKET")
+			if got != test.want {
+				t.Errorf("got %+v, want %+v", got, test.want)
+			}
+		})
+	}
+}
+
+// TestNobodyListens has a socket file that an agent left when it was killed.
+func TestNobodyListens(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "s")
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener.SetUnlinkOnClose(false)
+	if err := listener.Close(); err != nil {
+		t.Fatal(err)
+	}
+	got := new(recorder).run(t, nil, "status", "--socket", socket)
+	if want := "podmeter: no agent answers at " + socket + ": is it running?"; got.code != 1 || !strings.HasPrefix(got.stderr, want) {
+		t.Errorf("got %+v, want 1 and %q", got, want)
+	}
+}
+
+func TestExplain(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		err  error
+		want string
+	}{
+		{"missing", syscall.ENOENT, "no agent answers at /s: is it running?"},
+		{"refused", syscall.ECONNREFUSED, "no agent answers at /s"},
+		{"not allowed", syscall.EACCES, "open the agent's socket /s: permission denied"},
+		{"not allowed either", fs.ErrPermission, "open the agent's socket /s: permission denied"},
+		{"late", context.DeadlineExceeded, "the agent at /s does not answer within 10s"},
+		{"else", syscall.EMFILE, "ask the agent at /s: dial unix: connect: too many open files"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			err := explain("/s", &net.OpError{Op: "dial", Net: "unix", Err: os.NewSyscallError("connect", test.err)})
+			if !strings.HasPrefix(err.Error(), test.want) {
+				t.Errorf("got %v, want %q", err, test.want)
+			}
+		})
+	}
+}
