@@ -267,3 +267,21 @@ func TestCompletion(t *testing.T) {
 		}
 	}
 }
+
+// TestCompletedLabelsExist gives the agent every label that the shell offers.
+func TestCompletedLabelsExist(t *testing.T) {
+	for _, flag := range []string{"--flow-labels", "--external-labels"} {
+		offered := strings.Fields(new(recorder).run(t, nil, "__complete", "agent", flag, "").stdout)
+		labels := strings.Join(offered[:len(offered)-1], ",") // the last tells the shell what they are
+		if got := new(recorder).run(t, nil, "agent", flag, labels); got.code != 0 || labels == "" {
+			t.Errorf("%s %q: got %+v, want it taken", flag, labels, got)
+		}
+	}
+}
+
+func TestRun(t *testing.T) {
+	var stdout, stderr bytes.Buffer
+	if code := run([]string{"version"}, nil, &stdout, &stderr); code != 0 || stdout.String() != newBuild().String()+"\n" {
+		t.Errorf("got %d, %q and %q, want the version", code, stdout.String(), stderr.String())
+	}
+}

@@ -70,6 +70,8 @@ func TestValidateRefuses(t *testing.T) {
 		{"kubeconfig without kubernetes", func(c *Config) { c.Kubeconfig = "config" }, "--kubeconfig would not be read"},
 		{"kubernetes without node", func(c *Config) { c.Identity, c.NodeName = IdentityKubernetes, "" }, "--node-name is missing"},
 		{"scope without kubernetes", func(c *Config) { c.Scope = ScopeNode }, "--scope node: only the kubernetes identity"},
+		{"unknown label", func(c *Config) { c.FlowLabels = []string{"peer_ip", "pid"} }, `unknown flow label "pid"`},
+		{"label of the other family", func(c *Config) { c.ExternalLabels = []string{"peer_ip"} }, `unknown external label "peer_ip"`},
 		{"negative limit", func(c *Config) { c.FlowSeriesLimit = -1 }, "--flow-series-limit -1"},
 		{"negative external limit", func(c *Config) { c.ExternalSeriesLimit = -5 }, "--external-series-limit -5"},
 		{"idle within a drain", func(c *Config) { c.FlowIdle = c.DrainInterval }, "--flow-idle 5s: more than --drain-interval (5s)"},
@@ -113,6 +115,7 @@ func TestValidateAccepts(t *testing.T) {
 		{"a bpffs of its own below a dot", func(c *Config) { c.PinPath = "/mnt/v1.2/podmeter" }},
 		{"globs", func(c *Config) { c.Interfaces = []string{"veth*", "!veth[0-9]", "eth0.100"} }},
 		{"no series but folded ones", func(c *Config) { c.FlowSeriesLimit, c.ExternalSeriesLimit = 0, 0 }},
+		{"labels", func(c *Config) { c.FlowLabels, c.ExternalLabels = []string{"peer_ip"}, []string{"ip", "city"} }},
 		{"any port", func(c *Config) { c.Listen = "[::1]:0" }},
 	} {
 		t.Run(test.name, func(t *testing.T) {

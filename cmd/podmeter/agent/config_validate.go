@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/podmeter/podmeter/flows"
 )
 
 const (
@@ -154,6 +156,9 @@ func (c Config) checkIdentity() (faults []error) {
 }
 
 func (c Config) checkSeries() (faults []error) {
+	if _, err := flows.ParseOptional(c.FlowLabels, c.ExternalLabels); err != nil {
+		faults = append(faults, err)
+	}
 	for _, limit := range []struct {
 		flag  string
 		value int
