@@ -44,7 +44,7 @@ status=0
 # The line is held back, to be the last.
 all | tee "$log" | sed '/^hot-flow /d; /\[no test files\]$/d' || status=$?
 if ! grep '^hot-flow ' "$log"; then
-	echo 'bench: the hot flow was not measured, which needs root' >&2
+	echo 'bench: the hot flow was not measured: that needs root, and BENCH to match Packet/hot' >&2
 fi
 if [ -n "${OUT:-}" ]; then
 	cp "$log" "$OUT"
