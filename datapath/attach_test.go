@@ -20,7 +20,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// wire is a host and a pod namespace joined by a veth.
+// wire is a host and a pod namespace joined by a veth. IPv6 is off: its
+// discovery speaks whenever it likes.
 type wire struct {
 	host, pod *ktest.Namespace
 	index     int
@@ -29,6 +30,8 @@ type wire struct {
 func newWire(t testing.TB) *wire {
 	t.Helper()
 	w := &wire{host: ktest.NewNamespace(t), pod: ktest.NewNamespace(t)}
+	w.host.Sysctl(t, "net/ipv6/conf/default/disable_ipv6", "1")
+	w.pod.Sysctl(t, "net/ipv6/conf/default/disable_ipv6", "1")
 	w.index = w.host.Veth(t, "veth0", w.pod, "eth0")
 	w.host.Address(t, "veth0", "198.51.100.1/24")
 	w.pod.Address(t, "eth0", "198.51.100.2/24")
@@ -96,6 +99,23 @@ func (w *wire) settled(t testing.TB) [flows.Directions]flows.Counters {
 	return last
 }
 
+// ended takes the host's end down, so that not even neighbour discovery sends
+// anything more, and returns the interface's last counters.
+func (w *wire) ended(t testing.TB) byDirection {
+	t.Helper()
+	err := w.host.Do(func() error {
+		l, err := netlink.LinkByIndex(w.index)
+		if err != nil {
+			return err
+		}
+		return netlink.LinkSetDown(l)
+	})
+	if err != nil {
+		t.Fatalf("take veth down: %v", err)
+	}
+	return w.settled(t)
+}
+
 // metered returns what both sets hold of a point.
 func metered(t testing.TB, d *drainer, index int) [flows.Directions]flows.Counters {
 	t.Helper()
@@ -134,7 +154,7 @@ func TestAttachCountsWhatTheInterfaceCounts(t *testing.T) {
 				t.Fatal(err)
 			}
 			before := w.settled(t)
-			h := attachTo(t, w, newAttacher(mode, objects, filterHandle("/test")))
+			h := attachTo(t, w, newAttacher(mode, &objects.MeterObjects, filterHandle("/test")))
 			sendUDP(t, w.host, "198.51.100.2:9", 50)
 			sendUDP(t, w.pod, "198.51.100.1:9", 70)
 			after := w.settled(t)
@@ -198,7 +218,7 @@ func TestForeignProgramsStay(t *testing.T) {
 			program, runs := foreign(t)
 			filter, filterRuns := foreign(t)
 			attachForeign(t, w, program, filter)
-			h := attachTo(t, w, newAttacher(mode, objects, filterHandle("/test")))
+			h := attachTo(t, w, newAttacher(mode, &objects.MeterObjects, filterHandle("/test")))
 			check := func(when string) {
 				t.Helper()
 				tcx, cls := runs(), filterRuns()

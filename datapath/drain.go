@@ -3,10 +3,8 @@
 package datapath
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"net/netip"
 	"time"
 
 	"github.com/podmeter/podmeter/bpf"
@@ -29,11 +27,16 @@ type drainer struct {
 
 	// drained are each set's totals at its last drain: totals are cumulative.
 	drained [sets]map[bpf.MeterTotalKey]bpf.MeterTotalCounters
-	// began is when each set was last made the written one.
+	// began and ended bound the time in which each set was last written.
 	began, ended [sets]time.Time
 	// missed is the bytes that the last clear found unread.
-	missed  uint64
-	records []flows.Record
+	missed uint64
+	// published is whether the frozen set has been published and is not cleared
+	// yet, unquiet whether programs may still write it: where a drain stopped.
+	published, unquiet bool
+	// inserted is how many flows the set that was read last had created.
+	inserted uint64
+	records  []flows.Record
 }
 
 // epochState is the kernel side's epoch, which the agent alone writes.
@@ -69,28 +72,43 @@ func newDrainer(objects *bpf.MeterObjects, grace *grace, cpus int) *drainer {
 // drain reads the set that the last drain froze, publishes and clears it, and
 // lets the programs write it while the other one comes to rest. A packet is
 // thereby published by the second drain after it, when the identity of a new
-// pod has had time to arrive.
-func (d *drainer) drain(sink Sink) (*flows.Epoch, error) {
+// pod has had time to arrive. A drain that failed is taken up where it stopped.
+func (d *drainer) drain(sink Sink) error {
 	state, err := d.state.get()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	frozen := int((state.Epoch + 1) & 1)
+	if d.unquiet {
+		if err := d.rest(int((state.Epoch + 1) & 1)); err != nil {
+			return err
+		}
+	}
+	if !d.published {
+		if err := d.publish(state.Epoch-1, sink); err != nil {
+			return err
+		}
+		d.published = true
+	}
+	// Never flip onto a set that is not verified empty: it would be counted twice.
+	if d.missed, err = d.sets[(state.Epoch+1)&1].clear(); err != nil {
+		return err
+	}
+	return d.flip(state)
+}
+
+// publish reads the frozen set and offers it to the sink.
+func (d *drainer) publish(number uint64, sink Sink) error {
+	frozen := int(number & 1)
 	epoch, totals, err := d.read(frozen)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	epoch.Number = state.Epoch - 1
+	epoch.Number = number
 	if err := sink.Publish(epoch); err != nil {
-		return nil, fmt.Errorf("publish epoch %d: %w", epoch.Number, err)
+		return fmt.Errorf("publish epoch %d: %w", number, err)
 	}
-	d.drained[frozen] = totals
-	d.missed = 0
-	// Never flip onto a set that is not verified empty: it would be counted twice.
-	if d.missed, err = d.sets[frozen].clear(); err != nil {
-		return nil, err
-	}
-	return epoch, d.flip(state)
+	d.drained[frozen], d.missed = totals, 0
+	return nil
 }
 
 // flip makes the programs write the other set, and waits until none writes the
@@ -102,10 +120,16 @@ func (d *drainer) flip(state bpf.MeterEpochState) error {
 	if err := d.state.variable.Set(state); err != nil {
 		return fmt.Errorf("flip epoch: %w", err)
 	}
+	d.published, d.unquiet = false, true
+	return d.rest(old)
+}
+
+// rest waits until no program writes the set.
+func (d *drainer) rest(number int) error {
 	if err := d.grace.wait(); err != nil {
 		return err
 	}
-	d.ended[old] = time.Now()
+	d.unquiet, d.ended[number] = false, time.Now()
 	return nil
 }
 
@@ -121,8 +145,34 @@ func (d *drainer) read(number int) (*flows.Epoch, map[bpf.MeterTotalKey]bpf.Mete
 	for key, total := range totals {
 		accounts[key] = &account{total: subTotals(total, d.drained[number][key])}
 	}
+	if err := d.readFlows(s, accounts); err != nil {
+		return nil, nil, err
+	}
+	epoch := &flows.Epoch{
+		Start: d.began[number], End: d.ended[number], Records: d.records,
+		ConservationError: d.missed,
+	}
+	d.inserted = 0
+	for key, a := range accounts {
+		d.inserted += a.total.Inserted
+		residue, failed := a.balance()
+		epoch.ConservationError += failed
+		epoch.Totals = append(epoch.Totals, flows.Total{
+			Point:     flows.Point(key.Point),
+			Direction: flows.Direction(key.Direction),
+			Counters:  flows.Counters{Bytes: a.total.Bytes, Packets: a.total.Packets},
+			Unplaced:  flows.Counters{Bytes: a.total.UnplacedBytes, Packets: a.total.UnplacedPackets},
+			Residue:   residue,
+		})
+	}
+	return epoch, totals, nil
+}
+
+// readFlows decodes a set's flows into the drainer's records and adds each to
+// the account of its point.
+func (d *drainer) readFlows(s *set, accounts map[bpf.MeterTotalKey]*account) error {
 	clock := readClock()
-	err = s.readFlows(
+	return s.readFlows(
 		func() {
 			d.records = d.records[:0]
 			for _, a := range accounts {
@@ -141,69 +191,35 @@ func (d *drainer) read(number int) (*flows.Epoch, map[bpf.MeterTotalKey]bpf.Mete
 			a.placed.Add(record.Counters)
 			d.records = append(d.records, record)
 		})
+}
+
+// counted returns what both sets hold of a point since it was created. It may
+// be called while programs write.
+func (d *drainer) counted(point uint32) (byDirection, error) {
+	var sum byDirection
+	for direction := range uint32(flows.Directions) {
+		for _, s := range d.sets {
+			total, err := s.readTotal(bpf.MeterTotalKey{Point: point, Direction: direction})
+			if err != nil {
+				return sum, err
+			}
+			sum[direction].Add(flows.Counters{Bytes: total.Bytes, Packets: total.Packets})
+		}
+	}
+	return sum, nil
+}
+
+// writtenInsertions is how many flows the set that is being written has created.
+func (d *drainer) writtenInsertions() (uint64, error) {
+	state, err := d.state.get()
 	if err != nil {
-		return nil, nil, err
+		return 0, err
 	}
-	epoch := &flows.Epoch{
-		Start: d.began[number], End: d.ended[number], Records: d.records,
-		ConservationError: d.missed,
+	var inserted uint64
+	if err := d.sets[state.Epoch&1].inserted.Get(&inserted); err != nil {
+		return 0, fmt.Errorf("read insertions: %w", err)
 	}
-	for key, a := range accounts {
-		residue, failed := a.balance()
-		epoch.ConservationError += failed
-		epoch.Totals = append(epoch.Totals, flows.Total{
-			Point:     flows.Point(key.Point),
-			Direction: flows.Direction(key.Direction),
-			Counters:  flows.Counters{Bytes: a.total.Bytes, Packets: a.total.Packets},
-			Unplaced:  flows.Counters{Bytes: a.total.UnplacedBytes, Packets: a.total.UnplacedPackets},
-			Residue:   residue,
-		})
-	}
-	return epoch, totals, nil
-}
-
-// decode sums a flow over the CPUs that saw it.
-func decode(key *bpf.MeterFlowKey, slots []bpf.MeterFlowCounters, clock clock) flows.Record {
-	record := flows.Record{Key: decodeKey(key)}
-	var first, last uint32
-	for i := range slots {
-		slot := &slots[i]
-		if slot.Packets == 0 { // this CPU never saw it: its stamps mean nothing
-			continue
-		}
-		if record.Packets == 0 || int32(slot.First-first) < 0 {
-			first = slot.First
-		}
-		if record.Packets == 0 || int32(slot.Last-last) > 0 {
-			last = slot.Last
-		}
-		record.Bytes += slot.Bytes
-		record.Packets += slot.Packets
-	}
-	record.First, record.Last = clock.time(first), clock.time(last)
-	return record
-}
-
-func decodeKey(key *bpf.MeterFlowKey) flows.Key {
-	k := flows.Key{
-		Point:     flows.Point(key.Point),
-		Direction: flows.Direction(key.Direction),
-		EtherType: hostOrder(key.Ethertype),
-		Protocol:  key.Protocol,
-	}
-	if key.Source == key.Destination && key.Source == [16]byte{} {
-		return k // no IP header was read: the parser fills in both addresses or none
-	}
-	k.Source = netip.AddrFrom16(key.Source).Unmap()
-	k.Destination = netip.AddrFrom16(key.Destination).Unmap()
-	k.SourcePort, k.DestinationPort = hostOrder(key.SourcePort), hostOrder(key.DestinationPort)
-	return k
-}
-
-func hostOrder(v uint16) uint16 {
-	var b [2]byte
-	binary.NativeEndian.PutUint16(b[:], v)
-	return binary.BigEndian.Uint16(b[:])
+	return inserted, nil
 }
 
 // createPoint prepares both sets for a point that is about to be attached.

@@ -5,9 +5,11 @@ package datapath
 import (
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"unsafe"
 
+	"github.com/cilium/ebpf"
 	"github.com/podmeter/podmeter/bpf"
 )
 
@@ -20,18 +22,59 @@ const (
 	entriesPerCPU = 256
 
 	sets = 2
+
+	// DefaultMapMemory is the memory of both sets in bytes where none is asked
+	// for.
+	DefaultMapMemory = 64 << 20
 )
+
+// The data sections, which are maps to the kernel.
+const (
+	mapEpoch    = ".data.epoch"
+	mapPressure = ".data.pressure"
+)
+
+// entryBytes is the memory of one flow on a machine with cpus possible CPUs.
+func entryBytes(cpus int) uint64 {
+	return entryOverhead + uint64(cpus)*uint64(unsafe.Sizeof(bpf.MeterFlowCounters{}))
+}
 
 // Capacity returns how many flows each set holds when both together may take
 // memory bytes, on a machine with cpus possible CPUs.
 func Capacity(memory uint64, cpus int) uint32 {
-	entry := entryOverhead + cpus*int(unsafe.Sizeof(bpf.MeterFlowCounters{}))
-	return uint32(max(memory/sets/uint64(entry), uint64(entriesPerCPU*cpus)))
+	return uint32(max(memory/sets/entryBytes(cpus), uint64(entriesPerCPU*cpus)))
+}
+
+// objects are the loaded programs and maps.
+type objects struct {
+	bpf.MeterObjects
+	// data are the maps behind the data sections, by name.
+	data map[string]*ebpf.Map
 }
 
 // loadObjects sizes the flow maps and loads the programs and maps, with a fresh
 // set id.
-func loadObjects(capacity uint32) (*bpf.MeterObjects, error) {
+func loadObjects(capacity uint32) (*objects, error) {
+	spec, err := sizedSpec(capacity)
+	if err != nil {
+		return nil, err
+	}
+	collection, err := ebpf.NewCollection(spec)
+	if err != nil {
+		return nil, fmt.Errorf("load BPF programs and maps: %w", err)
+	}
+	defer collection.Close() // of what is not taken out of it below
+	o := &objects{data: make(map[string]*ebpf.Map)}
+	if err := collection.Assign(&o.MeterObjects); err != nil {
+		return nil, fmt.Errorf("load BPF programs and maps: %w", err)
+	}
+	for _, name := range []string{mapEpoch, mapPressure} {
+		o.data[name] = collection.DetachMap(name)
+	}
+	return o, nil
+}
+
+func sizedSpec(capacity uint32) (*ebpf.CollectionSpec, error) {
 	spec, err := bpf.LoadMeter()
 	if err != nil {
 		return nil, fmt.Errorf("read BPF object: %w", err)
@@ -43,13 +86,32 @@ func loadObjects(capacity uint32) (*bpf.MeterObjects, error) {
 	if _, err := rand.Read(id[:]); err != nil {
 		return nil, fmt.Errorf("make set id: %w", err)
 	}
-	state := bpf.MeterEpochState{SetId: binary.NativeEndian.Uint64(id[:])}
+	// From 1, so that the set that nobody has written yet is epoch 0's.
+	state := bpf.MeterEpochState{Epoch: 1, SetId: binary.NativeEndian.Uint64(id[:])}
 	if err := spec.Variables[bpf.MeterVarEpoch].Set(state); err != nil {
 		return nil, fmt.Errorf("set first epoch: %w", err)
 	}
-	var objects bpf.MeterObjects
-	if err := spec.LoadAndAssign(&objects, nil); err != nil {
-		return nil, fmt.Errorf("load BPF programs and maps: %w", err)
+	return spec, nil
+}
+
+func (o *objects) close() error {
+	errs := []error{o.MeterObjects.Close()}
+	for _, m := range o.data {
+		errs = append(errs, m.Close())
 	}
-	return &objects, nil
+	return errors.Join(errs...)
+}
+
+// pinned are the maps by the names of their pins, none of which may hold a dot.
+func (o *objects) pinned() map[string]*ebpf.Map {
+	return map[string]*ebpf.Map{
+		bpf.MeterMapFlows0:   o.Flows0,
+		bpf.MeterMapFlows1:   o.Flows1,
+		bpf.MeterMapTotals0:  o.Totals0,
+		bpf.MeterMapTotals1:  o.Totals1,
+		bpf.MeterMapOutcomes: o.Outcomes,
+		bpf.MeterMapWakeups:  o.Wakeups,
+		"epoch":              o.data[mapEpoch],
+		"pressure":           o.data[mapPressure],
+	}
 }

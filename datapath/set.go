@@ -19,8 +19,9 @@ type set struct {
 
 	flowReader  *batchReader[bpf.MeterFlowKey, bpf.MeterFlowCounters]
 	totalReader *batchReader[bpf.MeterTotalKey, bpf.MeterTotalCounters]
-	// keys are those of the flows that were read and are to be cleared.
-	keys []bpf.MeterFlowKey
+	// keys are those of the flows that were read and are to be cleared; buffer
+	// is the memory they lie in.
+	keys, buffer []bpf.MeterFlowKey
 }
 
 func newSet(flows, totals *ebpf.Map, inserted *ebpf.Variable, cpus int) *set {
@@ -35,9 +36,10 @@ func newSet(flows, totals *ebpf.Map, inserted *ebpf.Variable, cpus int) *set {
 // called before the first, and again if the pass had to start anew.
 func (s *set) readFlows(begin func(), visit func(key *bpf.MeterFlowKey, slots []bpf.MeterFlowCounters)) error {
 	return s.flowReader.read(
-		func() { s.keys = s.keys[:0]; begin() },
+		func() { s.keys = s.buffer[:0]; begin() },
 		func(keys []bpf.MeterFlowKey, slots []bpf.MeterFlowCounters) {
 			s.keys = append(s.keys, keys...)
+			s.buffer = s.keys
 			for i := range keys {
 				visit(&keys[i], slots[i*s.cpus:(i+1)*s.cpus])
 			}
@@ -88,13 +90,13 @@ func sumTotals(slots []bpf.MeterTotalCounters) bpf.MeterTotalCounters {
 // are left then: flows that the read missed, which must not be.
 func (s *set) clear() (missed uint64, err error) {
 	chunk := len(s.flowReader.keys)
-	for at := 0; at < len(s.keys); at += chunk {
-		keys := s.keys[at:min(at+chunk, len(s.keys))]
-		if _, err := s.flows.BatchDelete(keys, nil); err != nil {
+	for len(s.keys) > 0 {
+		keys := s.keys[:min(chunk, len(s.keys))]
+		if err := s.delete(keys); err != nil {
 			return 0, fmt.Errorf("clear map %s: %w", s.flows, err)
 		}
+		s.keys = s.keys[len(keys):]
 	}
-	s.keys = s.keys[:0]
 	if missed, err = s.clearMissed(); err != nil {
 		return missed, err
 	}
@@ -102,6 +104,20 @@ func (s *set) clear() (missed uint64, err error) {
 		return missed, fmt.Errorf("reset insertions: %w", err)
 	}
 	return missed, nil
+}
+
+// delete removes keys at once, or one by one where a failed attempt before has
+// left a part of them.
+func (s *set) delete(keys []bpf.MeterFlowKey) error {
+	if _, err := s.flows.BatchDelete(keys, nil); err == nil {
+		return nil
+	}
+	for _, key := range keys {
+		if err := s.flows.Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 // clearMissed empties the set of what clear left, until it is verified empty.

@@ -4,6 +4,7 @@ package ktest
 
 import (
 	"fmt"
+	"os"
 	"runtime"
 	"testing"
 
@@ -65,14 +66,30 @@ func setUp(name string) error {
 	return netlink.LinkSetUp(l)
 }
 
+// Sysctl sets a network setting of the namespace, such as
+// "net/ipv6/conf/all/disable_ipv6".
+func (ns *Namespace) Sysctl(tb testing.TB, name, value string) {
+	tb.Helper()
+	err := ns.Do(func() error { return os.WriteFile("/proc/sys/"+name, []byte(value), 0) })
+	if err != nil {
+		tb.Fatalf("set %s: %v", name, err)
+	}
+}
+
 // Veth makes a pair: hostName in ns, podName in pod, both up. It returns the
 // ifindex of the host's end.
 func (ns *Namespace) Veth(tb testing.TB, hostName string, pod *Namespace, podName string) int {
 	tb.Helper()
-	var index int
+	return ns.VethAt(tb, 0, hostName, pod, podName)
+}
+
+// VethAt makes a pair like Veth, the host's end with the ifindex that is asked
+// for; any if 0.
+func (ns *Namespace) VethAt(tb testing.TB, index int, hostName string, pod *Namespace, podName string) int {
+	tb.Helper()
 	err := ns.Do(func() error {
 		attrs := netlink.NewLinkAttrs()
-		attrs.Name = hostName
+		attrs.Name, attrs.Index = hostName, index
 		err := netlink.LinkAdd(&netlink.Veth{
 			LinkAttrs: attrs, PeerName: podName, PeerNamespace: netlink.NsFd(pod.FD()),
 		})
@@ -112,5 +129,33 @@ func (ns *Namespace) Address(tb testing.TB, device, address string) {
 	})
 	if err != nil {
 		tb.Fatalf("add address %s to %s: %v", address, device, err)
+	}
+}
+
+// VethWithin makes a pair whose ends both stay in the namespace.
+func (ns *Namespace) VethWithin(tb testing.TB, name, peer string) {
+	tb.Helper()
+	err := ns.Do(func() error {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name = name
+		return netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: peer})
+	})
+	if err != nil {
+		tb.Fatalf("make veth %s: %v", name, err)
+	}
+}
+
+// DeleteLink deletes a device of the namespace.
+func (ns *Namespace) DeleteLink(tb testing.TB, name string) {
+	tb.Helper()
+	err := ns.Do(func() error {
+		l, err := netlink.LinkByName(name)
+		if err != nil {
+			return err
+		}
+		return netlink.LinkDel(l)
+	})
+	if err != nil {
+		tb.Fatalf("delete link %s: %v", name, err)
 	}
 }

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// How long after an interface was attached its routes and neighbours are looked
+// at: CNI plugins make them soon after, and some never do.
+const (
+	routesSettle = time.Minute
+	routesLatest = 10 * time.Minute
+)
+
+// HostAddresses returns all addresses of this network namespace's interfaces.
+func HostAddresses() ([]netip.Addr, error) {
+	list, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	var addresses []netip.Addr
+	for _, a := range list {
+		if address, ok := netip.AddrFromSlice(a.IP); ok {
+			addresses = append(addresses, address.Unmap())
+		}
+	}
+	return addresses, nil
+}
+
+// readAddresses looks up which addresses the host routes to one interface alone,
+// for the interfaces of which that may still change.
+func (m *Meter) readAddresses(now time.Time) error {
+	young := m.attachments.points(func(a *attachment) bool {
+		age := now.Sub(a.attached)
+		return a.living() && (age < routesSettle || len(a.addresses) == 0 && age < routesLatest)
+	})
+	if len(young) == 0 {
+		return nil
+	}
+	var found map[uint32][]netip.Addr
+	err := m.options.within(func() (err error) {
+		found, err = routedAddresses()
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, point := range young {
+		m.attachments.with(point, func(a *attachment) {
+			if a != nil {
+				a.addresses = found[point]
+			}
+		})
+	}
+	return nil
+}
+
+// routedAddresses returns by ifindex the destinations of /32 and /128 routes
+// without a gateway, and the permanent neighbours.
+func routedAddresses() (map[uint32][]netip.Addr, error) {
+	found := make(map[uint32][]netip.Addr)
+	add := func(index int, ip net.IP) {
+		address, ok := netip.AddrFromSlice(ip)
+		if address = address.Unmap(); ok && !slices.Contains(found[uint32(index)], address) {
+			found[uint32(index)] = append(found[uint32(index)], address)
+		}
+	}
+	routes, err := netlink.RouteList(nil, netlink.FAMILY_ALL)
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return nil, fmt.Errorf("list routes: %w", err)
+	}
+	for _, r := range routes {
+		if r.Dst == nil || r.Gw != nil || r.Type != unix.RTN_UNICAST {
+			continue
+		}
+		if ones, bits := r.Dst.Mask.Size(); bits > 0 && ones == bits {
+			add(r.LinkIndex, r.Dst.IP)
+		}
+	}
+	neighbours, err := netlink.NeighList(0, netlink.FAMILY_ALL)
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return nil, fmt.Errorf("list neighbours: %w", err)
+	}
+	for _, n := range neighbours {
+		if n.State&netlink.NUD_PERMANENT != 0 {
+			add(n.LinkIndex, n.IP)
+		}
+	}
+	return found, nil
+}

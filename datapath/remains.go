@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+)
+
+// remains are what an agent that no longer runs may have left in the kernel
+// under its pin path.
+type remains struct {
+	path   string
+	within func(func() error) error
+}
+
+// Uninstall removes what agents have left in the kernel under a pin path:
+// netlink filters and pins. It returns what was removed. It fails with
+// [ErrInUse] while an agent runs there.
+func Uninstall(path string) (removed []string, err error) {
+	if !exists(path) {
+		return nil, nil
+	}
+	lock, err := openLock(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := lock.try(); err != nil {
+		return nil, errors.Join(err, lock.directory.Close())
+	}
+	r := remains{path: path, within: func(f func() error) error { return f() }}
+	removed, err = r.remove()
+	return removed, errors.Join(err, lock.release())
+}
+
+// remove removes all of it; what is not there is not missed.
+func (r remains) remove() (removed []string, err error) {
+	err = r.within(func() error {
+		filters, err := r.removeFilters()
+		removed = append(removed, filters...)
+		return err
+	})
+	pins, pinErr := r.removePins()
+	return append(removed, pins...), errors.Join(err, pinErr)
+}
+
+// removePins removes the pins of our maps, whatever build made them.
+func (r remains) removePins() (removed []string, err error) {
+	entries, err := os.ReadDir(r.path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("list pins: %w", err)
+	}
+	known := (&objects{}).pinned()
+	var errs []error
+	for _, entry := range entries {
+		if _, ours := known[entry.Name()]; !ours {
+			continue
+		}
+		path := filepath.Join(r.path, entry.Name())
+		if err := remove(path); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		removed = append(removed, path)
+	}
+	return removed, errors.Join(errs...)
+}
+
+// removeFilters removes the netlink filters that bear our name and this pin
+// path's handle. Links of TCX end with the process that made them.
+func (r remains) removeFilters() (removed []string, err error) {
+	links, err := netlink.LinkList()
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return nil, fmt.Errorf("list links: %w", err)
+	}
+	var errs []error
+	for _, l := range links {
+		for _, filter := range ourFilters(l, filterHandle(r.path)) {
+			if err := (netlinkHook{filter: filter, clsact: true}).detach(); err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			removed = append(removed, fmt.Sprintf("filter %s of %s", filter.Name, l.Attrs().Name))
+		}
+	}
+	return removed, errors.Join(errs...)
+}
+
+// ourFilters returns the filters of a link that have our name and handle.
+func ourFilters(l netlink.Link, handle uint32) (ours []*netlink.BpfFilter) {
+	for _, parent := range []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS} {
+		filters, err := netlink.FilterList(l, parent)
+		if err != nil {
+			continue // no such qdisc, or the link has gone
+		}
+		for _, filter := range filters {
+			bpf, ok := filter.(*netlink.BpfFilter)
+			if ok && strings.HasPrefix(bpf.Name, filterPrefix) && bpf.Handle == handle {
+				ours = append(ours, bpf)
+			}
+		}
+	}
+	return ours
+}

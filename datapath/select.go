@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"fmt"
+	"path"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+)
+
+// selector chooses the interfaces to be metered, by name.
+type selector struct {
+	include, exclude []string // globs
+}
+
+// newSelector takes globs as path.Match knows them; a leading ! excludes.
+func newSelector(globs []string) (selector, error) {
+	var s selector
+	for _, glob := range globs {
+		name, excluded := strings.CutPrefix(glob, "!")
+		if _, err := path.Match(name, ""); err != nil || name == "" {
+			return selector{}, fmt.Errorf("interfaces: %q is not a glob such as 'veth*' or '!docker*'", glob)
+		}
+		if excluded {
+			s.exclude = append(s.exclude, name)
+		} else {
+			s.include = append(s.include, name)
+		}
+	}
+	return s, nil
+}
+
+// wants reports whether a link is to be metered: one that a glob includes, or
+// without such globs each veth whose other end is in another network namespace.
+func (s selector) wants(l netlink.Link) bool {
+	attrs := l.Attrs()
+	if matches(s.exclude, attrs.Name) {
+		return false
+	}
+	if len(s.include) > 0 {
+		return matches(s.include, attrs.Name)
+	}
+	return l.Type() == "veth" && attrs.NetNsID >= 0
+}
+
+func matches(globs []string, name string) bool {
+	for _, glob := range globs {
+		if ok, _ := path.Match(glob, name); ok { // newSelector has checked the glob
+			return true
+		}
+	}
+	return false
+}

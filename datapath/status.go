@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/podmeter/podmeter/bpf"
+	"github.com/podmeter/podmeter/flows"
+)
+
+// DrainStatus tells of the last drain.
+type DrainStatus struct {
+	// Count is how many drains there were; Epoch is the one that was read last.
+	Count, Epoch uint64
+	// Records is how many flow entries it had.
+	Records int
+	Ended   time.Time
+	Took    time.Duration
+	// Problem is why the last attempt failed, empty if it did not.
+	Problem string
+}
+
+// InterfaceStatus tells of one metered interface. Arrays are indexed by
+// [flows.Direction].
+type InterfaceStatus struct {
+	Point flows.Point
+	Name  string
+	State State
+	Mode  AttachMode
+	Since time.Time
+	// Counters are those of the interface itself at the last reading, Counted
+	// ours since the attachment.
+	Counters, Counted [flows.Directions]flows.Counters
+	// Before is what passed before the attachment. Seeded is whether it is
+	// published: not for what was there when the meter started.
+	Before [flows.Directions]flows.Counters
+	Seeded bool
+	// Difference is the interface's packets minus ours since the attachment.
+	Difference [flows.Directions]int64
+}
+
+// Capacity returns how many flows each set holds.
+func (m *Meter) Capacity() uint32 { return m.capacity }
+
+// LastDrain returns what is known of the last drain.
+func (m *Meter) LastDrain() DrainStatus { return *m.last.Load() }
+
+// Interfaces returns the metered interfaces by name.
+func (m *Meter) Interfaces() []InterfaceStatus {
+	var all []InterfaceStatus
+	m.attachments.each(func(a *attachment) {
+		all = append(all, InterfaceStatus{
+			Point: flows.Point(a.point), Name: a.name, State: a.state(), Mode: a.mode, Since: a.attached,
+			Counters: a.ledger.last.counters, Counted: a.ledger.last.ours,
+			Before: a.ledger.before, Seeded: a.seeded, Difference: a.ledger.difference,
+		})
+	})
+	return all
+}
+
+// Outcomes returns how many packets parsing ended which way, by the name that
+// the metric's label shows.
+func (m *Meter) Outcomes() (map[string]uint64, error) {
+	outcomes := make(map[string]uint64, bpf.MeterOutcomeOUTCOMES)
+	slots := make([]uint64, m.cpus)
+	for outcome := range bpf.MeterOutcomeOUTCOMES {
+		if err := m.objects.Outcomes.Lookup(uint32(outcome), slots); err != nil {
+			return nil, fmt.Errorf("read outcomes: %w", err)
+		}
+		var sum uint64
+		for _, packets := range slots {
+			sum += packets
+		}
+		outcomes[outcomeNames[outcome]] = sum
+	}
+	return outcomes, nil
+}
+
+// outcomeNames are the enumerators of bpf/flow.h as the label shows them.
+var outcomeNames = [bpf.MeterOutcomeOUTCOMES]string{
+	bpf.MeterOutcomeOUTCOME_FULL:                "full",
+	bpf.MeterOutcomeOUTCOME_LATER_FRAGMENT:      "later_fragment",
+	bpf.MeterOutcomeOUTCOME_NO_PORTS:            "no_ports",
+	bpf.MeterOutcomeOUTCOME_NOT_IP:              "not_ip",
+	bpf.MeterOutcomeOUTCOME_TRUNCATED_LINK:      "truncated_link",
+	bpf.MeterOutcomeOUTCOME_TRUNCATED_VLAN:      "truncated_vlan",
+	bpf.MeterOutcomeOUTCOME_TRUNCATED_NETWORK:   "truncated_network",
+	bpf.MeterOutcomeOUTCOME_TRUNCATED_EXTENSION: "truncated_extension",
+	bpf.MeterOutcomeOUTCOME_TRUNCATED_TRANSPORT: "truncated_transport",
+	bpf.MeterOutcomeOUTCOME_MALFORMED:           "malformed",
+	bpf.MeterOutcomeOUTCOME_VLAN_LIMIT:          "vlan_limit",
+	bpf.MeterOutcomeOUTCOME_EXTENSION_LIMIT:     "extension_limit",
+	bpf.MeterOutcomeOUTCOME_NO_POINT:            "no_point",
+}
