@@ -95,8 +95,8 @@ func (c *Cache) movePod(old, entry *podEntry, now int64) {
 			c.endPodClaim(entry.holder, address, entry.Pod, now)
 		}
 	}
-	if entry.Finished && !entry.Ended.IsZero() && entry.Ended.UnixNano() < now-int64(c.history) {
-		return // nobody asks any more
+	if old == nil && entry.Finished && (entry.Ended.IsZero() || entry.Ended.UnixNano() < now-int64(c.history)) {
+		return // it ended before anybody asks, or nobody knows when
 	}
 	for _, address := range owned {
 		if !slices.Contains(had, address) {
