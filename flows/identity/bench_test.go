@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"runtime"
 	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/podmeter/podmeter/flows"
 )
@@ -70,5 +73,33 @@ func TestOwnerAllocatesNothing(t *testing.T) {
 		if got := testing.AllocsPerRun(100, func() { c.Owner(q) }); got != 0 {
 			t.Errorf("%s: got %v allocations, want 0", address, got)
 		}
+	}
+}
+
+// BenchmarkMemory reports what a pod takes: in the informer and in the cache.
+func BenchmarkMemory(b *testing.B) {
+	const pods = 100_000
+	heap := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	for b.Loop() {
+		before := heap()
+		c := newTestCache(&clock{start})
+		store := make(map[string]*trimmed[Pod], pods)
+		for i := range pods {
+			p := running(fmt.Sprintf("web-5d4f7c-%05d", i), metav1.NewTime(start), podNumber(i).String())
+			p.Spec.NodeName = fmt.Sprint("node-", i%(pods/100))
+			p.Labels = map[string]string{"pod-template-hash": "5d4f7c"}
+			p.OwnerReferences = []metav1.OwnerReference{{Kind: "ReplicaSet", Name: "web-5d4f7c", Controller: new(true)}}
+			o := &trimmed[Pod]{p.Namespace, p.Name, string(p.UID), fmt.Sprint(i), podOf(p)}
+			store[p.Namespace+"/"+p.Name] = o
+			c.SetPod(o.value)
+		}
+		b.ReportMetric(float64(heap()-before)/pods, "B/pod")
+		runtime.KeepAlive(store)
+		runtime.KeepAlive(c)
 	}
 }

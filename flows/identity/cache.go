@@ -105,9 +105,9 @@ func (c *Cache) Owner(q flows.Query) *flows.Owner {
 	return special(address)
 }
 
-// LocalPod implements [flows.Directory]. A pod counts only if it still had the
-// address at the end of the time: an interface does not outlive its pod. While
-// a pod is being deleted nothing is certain, and the answer is nil.
+// LocalPod implements [flows.Directory]. The time is that of an interface, which
+// is made after its pod has started and goes with it. While a pod is being
+// deleted the next may have its address already, and the answer is nil.
 func (c *Cache) LocalPod(address netip.Addr, from, to time.Time) *flows.Pod {
 	first, last := c.bounds(from, to)
 	c.mu.RLock()

@@ -17,6 +17,8 @@ const (
 	// nobody else had the address then. API times are whole seconds of another
 	// machine's clock, and packets to a pod that ended go on for a while.
 	tolerance = int64(5 * time.Second)
+	// rounding is how much later than told containers may have ended.
+	rounding = int64(time.Second)
 )
 
 // rank orders the kinds of claims: the lowest that an address has decides.
@@ -33,7 +35,8 @@ type holder struct {
 	rank  rank
 	owner *flows.Owner
 	pod   *flows.Pod // only of this node
-	// leaving is set while the pod is being deleted.
+	// started is when the pod did; leaving is set while it is being deleted.
+	started int64
 	leaving bool
 }
 
@@ -112,15 +115,15 @@ func pick(list []claim, q *flows.Query, first, last, slack int64) *flows.Owner {
 	return best.owner
 }
 
-// localPod returns the pod of this node that had the address at some time from
-// first to last and until last, nil if none or several.
+// localPod returns the pod whose interface was there from first to last, as far
+// as can be told from the address: nil if that may be none or several.
 func (c *claims) localPod(address netip.Addr, first, last int64) *flows.Pod {
 	var found *holder
 	for _, cl := range c.byAddress[address] {
-		if cl.holder.pod == nil || !cl.touches(first, last) || cl.outlived(last) {
+		if cl.holder.pod == nil || !cl.possible(first, last) {
 			continue
 		}
-		if found != nil && found != cl.holder || cl.holder.leaving && cl.to == forever {
+		if cl.uncertain(last) || found != nil && found != cl.holder {
 			return nil
 		}
 		found = cl.holder
@@ -131,13 +134,24 @@ func (c *claims) localPod(address netip.Addr, first, last int64) *flows.Pod {
 	return found.pod
 }
 
-// outlived reports whether an interface that still was there at the time cannot
-// be that of the claim's pod.
-func (c *claim) outlived(at int64) bool {
+// possible reports whether the claim's pod may be the one whose interface was
+// there from first to last. An interface is made after its pod has started and
+// does not outlive it by much.
+func (c *claim) possible(first, last int64) bool {
+	end := c.to
 	if c.terminated {
-		return at > c.to+tolerance
+		end -= rounding // the address was free for another from then on
 	}
-	return at >= c.to
+	return first >= c.holder.started && last >= c.from && first < end && last < c.to+tolerance
+}
+
+// uncertain reports whether another pod may have got the address meanwhile: this
+// one is being deleted, or its end was noticed and it is not known when it was.
+func (c *claim) uncertain(last int64) bool {
+	if c.to == forever {
+		return c.holder.leaving
+	}
+	return !c.terminated && last >= c.to
 }
 
 // open adds a claim that lasts until further notice.

@@ -29,7 +29,7 @@ func TestLocalPod(t *testing.T) {
 		asks []ask
 	}{
 		{"nobody", func(*Cache, *clock) {}, []ask{{0, 10, ""}}},
-		{"of this node", func(c *Cache, _ *clock) { c.SetPod(a) }, []ask{{1, 10, "a"}, {-10, 0, "a"}, {-10, -1, ""}}},
+		{"of this node", func(c *Cache, _ *clock) { c.SetPod(a) }, []ask{{1, 10, "a"}, {0, 0, "a"}, {-1, 10, ""}}},
 		{"of another node", func(c *Cache, _ *clock) { c.SetPod(elsewhere) }, []ask{{1, 10, ""}}},
 		{"moved here from another node", func(c *Cache, k *clock) {
 			c.SetPod(elsewhere)
@@ -44,7 +44,7 @@ func TestLocalPod(t *testing.T) {
 			c.SetPod(a)
 			k.Time = at(50)
 			c.DeletePod(ended(leaving, 40))
-		}, []ask{{1, 41, "a"}, {1, 60, ""}, {42, 43, ""}}},
+		}, []ask{{1, 41, "a"}, {1, 60, ""}, {42, 43, ""}, {40.5, 43, ""}}},
 		{"deleted by force, its interface gone before", func(c *Cache, k *clock) {
 			c.SetPod(a)
 			k.Time = at(50)
@@ -54,7 +54,7 @@ func TestLocalPod(t *testing.T) {
 			c.SetPod(a)
 			k.Time = at(103)
 			c.SetPod(b)
-		}, []ask{{1, 99, "a"}, {101, 102, ""}, {101, 104, "b"}}},
+		}, []ask{{1, 99, "a"}, {101, 102, ""}, {101, 104, ""}, {101, 109, "b"}}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			k := &clock{start}

@@ -113,7 +113,7 @@ func (c *Cache) endPodClaim(h *holder, address netip.Addr, p *Pod, now int64) {
 		c.claims.end(address, h, now, now, false)
 		return
 	}
-	c.claims.end(address, h, p.Ended.UnixNano(), now, true)
+	c.claims.end(address, h, p.Ended.UnixNano()+rounding, now, true)
 }
 
 // owned are the addresses that are the pod's own.
@@ -127,7 +127,7 @@ func (p *Pod) owned() []netip.Addr {
 // describePod builds what queries about a pod return.
 func (c *Cache) describePod(e *podEntry) {
 	zone := c.zone(e.Node)
-	e.holder.leaving = e.Leaving
+	e.holder.started, e.holder.leaving = nanoseconds(e.Started), e.Leaving
 	e.holder.owner = &flows.Owner{
 		Kind: flows.PeerPod, Namespace: e.Namespace,
 		Name: cmp.Or(e.Workload.Name, e.Name), WorkloadType: e.Workload.Type,
