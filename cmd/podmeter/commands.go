@@ -42,7 +42,9 @@ Documentation: https://github.com/podmeter/podmeter`
 // flagUsages wraps the flags' help, which cobra does not.
 const flagUsages = `.LocalFlags.FlagUsagesWrapped 100`
 
-func (c *commands) root() *cobra.Command {
+// root returns the command line. It writes to stdout what was asked for, and to
+// stderr what went wrong.
+func (c *commands) root(stdout, stderr io.Writer) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "podmeter",
 		Short:         "A packet-level flow meter for Kubernetes nodes",
@@ -56,6 +58,8 @@ func (c *commands) root() *cobra.Command {
 
 		SuggestionsMinimumDistance: 2,
 	}
+	root.SetOut(stdout) // before the completion is added, which keeps it
+	root.SetErr(stderr)
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(), ".LocalFlags.FlagUsages", flagUsages, 1))
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return agent.Usage(err) })

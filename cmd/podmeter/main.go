@@ -36,10 +36,8 @@ func run(args, environ []string, stdout, stderr io.Writer) int {
 
 // execute runs one command line and returns the exit code.
 func (c *commands) execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	root := c.root()
+	root := c.root(stdout, stderr)
 	root.SetArgs(args)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
 	command, err := root.ExecuteContextC(ctx)
 	switch {
 	case err == nil:

@@ -241,7 +241,7 @@ func TestBuildString(t *testing.T) {
 
 // TestHelpNamesEveryFlag also holds the help to a terminal's width.
 func TestHelpNamesEveryFlag(t *testing.T) {
-	for _, command := range (&commands{}).root().Commands() {
+	for _, command := range (&commands{}).root(io.Discard, io.Discard).Commands() {
 		got := new(recorder).run(t, nil, "help", command.Name())
 		command.Flags().VisitAll(func(flag *pflag.Flag) {
 			if !strings.Contains(got.stdout, "--"+flag.Name+" ") {

@@ -1,0 +1,353 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/podmeter/podmeter/cmd/podmeter/agent"
+	"github.com/podmeter/podmeter/internal/ktest"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// These tests run podmeter as a process: the test binary, started once more.
+const (
+	asPodmeter = "PODMETER_TEST_RUN"
+	// withoutCapability is the number of one that the process gives up first.
+	withoutCapability = "PODMETER_TEST_WITHOUT"
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asPodmeter) == "" {
+		os.Exit(m.Run())
+	}
+	var number int
+	if _, err := fmt.Sscan(os.Getenv(withoutCapability), &number); err == nil {
+		dropCapability(number)
+	}
+	os.Exit(run(os.Args[1:], nil, os.Stdout, os.Stderr))
+}
+
+// dropCapability starts this process anew without a capability: only so do all
+// of its threads lose it.
+func dropCapability(number int) {
+	runtime.LockOSThread()
+	err := unix.Prctl(unix.PR_CAPBSET_DROP, uintptr(number), 0, 0, 0)
+	if err == nil {
+		err = os.Unsetenv(withoutCapability)
+	}
+	if err == nil {
+		err = unix.Exec("/proc/self/exe", os.Args, os.Environ())
+	}
+	fmt.Fprintln(os.Stderr, "drop capability:", err)
+	os.Exit(99)
+}
+
+// process is a running podmeter.
+type process struct {
+	*exec.Cmd
+	output bytes.Buffer
+}
+
+// start runs podmeter inside a namespace.
+func start(t *testing.T, in *ktest.Namespace, environ []string, args ...string) *process {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &process{Cmd: exec.Command(self, args...)}
+	p.Env = append(append(os.Environ(), asPodmeter+"=1"), environ...)
+	p.Stdout, p.Stderr = &p.output, &p.output
+	// The child is in the namespace of the thread that starts it.
+	if err := in.Do(p.Start); err != nil {
+		t.Fatalf("start podmeter: %v", err)
+	}
+	t.Cleanup(func() {
+		if p.ProcessState == nil {
+			p.Process.Kill()
+			p.Wait()
+		}
+	})
+	return p
+}
+
+// end waits for the exit code.
+func (p *process) end(t *testing.T) int {
+	t.Helper()
+	timer := time.AfterFunc(90*time.Second, func() { p.Process.Kill() })
+	defer timer.Stop()
+	p.Wait() // a code that is not 0 is the caller's to judge
+	return p.ProcessState.ExitCode()
+}
+
+// host is a namespace that plays a node with one pod, and the paths of its agent.
+type host struct {
+	node, pod       *ktest.Namespace
+	index           int
+	pins, sock, dir string
+}
+
+func newHost(t *testing.T) *host {
+	t.Helper()
+	h := &host{node: ktest.NewNamespace(t), pod: ktest.NewNamespace(t), dir: t.TempDir()}
+	for _, ns := range []*ktest.Namespace{h.node, h.pod} {
+		ns.Sysctl(t, "net/ipv6/conf/default/disable_ipv6", "1")
+	}
+	h.index = h.node.Veth(t, "veth0", h.pod, "eth0")
+	h.node.Address(t, "veth0", "198.51.100.1/24")
+	h.pod.Address(t, "eth0", "198.51.100.2/24")
+	h.pins = fmt.Sprintf("/sys/fs/bpf/podmeter-test-%d-%d", os.Getpid(), time.Now().UnixNano())
+	h.sock = filepath.Join(h.dir, "agent.sock")
+	return h
+}
+
+func (h *host) flags(more ...string) []string {
+	return append([]string{
+		"agent", "--pin-path", h.pins, "--socket", h.sock, "--state-dir", filepath.Join(h.dir, "state"),
+		"--listen", "127.0.0.1:9739", "--drain-interval", "200ms",
+	}, more...)
+}
+
+// await waits until the agent's status is as wanted.
+func (h *host) await(t *testing.T, p *process, what string, wanted func(*agent.Status) bool) *agent.Status {
+	t.Helper()
+	client := newClient(h.sock)
+	defer client.close()
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		status, err := client.status(t.Context())
+		if err == nil && wanted(status) {
+			return status
+		}
+	}
+	p.Process.Kill()
+	p.Wait()
+	t.Fatalf("never came: %s; the agent said:\n%s", what, &p.output)
+	return nil
+}
+
+func (h *host) awaitAttached(t *testing.T, p *process) *agent.Status {
+	t.Helper()
+	return h.await(t, p, "veth0 is attached and bound", func(s *agent.Status) bool {
+		return len(s.Interfaces) == 1 && s.Interfaces[0].State == "attached" && s.Interfaces[0].Pod != ""
+	})
+}
+
+// send sends datagrams from the pod to the node.
+func (h *host) send(t *testing.T, count int) {
+	t.Helper()
+	err := h.pod.Do(func() error {
+		for range count { // a socket each, as a refusal is told to the next write
+			conn, err := net.Dial("udp", "198.51.100.1:9")
+			if err != nil {
+				return err
+			}
+			if _, err := conn.Write(make([]byte, 100)); err != nil {
+				return err
+			}
+			conn.Close()
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatalf("send: %v", err)
+	}
+}
+
+// counters are the packets and bytes that the interface got from the pod.
+func (h *host) counters(t *testing.T) (packets, bytes float64) {
+	t.Helper()
+	err := h.node.Do(func() error {
+		l, err := netlink.LinkByIndex(h.index)
+		if err == nil {
+			packets, bytes = float64(l.Attrs().Statistics.RxPackets), float64(l.Attrs().Statistics.RxBytes)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatalf("read counters: %v", err)
+	}
+	return packets, bytes
+}
+
+// value returns the sum of a family's values with a label, as the agent serves
+// them now.
+func (h *host) value(t *testing.T, family, label, is string) float64 {
+	t.Helper()
+	client := newClient(h.sock)
+	defer client.close()
+	text, err := client.metrics(t.Context())
+	if err != nil {
+		t.Fatalf("metrics: %v", err)
+	}
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(bytes.NewReader(text))
+	if err != nil {
+		t.Fatalf("parse metrics: %v", err)
+	}
+	var sum float64
+	for _, metric := range families[family].GetMetric() {
+		for _, pair := range metric.GetLabel() {
+			if pair.GetName() == label && pair.GetValue() == is {
+				sum += metric.GetCounter().GetValue()
+			}
+		}
+	}
+	return sum
+}
+
+// The whole way: from a packet on a veth to a counter that equals the kernel's,
+// and nothing left when the agent ends.
+func TestAgentFromPacketToCounter(t *testing.T) {
+	h := newHost(t)
+	p := start(t, h.node, nil, h.flags()...)
+	status := h.awaitAttached(t, p)
+	h.send(t, 40)
+	packets, bytes := h.counters(t)
+	before := status.Interfaces[0].Before[0]
+	want := bytes - float64(before.Bytes)
+	if packets-float64(before.Packets) < 40 {
+		t.Fatalf("the interface counted %v packets since the attachment, want at least 40", packets)
+	}
+	h.await(t, p, "all is drained", func(*agent.Status) bool {
+		return h.value(t, "podmeter_pod_transmit_bytes_total", "pod", "veth0") >= want
+	})
+	for _, family := range []string{"podmeter_pod_transmit_bytes_total", "podmeter_flow_transmit_bytes_total"} {
+		if got := h.value(t, family, "pod", "veth0"); got != want {
+			t.Errorf("%s: got %v, want the interface's %v", family, got, want)
+		}
+	}
+	if got := h.value(t, "podmeter_flow_transmit_bytes_total", "peer_kind", "node"); got < 40*142 {
+		t.Errorf("to this host's address: got %v bytes, want at least 40 packets of 142", got)
+	}
+	if err := p.Process.Signal(unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if code := p.end(t); code != 0 {
+		t.Errorf("exit code: got %d, want 0; the agent said:\n%s", code, &p.output)
+	}
+	if _, err := os.Stat(h.pins); !os.IsNotExist(err) {
+		t.Errorf("pins: got %v, want none", err)
+	}
+}
+
+// A file that turns bad is told of and changes nothing; one that is good again
+// is taken.
+func TestAgentReloadsAtHangup(t *testing.T) {
+	h := newHost(t)
+	file := filepath.Join(h.dir, "pods.yaml")
+	write := func(content string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("pods:\n- {name: a, namespace: x, ips: [198.51.100.2], interface: veth0}\n")
+	p := start(t, h.node, nil, h.flags("--static-file", file)...)
+	status := h.awaitAttached(t, p)
+	if got := status.Interfaces[0].Namespace + "/" + status.Interfaces[0].Pod; got != "x/a" {
+		t.Errorf("pod: got %s, want x/a", got)
+	}
+	write("pods:\n- {nam: a}\n")
+	if err := p.Process.Signal(unix.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	h.await(t, p, "the fault is told, with its line", func(s *agent.Status) bool {
+		return strings.Contains(s.Identity.Problem, "pods.yaml:2") && s.Identity.Objects["pod"] == 1
+	})
+	write("pods:\n- {name: a, namespace: x, ips: [198.51.100.2], interface: veth0}\n- {name: b, ips: [198.51.100.3]}\n")
+	if err := p.Process.Signal(unix.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	h.await(t, p, "both pods are known", func(s *agent.Status) bool {
+		return s.Identity.Problem == "" && s.Identity.Objects["pod"] == 2
+	})
+}
+
+// What keeps an agent from starting is told in a line, with its exit code, and
+// nothing is left.
+func TestAgentRefusesToStart(t *testing.T) {
+	h := newHost(t)
+	broken := filepath.Join(h.dir, "broken.mmdb")
+	if err := os.WriteFile(broken, []byte("no database"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name     string
+		environ  []string
+		args     []string
+		code     int
+		complain string
+	}{
+		{"without CAP_BPF", []string{fmt.Sprint(withoutCapability, "=", unix.CAP_BPF)}, nil, 1, "CAP_BPF"},
+		{"without CAP_NET_ADMIN", []string{fmt.Sprint(withoutCapability, "=", unix.CAP_NET_ADMIN)}, nil, 1, "CAP_NET_ADMIN"},
+		{"no bpffs", nil, []string{"--pin-path", h.dir + "/pins"}, 2, "BPF file system"},
+		{"broken database", nil, []string{"--geoip", broken}, 2, broken},
+		{"no static file", nil, []string{"--static-file", h.dir + "/none.yaml"}, 2, "none.yaml"},
+		{"unknown flag", nil, []string{"--nonsense"}, 2, "--nonsense"},
+		{"unknown label", nil, []string{"--flow-labels", "nonsense"}, 2, "nonsense"},
+		{"web config", nil, []string{"--web-config-file", broken}, 2, broken},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			p := start(t, h.node, test.environ, h.flags(test.args...)...)
+			code := p.end(t)
+			said := p.output.String()
+			if code != test.code || !strings.Contains(said, test.complain) {
+				t.Errorf("got exit code %d and %q, want %d and %q in it", code, said, test.code, test.complain)
+			}
+			if _, err := os.Stat(h.pins); !os.IsNotExist(err) {
+				t.Errorf("pins: got %v, want none", err)
+			}
+		})
+	}
+}
+
+// An agent that is killed leaves its pins; uninstall removes them, but not while
+// an agent runs.
+func TestUninstallAfterAKill(t *testing.T) {
+	h := newHost(t)
+	p := start(t, h.node, nil, h.flags("--attach", "netlink")...)
+	h.awaitAttached(t, p)
+	uninstall := []string{"uninstall", "--pin-path", h.pins, "--state-dir", filepath.Join(h.dir, "state")}
+	beside := start(t, h.node, nil, uninstall...)
+	if code := beside.end(t); code != 1 || !strings.Contains(beside.output.String(), "is held by process") {
+		t.Errorf("beside an agent: got %d and %q, want 1 and who holds it", code, &beside.output)
+	}
+	p.Process.Kill()
+	p.end(t)
+	if _, err := os.Stat(filepath.Join(h.pins, "flows_0")); err != nil {
+		t.Fatalf("pin after a kill: %v", err)
+	}
+	after := start(t, h.node, nil, uninstall...)
+	if code := after.end(t); code != 0 || strings.Count(after.output.String(), "removed ") < 10 {
+		t.Errorf("after a kill: got %d and %q, want 0 and all that was removed", code, &after.output)
+	}
+	if _, err := os.Stat(h.pins); !os.IsNotExist(err) {
+		t.Errorf("pins: got %v, want none", err)
+	}
+}
+
+// The demo shows podmeter's numbers equal to the kernel's, both ways to attach.
+func TestDemoIsExact(t *testing.T) {
+	for _, attach := range []string{"auto", "netlink"} {
+		t.Run(attach, func(t *testing.T) {
+			// In a namespace of its own, where the port is free.
+			p := start(t, ktest.NewNamespace(t), nil, "demo", "--duration", "3s", "--attach", attach)
+			if code := p.end(t); code != 0 || !strings.Contains(p.output.String(), "All equal") {
+				t.Errorf("got exit code %d, want 0; the demo said:\n%s", code, &p.output)
+			}
+		})
+	}
+}
