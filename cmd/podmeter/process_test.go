@@ -62,7 +62,7 @@ type process struct {
 }
 
 // start runs podmeter inside a namespace.
-func start(t *testing.T, in *ktest.Namespace, environ []string, args ...string) *process {
+func start(t testing.TB, in *ktest.Namespace, environ []string, args ...string) *process {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
@@ -100,7 +100,7 @@ type host struct {
 	pins, sock, dir string
 }
 
-func newHost(t *testing.T) *host {
+func newHost(t testing.TB) *host {
 	t.Helper()
 	h := &host{node: ktest.NewNamespace(t), pod: ktest.NewNamespace(t), dir: t.TempDir()}
 	for _, ns := range []*ktest.Namespace{h.node, h.pod} {
@@ -122,7 +122,7 @@ func (h *host) flags(more ...string) []string {
 }
 
 // await waits until the agent's status is as wanted.
-func (h *host) await(t *testing.T, p *process, what string, wanted func(*agent.Status) bool) *agent.Status {
+func (h *host) await(t testing.TB, p *process, what string, wanted func(*agent.Status) bool) *agent.Status {
 	t.Helper()
 	client := newClient(h.sock)
 	defer client.close()
