@@ -2,26 +2,48 @@
 
 SHELL := /bin/bash
 CLANG_FORMAT ?= clang-format-16
+# sudo forgets where Go is by convention.
+GO ?= $(or $(shell command -v go),/usr/local/go/bin/go)
+export PATH := $(PATH):$(dir $(GO))
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+DURATION ?= 30s
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build bin/podmeter (needs Go alone)
+	@CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-X main.version=$(VERSION)" -o bin/podmeter ./cmd/podmeter
+
+.PHONY: demo
+demo: root build ## See it at work; DURATION=30s, DEMO_FLAGS="--attach netlink" (root)
+	@exec bin/podmeter demo --duration $(DURATION) $(DEMO_FLAGS)
+
+.PHONY: root
+root:
+	@[ "$$(id -u)" -eq 0 ] || { echo "the demo makes network namespaces and loads BPF programs, which needs root: sudo make demo"; exit 1; }
 
 .PHONY: test
 test: ## Run every test; the kernel ones need root
 	@hack/test.sh
 
+.PHONY: bench
+bench: ## Run the benchmarks; those of the kernel side need root
+	@hack/bench.sh
+
 .PHONY: lint
 lint: ## Check formatting, vet and staticcheck
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt these: $$unformatted"; exit 1; fi
-	go vet ./...
-	go tool staticcheck ./...
+	$(GO) mod tidy -diff
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
 	$(CLANG_FORMAT) --dry-run --Werror bpf/*.c bpf/*.h
 
 .PHONY: generate
 generate: ## Regenerate committed output (needs clang-16, llvm-16, libbpf-dev)
-	go generate ./...
+	$(GO) generate ./...
 
 .PHONY: check-generated
 check-generated: generate ## Fail if committed output is not what the sources give
-	git diff --exit-code -- bpf
+	git diff --exit-code -- bpf flows/geo

@@ -60,8 +60,12 @@ func (m *Meter) Interfaces() []InterfaceStatus {
 	return all
 }
 
-// Outcomes returns how many packets parsing ended which way, by the name that
-// the metric's label shows.
+// Outcomes returns the ways in which parsing a packet can end, as the metric's
+// label shows them.
+func Outcomes() []string { return outcomeNames[:] }
+
+// Outcomes returns how many packets parsing ended which way, by the names of
+// the function [Outcomes].
 func (m *Meter) Outcomes() (map[string]uint64, error) {
 	outcomes := make(map[string]uint64, bpf.MeterOutcomeOUTCOMES)
 	slots := make([]uint64, m.cpus)

@@ -41,6 +41,8 @@ type Publisher struct {
 
 	mu    sync.Mutex
 	stats Stats
+	// pods are those of the bound points; never changed, replaced by each epoch.
+	pods map[Point]*Pod
 }
 
 // Stats are a publisher's own counters.
@@ -212,6 +214,9 @@ func (p *Publisher) leave(epoch *Epoch) {
 		}
 	}
 	p.orphans = slices.DeleteFunc(p.orphans, func(pt *point) bool {
+		if pt.waiting.bytes() == 0 {
+			return true
+		}
 		if epoch.End.Sub(pt.Gone) < unboundGrace {
 			return false
 		}
@@ -231,9 +236,11 @@ func (p *Publisher) lose(bytes uint64) {
 func (p *Publisher) account(epoch *Epoch) {
 	var unboundBytes uint64
 	unbound, pods := 0, make(map[string]struct{})
-	for _, pt := range p.points {
+	byPoint := make(map[Point]*Pod, len(p.points))
+	for id, pt := range p.points {
 		if pt.pod != nil {
 			pods[pt.pod.UID] = struct{}{}
+			byPoint[id] = pt.pod
 			continue
 		}
 		unbound++
@@ -244,6 +251,7 @@ func (p *Publisher) account(epoch *Epoch) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.pods = byPoint
 	s := &p.stats
 	s.ConservationErrorBytes += epoch.ConservationError
 	s.Entries += uint64(len(epoch.Records))
@@ -259,6 +267,14 @@ func (p *Publisher) Stats() Stats {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.stats
+}
+
+// Pods returns the pod behind each point that is bound. The map must not be
+// changed.
+func (p *Publisher) Pods() map[Point]*Pod {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.pods
 }
 
 // bytes is the sum of all totals.

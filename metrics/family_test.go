@@ -116,6 +116,26 @@ func TestLabelsAreAlwaysWritten(t *testing.T) {
 	}
 }
 
+// The names that flows knows labels by are those that are written.
+func TestLabelNamesAreThoseOfFlows(t *testing.T) {
+	for _, c := range flowColumns(allLabels) {
+		got, err := flows.ParseOptional([]string{c.name}, nil)
+		if n := len(flowColumns(got)); err == nil && n != len(flowColumns(flows.Optional{}))+1 {
+			t.Errorf("flow label %s: got %d columns, want one more than the usual", c.name, n)
+		} else if err != nil && !strings.Contains(err.Error(), "always written") {
+			t.Errorf("flow label %s: got %v, want it to be known", c.name, err)
+		}
+	}
+	for _, c := range externalColumns(allLabels) {
+		got, err := flows.ParseOptional(nil, []string{c.name})
+		if n := len(externalColumns(got)); err == nil && n != len(externalColumns(flows.Optional{}))+1 {
+			t.Errorf("external label %s: got %d columns, want one more than the usual", c.name, n)
+		} else if err != nil && !strings.Contains(err.Error(), "always written") {
+			t.Errorf("external label %s: got %v, want it to be known", c.name, err)
+		}
+	}
+}
+
 func checkLabels(t *testing.T, family *dto.MetricFamily, want []string) {
 	t.Helper()
 	for _, m := range family.Metric {

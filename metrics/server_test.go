@@ -275,7 +275,7 @@ func (b *blocking) Snapshot(ctx context.Context) (*flows.Snapshot, error) {
 func (*blocking) Agent() Agent { return Agent{} }
 
 func TestScrapesInFlightAreLimited(t *testing.T) {
-	source := &blocking{make(chan struct{}), make(chan struct{})}
+	source := &blocking{make(chan struct{}, scrapesInFlight+1), make(chan struct{})}
 	handler := newServer(t, serverOptions(t, source)).Handler()
 	var wait sync.WaitGroup
 	for range scrapesInFlight {

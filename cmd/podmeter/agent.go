@@ -3,7 +3,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -86,9 +85,6 @@ func (c *commands) meter(command *cobra.Command, config *agent.Config) error {
 	}
 	for _, warning := range warnings {
 		log.Warn(warning)
-	}
-	if c.runAgent == nil {
-		return errors.New("run the agent: this binary was built without one")
 	}
 	return c.runAgent(command.Context(), *config, log)
 }

@@ -47,9 +47,6 @@ func (c *commands) demo() *cobra.Command {
 			if err := options.validate(); err != nil {
 				return err
 			}
-			if c.runDemo == nil {
-				return errors.New("run the demo: this binary was built without one")
-			}
 			return c.runDemo(command.Context(), options, command.OutOrStdout())
 		},
 	}

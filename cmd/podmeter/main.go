@@ -15,7 +15,6 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/podmeter/podmeter/cmd/podmeter/agent"
 	"github.com/spf13/cobra"
@@ -33,11 +32,6 @@ func run(args, environ []string, stdout, stderr io.Writer) int {
 	defer stop()
 	context.AfterFunc(ctx, stop) // so that a second signal ends us whatever hangs
 	return production(environ).execute(ctx, args, stdout, stderr)
-}
-
-// production returns the commands as they are outside of tests.
-func production(environ []string) *commands {
-	return &commands{environ: environ, hostname: os.Hostname, now: time.Now}
 }
 
 // execute runs one command line and returns the exit code.

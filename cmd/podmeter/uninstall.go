@@ -3,7 +3,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 
@@ -54,9 +53,6 @@ func (c *commands) remove(command *cobra.Command, config *agent.Config) error {
 	log, err := newLogger(command.ErrOrStderr(), config.LogLevel, config.LogFormat)
 	if err != nil {
 		return err
-	}
-	if c.uninstall == nil {
-		return errors.New("uninstall: this binary was built without a datapath")
 	}
 	removed, err := c.uninstall(command.Context(), uninstallOptions{
 		PinPath: config.PinPath, StateDir: config.StateDir, Logger: log,

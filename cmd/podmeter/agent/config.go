@@ -135,7 +135,7 @@ func (c *Config) Complete(environ []string, hostname func() (string, error)) err
 	if c.NodeName == "" {
 		c.NodeName = env["NODE_NAME"]
 	}
-	if c.NodeName != "" || c.Identity == IdentityKubernetes {
+	if c.NodeName != "" || c.Identity != IdentityNone { // a static file may name it
 		return nil
 	}
 	name, err := hostname()

@@ -137,7 +137,7 @@ func TestComplete(t *testing.T) {
 		identity, node string
 	}{
 		{"bare host", Config{Identity: IdentityAuto}, nil, IdentityNone, "host-a"},
-		{"host with a file", Config{Identity: IdentityAuto, StaticFile: "f"}, nil, IdentityStatic, "host-a"},
+		{"host with a file, which may name it", Config{Identity: IdentityAuto, StaticFile: "f"}, nil, IdentityStatic, ""},
 		{"host with a kubeconfig", Config{Identity: IdentityAuto, Kubeconfig: "f"}, nil, IdentityKubernetes, ""},
 		{"in a cluster", Config{Identity: IdentityAuto}, cluster, IdentityKubernetes, "node-a"},
 		{"a file in a cluster", Config{Identity: IdentityAuto, StaticFile: "f"}, cluster, IdentityStatic, "node-a"},

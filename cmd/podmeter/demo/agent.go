@@ -35,10 +35,12 @@ type Interface struct {
 	Seeded bool
 }
 
-// The states of an interface that say that its counters are complete.
+// States of an interface, as podmeter_interfaces{state} has them. Attached and
+// differs say that what passed before the attachment is known.
 const (
 	stateAttached = "attached"
 	stateDiffers  = "differs"
+	stateGone     = "gone"
 )
 
 // ready reports whether an interface is bound and what passed before its

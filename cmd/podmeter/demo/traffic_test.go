@@ -63,7 +63,7 @@ func TestEveryProtocolWorks(t *testing.T) {
 	if len(tr.tally.last) != 0 {
 		t.Errorf("got errors %v, want none", tr.tally.last)
 	}
-	for device, own := range must(w.quiet(t.Context()))(t) {
+	for device, own := range must(w.quiet(t.Context(), w.devices()...))(t) {
 		for direction, c := range own {
 			if c.Packets == 0 || c.Bytes == 0 {
 				t.Errorf("%s %v: got %v, want packets", device, flows.Direction(direction), c)
@@ -101,13 +101,13 @@ func TestOneExchange(t *testing.T) {
 		"TCP with a body": {post(client.namespace, nairobi, 1<<20, 0), 100, 1 << 20},
 	} {
 		t.Run(name, func(t *testing.T) {
-			before := must(w.quiet(t.Context()))(t)[client.device()][flows.Receive]
+			before := must(w.quiet(t.Context(), client.device()))(t)[client.device()][flows.Receive]
 			ctx, cancel := context.WithTimeout(t.Context(), answerWithin)
 			defer cancel()
 			if err := c.exchange.run(ctx, c.exchange); err != nil {
 				t.Fatal(err)
 			}
-			moved := must(w.quiet(t.Context()))(t)[client.device()][flows.Receive].Sub(before)
+			moved := must(w.quiet(t.Context(), client.device()))(t)[client.device()][flows.Receive].Sub(before)
 			if moved.Bytes < c.least || moved.Bytes > c.most {
 				t.Errorf("got %d bytes to the client, want %d to %d", moved.Bytes, c.least, c.most)
 			}
@@ -163,7 +163,7 @@ func TestPodComesAndGoesUnderTraffic(t *testing.T) {
 	if err := during.stop(); err != nil {
 		t.Error(err)
 	}
-	last := must(w.quiet(t.Context()))(t)
+	last := must(w.quiet(t.Context(), w.devices()...))(t)
 	if own := last[job.device()]; own[flows.Transmit].Bytes <= own[flows.Receive].Bytes {
 		t.Errorf("got %v of %s, want it to transmit more than it receives", own, job.device())
 	}

@@ -205,21 +205,29 @@ func (w *world) ledgers() (map[string]ledger, error) {
 // delays an acknowledgement.
 const quietFor = 250 * time.Millisecond
 
-// quiet waits until two readings of all counters are equal, and returns them.
-func (w *world) quiet(ctx context.Context) (map[string]ledger, error) {
+// quiet waits until two readings of the devices' counters are equal, and returns
+// them.
+func (w *world) quiet(ctx context.Context, devices ...string) (map[string]ledger, error) {
 	ticker := time.NewTicker(quietFor)
 	defer ticker.Stop()
-	last, err := w.ledgers()
-	for err == nil {
+	var last map[string]ledger
+	for {
+		all, err := w.ledgers()
+		if err != nil {
+			return nil, err
+		}
+		now := make(map[string]ledger, len(devices))
+		for _, device := range devices {
+			now[device] = all[device]
+		}
+		if maps.Equal(last, now) {
+			return now, nil
+		}
+		last = now
 		select {
 		case <-ctx.Done():
 			return nil, fmt.Errorf("wait until no packet moves: %w", context.Cause(ctx))
 		case <-ticker.C:
 		}
-		before := last
-		if last, err = w.ledgers(); err == nil && maps.Equal(before, last) {
-			return last, nil
-		}
 	}
-	return nil, err
 }

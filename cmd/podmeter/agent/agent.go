@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/podmeter/podmeter/datapath"
+	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/flows/geo"
+	"github.com/podmeter/podmeter/metrics"
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	// freshness is how old the last drain may be at a scrape.
+	freshness = time.Second
+	// syncWait is how long the first attachment waits for the identity, so that
+	// the first epochs find the owners of their addresses.
+	syncWait = 30 * time.Second
+)
+
+// Options are what an [Agent] needs besides its configuration.
+type Options struct {
+	// Version and Revision are those of the build.
+	Version, Revision string
+	// Listener is where metrics are served instead of Config.Listen; it may be
+	// nil. The agent closes it.
+	Listener net.Listener
+	Logger   *slog.Logger
+}
+
+// Agent is a running meter with everything around it.
+type Agent struct {
+	config  Config
+	options Options
+	log     *slog.Logger
+
+	places    *geo.Databases
+	identity  *identities
+	table     *flows.Table
+	publisher *flows.Publisher
+	exporter  *metrics.Exporter
+	server    *metrics.Server
+	meter     *datapath.Meter
+	// listener serves metrics to the network, socket also the status to this host.
+	listener, socket net.Listener
+}
+
+// Run is an agent's whole life: it ends when ctx is done, or with the error that
+// keeps it from working.
+func Run(ctx context.Context, config Config, options Options) error {
+	a, err := New(ctx, config, options)
+	if err != nil {
+		return err
+	}
+	return a.Run(ctx)
+}
+
+// New makes an agent from a valid configuration: it reads all files, listens and
+// loads the BPF programs. What is wrong with a file is a [UsageError]. It waits
+// while another agent holds the pin path or the port.
+func New(ctx context.Context, config Config, options Options) (*Agent, error) {
+	a := &Agent{config: config, options: options, log: options.Logger}
+	for _, step := range []func(context.Context) error{
+		a.openPlaces, a.openIdentity, a.makeTable, a.makeExporter, a.listen, a.loadMeter,
+	} {
+		if err := step(ctx); err != nil {
+			return nil, errors.Join(err, a.close())
+		}
+	}
+	return a, nil
+}
+
+func (a *Agent) openPlaces(context.Context) (err error) {
+	if len(a.config.GeoIP) == 0 {
+		return nil
+	}
+	a.places, err = geo.Open(geo.Options{Paths: a.config.GeoIP, Logger: a.log})
+	return Usage(err)
+}
+
+func (a *Agent) openIdentity(context.Context) (err error) {
+	a.identity, err = newIdentities(a.config, a.options.Version, a.log)
+	return err
+}
+
+func (a *Agent) makeTable(context.Context) error {
+	optional, err := a.optional()
+	if err != nil {
+		return err
+	}
+	a.table = flows.NewTable(flows.TableOptions{
+		FlowLimit: a.config.FlowSeriesLimit, ExternalLimit: a.config.ExternalSeriesLimit,
+		FlowIdle: a.config.FlowIdle, SeriesGrace: a.config.SeriesGrace,
+	})
+	publisher := flows.PublisherOptions{
+		Table: a.table, Directory: a.identity.cache, Binder: a.identity.source.Binder(),
+		Optional: optional, Logger: a.log,
+	}
+	if a.places != nil { // a nil *Databases in the interface would not be nil
+		publisher.Places = a.places
+	}
+	a.publisher = flows.NewPublisher(publisher)
+	return nil
+}
+
+func (a *Agent) optional() (flows.Optional, error) {
+	optional, err := flows.ParseOptional(a.config.FlowLabels, a.config.ExternalLabels)
+	return optional, Usage(err)
+}
+
+func (a *Agent) makeExporter(context.Context) error {
+	optional, err := a.optional()
+	if err != nil {
+		return err
+	}
+	a.exporter, err = metrics.New(metrics.Options{
+		Source: a, Optional: optional, Known: known(),
+		FlowSeriesLimit: a.config.FlowSeriesLimit, ExternalSeriesLimit: a.config.ExternalSeriesLimit,
+		Version: a.options.Version, Revision: a.options.Revision, Logger: a.log,
+	})
+	if err != nil {
+		return err
+	}
+	a.server, err = metrics.NewServer(metrics.ServerOptions{
+		Registry: a.exporter.Registry(), Readiness: a.readiness, WebConfigFile: a.config.WebConfigFile,
+		Pprof: a.config.Pprof, Version: a.options.Version, Logger: a.log,
+	})
+	return Usage(err)
+}
+
+func (a *Agent) listen(ctx context.Context) (err error) {
+	if a.socket, err = listenSocket(a.config.Socket); err != nil {
+		return err
+	}
+	if a.listener = a.options.Listener; a.listener != nil {
+		return nil
+	}
+	a.listener, err = listenTCP(ctx, a.config.Listen, a.log)
+	return err
+}
+
+func (a *Agent) loadMeter(ctx context.Context) (err error) {
+	a.meter, err = datapath.New(ctx, datapath.Options{
+		PinPath: a.config.PinPath, Interfaces: a.config.Interfaces,
+		Attach: datapath.AttachMode(a.config.Attach), MapMemory: a.config.MapMemory,
+		DrainInterval: a.config.DrainInterval, Sink: a, OnDrain: a.exporter.ObserveDrain, Logger: a.log,
+	})
+	if errors.Is(err, datapath.ErrPinPath) {
+		return Usage(err)
+	}
+	return err
+}
+
+// Publish implements [datapath.Sink].
+func (a *Agent) Publish(epoch *flows.Epoch) error {
+	a.identity.refreshHost(epoch.End)
+	return a.publisher.Publish(epoch)
+}
+
+// Run meters and serves until ctx is done; then it publishes what is left and
+// closes the agent.
+func (a *Agent) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return a.identity.source.Run(ctx) })
+	group.Go(func() error { return a.meterWhenSynced(ctx) })
+	group.Go(func() error { return a.server.Serve(ctx, a.listener) })
+	group.Go(func() error { return a.serveSocket(ctx) })
+	group.Go(func() error { return a.reloadOnHangup(ctx) })
+	if a.places != nil {
+		group.Go(func() error { return a.places.Watch(ctx) })
+	}
+	a.log.Info("serving metrics", "address", a.listener.Addr(), "socket", a.config.Socket,
+		"version", a.options.Version)
+	return errors.Join(group.Wait(), a.close())
+}
+
+// meterWhenSynced begins to meter when the identity is there, or when it has
+// been waited for long enough: packets are then counted all the same.
+func (a *Agent) meterWhenSynced(ctx context.Context) error {
+	timeout := time.NewTimer(syncWait)
+	defer timeout.Stop()
+	ticker := time.NewTicker(20 * time.Millisecond)
+	defer ticker.Stop()
+	for !a.identity.source.Status().Synced {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-timeout.C:
+			a.log.Warn("identity is not there yet: counting, and publishing when it comes",
+				"problem", a.identity.source.Status().Problem)
+			return a.meter.Run(ctx)
+		case <-ticker.C:
+		}
+	}
+	a.identity.refreshHost(time.Now())
+	return a.meter.Run(ctx)
+}
+
+// Drain publishes what has rested, see [datapath.Meter.Drain].
+func (a *Agent) Drain(ctx context.Context) error { return a.meter.Drain(ctx) }
+
+// close lets go of everything, in the order in which data flows.
+func (a *Agent) close() error {
+	var errs []error
+	if a.meter != nil {
+		errs = append(errs, a.meter.Close())
+	}
+	for _, l := range []net.Listener{a.listener, a.socket} {
+		if l != nil {
+			errs = append(errs, closeListener(l))
+		}
+	}
+	if a.places != nil {
+		errs = append(errs, a.places.Close())
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("close agent: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/podmeter/podmeter/datapath"
+	"github.com/podmeter/podmeter/flows/identity"
+)
+
+// hostInterval is how often this host's own addresses are looked up.
+const hostInterval = 10 * time.Second
+
+// identities are the directory and what fills it.
+type identities struct {
+	log    *slog.Logger
+	cache  *identity.Cache
+	source identity.Source
+	// reloads read files again.
+	reloads []func() error
+	// host is when this host's addresses were last looked up. The drains use it,
+	// one at a time.
+	host time.Time
+}
+
+func newIdentities(config Config, version string, log *slog.Logger) (*identities, error) {
+	i := &identities{log: log, cache: identity.NewCache(identity.CacheOptions{Node: config.NodeName})}
+	if err := i.openSource(config, version); err != nil {
+		return nil, err
+	}
+	if config.CIDRFile == "" {
+		return i, nil
+	}
+	ranges, err := identity.NewCIDRFile(i.cache, config.CIDRFile)
+	i.reloads = append(i.reloads, ranges.Reload)
+	return i, Usage(err)
+}
+
+func (i *identities) openSource(config Config, version string) (err error) {
+	switch config.Identity {
+	case IdentityKubernetes:
+		return i.openKubernetes(config, version)
+	case IdentityStatic:
+		static, err := identity.NewStatic(i.cache, config.StaticFile)
+		i.source, i.reloads = static, append(i.reloads, static.Reload)
+		return Usage(err)
+	}
+	i.source = identity.None{Cache: i.cache}
+	return nil
+}
+
+func (i *identities) openKubernetes(config Config, version string) error {
+	client, err := identity.NewClient(config.Kubeconfig, "podmeter/"+version)
+	if err != nil {
+		return Usage(err)
+	}
+	i.source, err = identity.NewKubernetes(i.cache, identity.KubernetesOptions{
+		Client: client, Scope: identity.Scope(config.Scope), Logger: i.log,
+	})
+	return err
+}
+
+// refreshHost tells the cache this host's own addresses, now and then.
+func (i *identities) refreshHost(now time.Time) {
+	if now.Sub(i.host) < hostInterval {
+		return
+	}
+	i.host = now
+	addresses, err := datapath.HostAddresses()
+	if err != nil {
+		i.log.Warn("look up this host's addresses", "error", err)
+		return
+	}
+	i.cache.SetHostAddresses(addresses)
+}
+
+func (i *identities) reload() error {
+	var errs []error
+	for _, reload := range i.reloads {
+		errs = append(errs, reload())
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("reload identity, what was known stays: %w", err)
+	}
+	return nil
+}

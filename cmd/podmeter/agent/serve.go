@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/signal"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	readTimeout     = 10 * time.Second
+	shutdownTimeout = 5 * time.Second
+)
+
+// serveSocket serves the status, and all that the network gets, to this host.
+func (a *Agent) serveSocket(ctx context.Context) error {
+	mux := http.NewServeMux()
+	mux.Handle("/", a.server.Handler())
+	mux.HandleFunc("GET "+StatusPath, a.serveStatus)
+	server := &http.Server{Handler: mux, ReadTimeout: readTimeout}
+	stopped := make(chan struct{})
+	cancel := context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+		defer cancel()
+		if server.Shutdown(bounded) != nil {
+			server.Close()
+		}
+	})
+	err := server.Serve(a.socket)
+	if !cancel() {
+		<-stopped
+	}
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return fmt.Errorf("serve on socket: %w", err)
+}
+
+func (a *Agent) serveStatus(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	if err := json.NewEncoder(w).Encode(a.Status()); err != nil {
+		a.log.Debug("answer status", "error", err)
+	}
+}
+
+// reloadOnHangup reads the files again at SIGHUP. What is wrong with one is
+// logged, and what was read before stays.
+func (a *Agent) reloadOnHangup(ctx context.Context) error {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, unix.SIGHUP)
+	defer signal.Stop(hangup)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-hangup:
+		}
+		errs := []error{a.identity.reload()}
+		if a.places != nil {
+			errs = append(errs, a.places.Reload())
+		}
+		if err := errors.Join(errs...); err != nil {
+			a.log.Error("reload", "error", err)
+		} else {
+			a.log.Info("reloaded all files")
+		}
+	}
+}

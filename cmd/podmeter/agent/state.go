@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"time"
+
+	"github.com/podmeter/podmeter/datapath"
+	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/metrics"
+)
+
+// lostUnbound is why bytes were lost whose interface vanished before its pod was
+// known.
+const lostUnbound = "unbound"
+
+// known are the label values that are exported from the start.
+func known() metrics.Known {
+	k := metrics.Known{
+		Outcomes:      datapath.Outcomes(),
+		LostReasons:   []string{lostUnbound},
+		IdentityKinds: []string{"pod", "service", "node", "cidr"},
+	}
+	for _, state := range datapath.States() {
+		k.InterfaceStates = append(k.InterfaceStates, string(state))
+	}
+	return k
+}
+
+// Snapshot implements [metrics.Source]: the table, after a drain if the last one
+// is too old. If that cannot be waited for, the table as it is.
+func (a *Agent) Snapshot(ctx context.Context) (*flows.Snapshot, error) {
+	if err := a.meter.Fresh(ctx, freshness); err != nil {
+		a.log.Warn("drain for a scrape, which gets older values", "error", err)
+	}
+	return a.table.Snapshot(), nil
+}
+
+// Agent implements [metrics.Source].
+func (a *Agent) Agent() metrics.Agent {
+	stats, interfaces, pods := a.publisher.Stats(), a.meter.Interfaces(), a.publisher.Pods()
+	source := a.identity.source.Status()
+	outcomes, err := a.meter.Outcomes()
+	if err != nil {
+		a.log.Warn("read how parsing ended", "error", err)
+	}
+	return metrics.Agent{
+		ConservationErrorBytes: stats.ConservationErrorBytes,
+		LostBytes:              map[string]uint64{lostUnbound: stats.LostBytes},
+		ResidueBytes:           stats.ResidueBytes,
+		UnplacedBytes:          stats.UnplacedBytes,
+		UnboundBytes:           stats.UnboundBytes,
+		DrainedEntries:         stats.Entries,
+		LastDrain:              a.meter.LastDrain().Ended,
+		Differences:            differences(interfaces, pods),
+		Interfaces:             countStates(interfaces),
+		Pods:                   a.countPods(interfaces, pods),
+		ParsedPackets:          outcomes,
+		IdentityObjects:        source.Objects,
+		IdentitySynced:         source.Synced,
+		IdentityUpdated:        source.Updated,
+	}
+}
+
+func differences(interfaces []datapath.InterfaceStatus, pods map[flows.Point]*flows.Pod) []metrics.Difference {
+	var all []metrics.Difference
+	for _, i := range interfaces {
+		pod := pods[i.Point]
+		if pod == nil {
+			continue
+		}
+		for d := range flows.Direction(flows.Directions) {
+			all = append(all, metrics.Difference{
+				Namespace: pod.Namespace, Pod: pod.Name, Direction: d, Packets: i.Difference[d],
+			})
+		}
+	}
+	return all
+}
+
+func countStates(interfaces []datapath.InterfaceStatus) map[string]int {
+	counts := make(map[string]int)
+	for _, i := range interfaces {
+		counts[string(i.State)]++
+	}
+	return counts
+}
+
+// countPods counts this node's pods by whether they are metered. Pods that the
+// identity does not list are those that interfaces are bound to by name.
+func (a *Agent) countPods(interfaces []datapath.InterfaceStatus, pods map[flows.Point]*flows.Pod) map[string]int {
+	metered := make(map[string]bool) // by UID
+	for _, i := range interfaces {
+		if pod := pods[i.Point]; pod != nil && i.State != datapath.StateGone {
+			metered[pod.UID] = true
+		}
+	}
+	counts := make(map[string]int)
+	for _, pod := range a.identity.cache.LocalPods() {
+		switch {
+		case !pod.Running:
+		case pod.HostNetwork:
+			counts[metrics.PodHostNetwork]++
+		case !metered[pod.UID]:
+			counts[metrics.PodUnmetered]++
+		}
+	}
+	counts[metrics.PodMetered] = len(metered)
+	return counts
+}
+
+// readiness tells whether the numbers can be relied on.
+func (a *Agent) readiness() metrics.Readiness {
+	source, drain := a.identity.source.Status(), a.meter.LastDrain()
+	r := metrics.Readiness{IdentitySource: source.Source, IdentityAge: -1}
+	if !source.Updated.IsZero() {
+		r.IdentityAge = time.Since(source.Updated)
+	}
+	switch {
+	case !source.Synced && source.Problem != "":
+		r.Missing = append(r.Missing, "identity: "+source.Problem)
+	case !source.Synced:
+		r.Missing = append(r.Missing, "identity: not all objects have been listed yet")
+	}
+	if drain.Count == 0 {
+		r.Missing = append(r.Missing, "drain: there was none yet")
+	}
+	if drain.Problem != "" {
+		r.Missing = append(r.Missing, "drain: "+drain.Problem)
+	}
+	return r
+}
+
+// Status returns the agent's state.
+func (a *Agent) Status() Status {
+	stats, drain, source := a.publisher.Stats(), a.meter.LastDrain(), a.identity.source.Status()
+	s := Status{
+		Version: a.options.Version, AttachMode: a.config.Attach, PinPath: a.config.PinPath,
+		Capacity: uint64(a.meter.Capacity()),
+		Identity: IdentityStatus{
+			Source: source.Source, Synced: source.Synced, LastUpdate: source.Updated,
+			Objects: source.Objects, Problem: source.Problem,
+		},
+		Drain: DrainStatus{
+			IntervalSeconds: a.config.DrainInterval.Seconds(), Last: drain.Ended,
+			DurationSeconds: drain.Took.Seconds(), Count: drain.Count, Epoch: drain.Epoch, Problem: drain.Problem,
+		},
+		ConservationErrorBytes: stats.ConservationErrorBytes,
+		ResidueBytes:           stats.ResidueBytes,
+		UnplacedBytes:          stats.UnplacedBytes,
+		LostBytes:              stats.LostBytes,
+		UnboundBytes:           stats.UnboundBytes,
+		GeoIP:                  a.geoStatus(),
+		Interfaces:             a.interfaceStatus(),
+	}
+	s.Node, _ = a.identity.cache.Here()
+	return s
+}
+
+func (a *Agent) geoStatus() []GeoIPStatus {
+	if a.places == nil {
+		return nil
+	}
+	var all []GeoIPStatus
+	for _, i := range a.places.Info() {
+		all = append(all, GeoIPStatus{Path: i.Path, Type: i.Type, Built: i.Built, Fields: i.Fields, Problem: i.Problem})
+	}
+	return all
+}
+
+func (a *Agent) interfaceStatus() []InterfaceStatus {
+	pods := a.publisher.Pods()
+	var all []InterfaceStatus
+	for _, i := range a.meter.Interfaces() {
+		s := InterfaceStatus{
+			Name: i.Name, Index: int(i.Point), Attachment: string(i.Mode), State: string(i.State), Since: i.Since,
+			Transmit: i.Counted[flows.Transmit], Receive: i.Counted[flows.Receive],
+			Before: i.Before, Seeded: i.Seeded, DifferencePackets: i.Difference,
+		}
+		if pod := pods[i.Point]; pod != nil {
+			s.Namespace, s.Pod = pod.Namespace, pod.Name
+		}
+		all = append(all, s)
+	}
+	return all
+}

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/podmeter/podmeter/datapath"
+	"golang.org/x/sys/unix"
+)
+
+// Uninstall removes what agents have left under a pin path, and the state
+// directory if nothing is in it. It returns what was removed, also with an error.
+func Uninstall(pinPath, stateDir string) (removed []string, err error) {
+	removed, err = datapath.Uninstall(pinPath)
+	if err != nil {
+		return removed, err
+	}
+	err = os.Remove(stateDir)
+	switch {
+	case err == nil:
+		return append(removed, stateDir), nil
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENOTEMPTY):
+		return removed, nil
+	}
+	return removed, fmt.Errorf("remove state directory: %w", err)
+}

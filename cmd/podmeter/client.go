@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/podmeter/podmeter/cmd/podmeter/agent"
+)
+
+// answerTimeout is how long an agent may take to answer.
+const answerTimeout = 10 * time.Second
+
+// readyLimit bounds what is read of an agent's reason, in bytes.
+const readyLimit = 64 << 10
+
+// client talks HTTP to an agent's socket.
+type client struct {
+	socket string
+	http   http.Client
+}
+
+func newClient(socket string) *client {
+	var dialer net.Dialer
+	return &client{socket: socket, http: http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return dialer.DialContext(ctx, "unix", socket)
+		},
+	}}}
+}
+
+func (c *client) close() { c.http.CloseIdleConnections() }
+
+// status asks for the agent's status.
+func (c *client) status(ctx context.Context) (*agent.Status, error) {
+	response, err := c.get(ctx, agent.StatusPath)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("ask the agent at %s for its status: it answers %s", c.socket, response.Status)
+	}
+	status := new(agent.Status)
+	if err := json.NewDecoder(response.Body).Decode(status); err != nil {
+		return nil, fmt.Errorf("read the status of the agent at %s: %w", c.socket, err)
+	}
+	return status, nil
+}
+
+// ready returns what the agent says if it is ready, an error with it if not.
+func (c *client) ready(ctx context.Context) (string, error) {
+	response, err := c.get(ctx, agent.ReadyPath)
+	if err != nil {
+		return "", err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(response.Body, readyLimit))
+	if err != nil {
+		return "", fmt.Errorf("read the readiness of the agent at %s: %w", c.socket, err)
+	}
+	if reason := strings.TrimSpace(string(body)); response.StatusCode != http.StatusOK {
+		return "", fmt.Errorf("the agent at %s is not ready: %s", c.socket, reason)
+	}
+	return string(body), nil
+}
+
+// metrics returns what the agent serves to Prometheus, in the text format.
+func (c *client) metrics(ctx context.Context) ([]byte, error) {
+	response, err := c.get(ctx, "/metrics")
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("ask the agent at %s for its metrics: it answers %s", c.socket, response.Status)
+	}
+	return io.ReadAll(response.Body)
+}
+
+func (c *client) get(ctx context.Context, path string) (*http.Response, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://unix"+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	response, err := c.http.Do(request)
+	if err != nil {
+		return nil, explain(c.socket, err)
+	}
+	return response, nil
+}
+
+// explain says what to do when the socket cannot be talked to.
+func explain(socket string, err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("no agent answers at %s: is it running? 'podmeter agent' starts it; --socket names another one's", socket)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("open the agent's socket %s: permission denied: be the user that the agent runs as, mostly root (sudo)", socket)
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("the agent at %s does not answer within %v: its log may say why", socket, answerTimeout)
+	}
+	return fmt.Errorf("ask the agent at %s: %w", socket, err)
+}

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"time"
+)
+
+// scene is something that happens at a time of the demo.
+type scene struct {
+	at   time.Duration
+	play func(context.Context) error
+}
+
+// scenes are in the order of their times; the last one is the end.
+func (s *show) scenes() []scene {
+	d := s.options.Duration
+	return []scene{
+		{d * 15 / 100, s.scaleUp},
+		{d * 30 / 100, s.startJob},
+		{d * 70 / 100, s.endJob},
+		{d, func(context.Context) error { return nil }},
+	}
+}
+
+// scaleUp adds a replica, which is busy before the agent can have seen it.
+func (s *show) scaleUp(context.Context) error {
+	web, err := s.world.addPod(webPod(3))
+	if err != nil {
+		return err
+	}
+	s.screen.event("pod %s added: one more replica", web.podPlan)
+	return s.replica.startReplica(s.world, web)
+}
+
+func (s *show) startJob(context.Context) error {
+	job, err := s.world.addPod(jobPod())
+	if err != nil {
+		return err
+	}
+	s.screen.event("pod %s added: a batch job", job.podPlan)
+	s.job.startJob(job)
+	return nil
+}
+
+// endJob lets the job finish, and deletes its pod when its last packet is over
+// and the agent has had time to see it.
+func (s *show) endJob(ctx context.Context) error {
+	job := s.world.pods[jobPod().String()]
+	if err := errors.Join(s.job.stop(), s.awaitReady(ctx, job.device())); err != nil {
+		return err
+	}
+	bounded, cancel := context.WithTimeout(ctx, quietWithin)
+	defer cancel()
+	own, err := s.world.quiet(bounded, job.device())
+	if err != nil {
+		return err
+	}
+	metered, err := s.metered(ctx)
+	if err != nil {
+		return err
+	}
+	if err := s.world.removePod(job); err != nil {
+		return err
+	}
+	s.departed = append(s.departed, departed{job.podPlan, own[job.device()], metered[job.device()]})
+	s.screen.event("pod %s deleted: the job is done", job.podPlan)
+	return nil
+}
+
+// finish stops all traffic and holds the agent's numbers against the kernel's.
+func (s *show) finish(ctx context.Context) error {
+	s.screen.clear()
+	s.screen.event("traffic stops: %v", s.tally)
+	err := errors.Join(s.stopTraffic(), s.tally.err())
+	if err != nil {
+		return fmt.Errorf("make traffic: %w", err)
+	}
+	books, err := s.settle(ctx)
+	if err != nil {
+		return err
+	}
+	report := books.reconcile()
+	report.write(s.screen)
+	return report.err()
+}
+
+// settleTries bounds how often the end is read again because a late packet, such
+// as a multicast report of IPv6, came between.
+const settleTries = 10
+
+// settle reads the agent's last numbers between two equal readings of the
+// kernel's.
+func (s *show) settle(ctx context.Context) (*books, error) {
+	bounded, cancel := context.WithTimeout(ctx, quietWithin)
+	defer cancel()
+	for range settleTries {
+		before, err := s.world.quiet(bounded, s.world.devices()...)
+		if err != nil {
+			return nil, err
+		}
+		b, err := s.read(bounded)
+		if err != nil {
+			return nil, err
+		}
+		after, err := s.world.ledgers()
+		if err != nil {
+			return nil, err
+		}
+		if maps.Equal(before, after) {
+			b.enter(s.world, after, s.departed)
+			return b, nil
+		}
+	}
+	return nil, errors.New("read the last numbers: packets still move after all traffic has ended")
+}
+
+// read drains both sets and reads what the agent says then.
+func (s *show) read(ctx context.Context) (*books, error) {
+	if _, err := s.scrape(ctx); err != nil {
+		return nil, err
+	}
+	e, err := s.scrape(ctx)
+	if err != nil {
+		return nil, err
+	}
+	metered, err := s.metered(ctx)
+	return &books{exposition: e, metered: metered}, err
+}

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/podmeter/podmeter/cmd/podmeter/agent"
+	"github.com/podmeter/podmeter/cmd/podmeter/demo"
+)
+
+// production returns the commands as they are outside of tests.
+func production(environ []string) *commands {
+	return &commands{
+		environ: environ, hostname: os.Hostname, now: time.Now,
+		runAgent: runAgent, runDemo: runDemo,
+		uninstall: func(_ context.Context, o uninstallOptions) ([]string, error) {
+			return agent.Uninstall(o.PinPath, o.StateDir)
+		},
+	}
+}
+
+func runAgent(ctx context.Context, config agent.Config, log *slog.Logger) error {
+	b := newBuild()
+	return agent.Run(ctx, config, agent.Options{Version: b.Version, Revision: b.Revision, Logger: log})
+}
+
+func runDemo(ctx context.Context, o demoOptions, out io.Writer) error {
+	return demo.Run(ctx, demo.Options{
+		Duration: o.Duration, Attach: o.Attach, Listen: o.Listen, Output: out,
+		NewAgent: func(o demo.AgentOptions) (demo.Agent, error) { return newDemoAgent(ctx, o) },
+	})
+}

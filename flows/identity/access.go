@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package identity
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/tools/cache"
+)
+
+// complaintInterval is how long a refusal is not logged again.
+const complaintInterval = 5 * time.Minute
+
+// access keeps track of what the API server refuses.
+type access struct {
+	logger *slog.Logger
+	clock  func() time.Time
+
+	mu       sync.Mutex
+	refusals map[request]refusal
+	logged   map[request]time.Time
+}
+
+type request struct{ resource, verb string }
+
+type refusal struct {
+	text    string
+	noRight bool
+}
+
+func newAccess(logger *slog.Logger, clock func() time.Time) *access {
+	return &access{
+		logger: logger, clock: clock,
+		refusals: make(map[request]refusal), logged: make(map[request]time.Time),
+	}
+}
+
+// observe returns a ListWatch that notes how its requests end, and calls
+// answered for each that is granted.
+func (a *access) observe(resource string, lw *cache.ListWatch, answered func()) *cache.ListWatch {
+	list, follow := lw.ListWithContextFunc, lw.WatchFuncWithContext
+	return &cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+			objects, err := list(ctx, options)
+			a.note(request{resource, "list"}, err, answered)
+			return objects, err
+		},
+		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
+			events, err := follow(ctx, options)
+			// A refused watch that was to list as well is followed by a list,
+			// whose end tells more.
+			if options.SendInitialEvents == nil || err == nil || !refused(err) {
+				a.note(request{resource, "watch"}, err, answered)
+			}
+			return events, err
+		},
+	}
+}
+
+// refused reports whether the API server got a request and did not grant it.
+func refused(err error) bool { return apierrors.ReasonForError(err) != metav1.StatusReasonUnknown }
+
+func (a *access) note(r request, err error, answered func()) {
+	switch {
+	case err == nil:
+		a.granted(r)
+		answered()
+	case errors.Is(err, context.Canceled), apierrors.IsResourceExpired(err), apierrors.IsGone(err):
+	default:
+		a.refuse(r, err)
+	}
+}
+
+// granted takes refusals back. Who may watch does not need to list.
+func (a *access) granted(r request) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	verbs := []string{r.verb}
+	if r.verb == "watch" {
+		verbs = append(verbs, "list")
+	}
+	for _, verb := range verbs {
+		r.verb = verb
+		if _, ok := a.refusals[r]; ok {
+			a.logger.Info("Kubernetes API answers again", "verb", verb, "resource", r.resource)
+		}
+		delete(a.refusals, r)
+		delete(a.logged, r)
+	}
+}
+
+func (a *access) refuse(r request, err error) {
+	noRight := apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err)
+	text := r.verb + " " + r.resource + ": " + err.Error()
+	if noRight {
+		text = "no right to " + r.verb + " " + r.resource
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.refusals[r] = refusal{text, noRight}
+	now := a.clock()
+	if last, ok := a.logged[r]; ok && now.Sub(last) < complaintInterval {
+		return
+	}
+	a.logged[r] = now
+	if noRight {
+		a.logger.Error(text+": grant list and watch to podmeter's service account",
+			"verb", r.verb, "resource", r.resource, "error", err)
+		return
+	}
+	a.logger.Warn("Kubernetes API does not answer", "verb", r.verb, "resource", r.resource, "error", err)
+}
+
+// problem tells the refusals, once synced only those for want of a right.
+func (a *access) problem(synced bool) string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	texts := make(map[string]struct{})
+	for _, r := range a.refusals {
+		if r.noRight || !synced {
+			texts[r.text] = struct{}{}
+		}
+	}
+	return strings.Join(slices.Sorted(maps.Keys(texts)), "; ")
+}

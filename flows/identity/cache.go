@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package identity
+
+import (
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/podmeter/podmeter/flows"
+)
+
+// defaultHistory is how long owners that ended are remembered.
+const defaultHistory = time.Hour
+
+// CacheOptions configure a [Cache].
+type CacheOptions struct {
+	// Node is this node's name; pods with it are local.
+	Node string
+	// History is how long an owner is remembered after it was seen to end, one
+	// hour if 0. A flow that is older finds only who came later.
+	History time.Duration
+	// ClusterRanges are pod and service ranges that the source does not tell.
+	ClusterRanges []netip.Prefix
+	// Now is the clock; time.Now if nil.
+	Now func() time.Time
+}
+
+// Cache is the directory of owners. The kind of an address is that of the first
+// of these that it belongs to:
+//
+//  1. a pod that has it in its status;
+//  2. a service, by ClusterIP, or by external or load-balancer address with
+//     protocol and port;
+//  3. a node: its addresses, those of its tunnels and the gateway of its pod
+//     ranges, and every address of this host but loopback;
+//  4. the longest named range (cidr);
+//  5. a pod or service range of the cluster (cluster);
+//  6. a special range: link_local (link-local, loopback, unspecified),
+//     multicast (and the limited broadcast address), private (RFC 1918,
+//     RFC 6598, RFC 4193);
+//  7. everything else is external.
+//
+// A named range of 0.0.0.0/0 therefore takes all that 1 to 3 leave.
+type Cache struct {
+	history time.Duration
+	clock   func() time.Time
+
+	mu     sync.RWMutex
+	claims claims
+	named  ranges[*flows.Owner]
+	// cluster counts who named a range: several nodes may.
+	cluster ranges[int]
+	host    map[netip.Addr]struct{}
+	// here is this node; hostOwner owns the host's addresses.
+	here      string
+	hostOwner *flows.Owner
+
+	pods     map[string]*podEntry     // by UID
+	services map[string]*serviceEntry // by UID
+	nodes    map[string]*nodeEntry    // by name
+}
+
+// NewCache returns a cache that knows only this node's name and the ranges of
+// its options.
+func NewCache(options CacheOptions) *Cache {
+	c := &Cache{
+		history: options.History, clock: options.Now,
+		claims:   claims{byAddress: make(map[netip.Addr][]claim)},
+		pods:     make(map[string]*podEntry),
+		services: make(map[string]*serviceEntry),
+		nodes:    make(map[string]*nodeEntry),
+	}
+	if c.history == 0 {
+		c.history = defaultHistory
+	}
+	if c.clock == nil {
+		c.clock = time.Now
+	}
+	for _, prefix := range options.ClusterRanges {
+		c.countRange(prefix, 1)
+	}
+	c.setHere(options.Node)
+	return c
+}
+
+// Owner implements [flows.Directory]. A query without times is about now.
+func (c *Cache) Owner(q flows.Query) *flows.Owner {
+	address := q.Address.Unmap()
+	first, last := c.bounds(q.First, q.Last)
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if owner := c.claims.owner(address, q, first, last); owner != nil {
+		return owner
+	}
+	if _, ok := c.host[address]; ok {
+		return c.hostOwner
+	}
+	if owner, ok := c.named.lookup(address); ok {
+		return owner
+	}
+	if _, ok := c.cluster.lookup(address); ok {
+		return ownerCluster
+	}
+	return special(address)
+}
+
+// LocalPod implements [flows.Directory]. The time is that of an interface, which
+// is made after its pod has started and goes with it. While a pod is being
+// deleted the next may have its address already, and the answer is nil.
+func (c *Cache) LocalPod(address netip.Addr, from, to time.Time) *flows.Pod {
+	first, last := c.bounds(from, to)
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.claims.localPod(address.Unmap(), first, last)
+}
+
+// Here implements [flows.Directory].
+func (c *Cache) Here() (node, zone string) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.hostOwner.Node, c.hostOwner.Zone
+}
+
+// Counts returns the number of objects known, by kind: pod, service, node, cidr.
+func (c *Cache) Counts() map[string]int {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	nodes := 0
+	for _, e := range c.nodes {
+		if e.Node != nil {
+			nodes++
+		}
+	}
+	return map[string]int{
+		"pod": len(c.pods), "service": len(c.services),
+		"node": nodes, "cidr": len(c.named.values),
+	}
+}
+
+// bounds returns the times of a query in nanoseconds, for what is zero now.
+func (c *Cache) bounds(first, last time.Time) (int64, int64) {
+	switch {
+	case first.IsZero() && last.IsZero():
+		first = c.clock()
+		last = first
+	case first.IsZero():
+		first = last
+	case last.IsZero():
+		last = first
+	}
+	return first.UnixNano(), last.UnixNano()
+}
+
+// now returns the time and forgets what ended too long before. The caller
+// holds mu.
+func (c *Cache) now() int64 {
+	now := c.clock().UnixNano()
+	c.claims.forget(now - int64(c.history))
+	return now
+}

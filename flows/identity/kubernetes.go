@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package identity
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-logr/logr"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
+
+	"github.com/podmeter/podmeter/flows"
+)
+
+// Scope says which pods the source [Kubernetes] reads.
+type Scope string
+
+// The scopes. With ScopeNode peers on other nodes are known only as cluster.
+const (
+	ScopeCluster Scope = "cluster" // all pods
+	ScopeNode    Scope = "node"    // this node's pods
+)
+
+// contactInterval is how often the informers are asked whether they heard from
+// the API server. It sends a bookmark about every minute when nothing happens.
+const contactInterval = 10 * time.Second
+
+// KubernetesOptions configure a [Kubernetes] source.
+type KubernetesOptions struct {
+	// Client is from [NewClient].
+	Client kubernetes.Interface
+	// Scope is ScopeCluster if empty.
+	Scope  Scope
+	Logger *slog.Logger
+}
+
+// Kubernetes is the source that watches pods, services and nodes.
+type Kubernetes struct {
+	cache     *Cache
+	logger    *slog.Logger
+	access    *access
+	informers []informer
+	synced    chan struct{}
+	updated   atomic.Int64 // nanoseconds, 0 for never
+}
+
+// informer is a shared informer and when its first objects are in the cache.
+type informer struct {
+	cache.SharedIndexInformer
+	delivered cache.DoneChecker
+}
+
+// NewKubernetes returns a source that fills the cache when it runs. The cache's
+// options must name this node: no pod is local otherwise.
+func NewKubernetes(c *Cache, options KubernetesOptions) (*Kubernetes, error) {
+	node, _ := c.Here()
+	if node == "" {
+		return nil, errors.New("watch Kubernetes: this node's name is not known")
+	}
+	k := &Kubernetes{
+		cache: c, logger: options.Logger, synced: make(chan struct{}),
+		access: newAccess(options.Logger, c.clock),
+	}
+	pods := ""
+	switch options.Scope {
+	case ScopeNode:
+		pods = "spec.nodeName=" + node
+	case ScopeCluster, "":
+	default:
+		return nil, fmt.Errorf("watch Kubernetes: unknown scope %q", options.Scope)
+	}
+	return k, errors.Join(
+		watchPods(k, options.Client, pods),
+		watchServices(k, options.Client),
+		watchNodes(k, options.Client),
+	)
+}
+
+// Run implements [Source]. It returns nil when the context ends, and may be
+// called once. What the API server refuses is in the status, and tried again.
+func (k *Kubernetes) Run(ctx context.Context) error {
+	logged := klog.NewContext(ctx, logr.FromSlogHandler(k.logger.Handler()))
+	var running sync.WaitGroup
+	defer running.Wait()
+	var delivered []cache.DoneChecker
+	for _, i := range k.informers {
+		running.Go(func() { i.RunWithContext(logged) })
+		delivered = append(delivered, i.delivered)
+	}
+	running.Go(func() { k.watchContact(ctx) })
+	if cache.WaitFor(ctx, "", delivered...) {
+		k.logger.Info("identity synced", "source", "kubernetes", "objects", k.cache.Counts())
+		close(k.synced)
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// Synced is closed when everything has been read once.
+func (k *Kubernetes) Synced() <-chan struct{} { return k.synced }
+
+// Binder implements [Source].
+func (k *Kubernetes) Binder() flows.Binder {
+	return flows.AddressBinder{Directory: k.cache, Now: k.cache.clock}
+}
+
+// Status implements [Source]. The problem is a missing right, or before the
+// first sync any error; once synced the API server may be away: the age of
+// Updated tells.
+func (k *Kubernetes) Status() Status {
+	s := Status{Source: "kubernetes", Objects: k.cache.Counts()}
+	select {
+	case <-k.synced:
+		s.Synced = true
+	default:
+	}
+	s.Problem = k.access.problem(s.Synced)
+	if updated := k.updated.Load(); updated != 0 {
+		s.Updated = time.Unix(0, updated)
+	}
+	return s
+}
+
+// touch notes that the API server was heard.
+func (k *Kubernetes) touch() { k.updated.Store(k.cache.clock().UnixNano()) }
+
+// watchContact notes the bookmarks by which the API server says that it is
+// there though nothing happens.
+func (k *Kubernetes) watchContact(ctx context.Context) {
+	ticker := time.NewTicker(contactInterval)
+	defer ticker.Stop()
+	versions := make([]string, len(k.informers))
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		for n, i := range k.informers {
+			if version := i.LastSyncResourceVersion(); version != versions[n] {
+				versions[n] = version
+				k.touch()
+			}
+		}
+	}
+}
+
+func watchPods(k *Kubernetes, client kubernetes.Interface, selector string) error {
+	api := client.CoreV1().Pods(metav1.NamespaceAll)
+	return add(k, "pods", client, listWatch(api.List, api.Watch, selector), podOf, watched[Pod]{
+		set:    k.cache.SetPod,
+		remove: k.cache.DeletePod,
+	})
+}
+
+func watchServices(k *Kubernetes, client kubernetes.Interface) error {
+	api := client.CoreV1().Services(metav1.NamespaceAll)
+	return add(k, "services", client, listWatch(api.List, api.Watch, ""), serviceOf, watched[Service]{
+		set:    k.cache.SetService,
+		remove: func(s *Service) { k.cache.DeleteService(s.UID) },
+	})
+}
+
+func watchNodes(k *Kubernetes, client kubernetes.Interface) error {
+	api := client.CoreV1().Nodes()
+	return add(k, "nodes", client, listWatch(api.List, api.Watch, ""), nodeOf, watched[Node]{
+		set:    k.cache.SetNode,
+		remove: func(n *Node) { k.cache.DeleteNode(n.Name) },
+	})
+}

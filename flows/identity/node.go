@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package identity
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/podmeter/podmeter/flows"
+)
+
+// Node is what a source tells of a node. It is not changed once given to a
+// cache.
+type Node struct {
+	Name, Zone string
+	// Addresses are the node's own, those of its tunnels and gateways included.
+	Addresses []netip.Addr
+	// PodRanges are the ranges that its pods have addresses of.
+	PodRanges []netip.Prefix
+	// Created is since when it has its addresses, zero for always.
+	Created time.Time
+}
+
+// nodeEntry is a node in the cache. It exists without a Node while pods name it.
+type nodeEntry struct {
+	*Node
+	*holder
+	pods map[*podEntry]struct{}
+}
+
+// SetNode tells of a node that is new or has changed.
+func (c *Cache) SetNode(n *Node) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.now()
+	entry := c.node(n.Name)
+	old := entry.Node
+	entry.Node = n
+	entry.holder.owner = &flows.Owner{Kind: flows.PeerNode, Name: n.Name, Node: n.Name, Zone: n.Zone}
+	c.moveNode(entry, old, now)
+	if old == nil || old.Zone != n.Zone {
+		c.rezone(entry)
+	}
+}
+
+// DeleteNode tells that a node is gone.
+func (c *Cache) DeleteNode(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.now()
+	entry := c.nodes[name]
+	if entry == nil || entry.Node == nil {
+		return
+	}
+	old := entry.Node
+	entry.Node = nil
+	c.moveNode(entry, old, now)
+	entry.holder = &holder{rank: rankNode} // what ended keeps the old one
+	c.rezone(entry)
+	c.dropNode(name)
+}
+
+// moveNode moves addresses and ranges from what a node was to what it is.
+func (c *Cache) moveNode(e *nodeEntry, old *Node, now int64) {
+	from, is := int64(beginning), &Node{}
+	if e.Node != nil {
+		from, is = nanoseconds(e.Created), e.Node
+	}
+	if old == nil {
+		old = &Node{}
+	} else {
+		from = now
+	}
+	for _, a := range old.Addresses {
+		if !slices.Contains(is.Addresses, a) {
+			c.claims.end(a, e.holder, now, now, false)
+		}
+	}
+	for _, a := range is.Addresses {
+		if !slices.Contains(old.Addresses, a) {
+			c.claims.open(a, claim{holder: e.holder, from: from}, now)
+		}
+	}
+	for _, prefix := range old.PodRanges {
+		c.countRange(prefix, -1)
+	}
+	for _, prefix := range is.PodRanges {
+		c.countRange(prefix, 1)
+	}
+}
+
+// countRange counts who named a range of the cluster.
+func (c *Cache) countRange(prefix netip.Prefix, by int) {
+	prefix = prefix.Masked()
+	if n := c.cluster.values[prefix] + by; n > 0 {
+		c.cluster.set(prefix, n)
+	} else {
+		c.cluster.remove(prefix)
+	}
+}
+
+// node returns the entry of a node, made if need be.
+func (c *Cache) node(name string) *nodeEntry {
+	entry := c.nodes[name]
+	if entry == nil {
+		entry = &nodeEntry{holder: &holder{rank: rankNode}, pods: make(map[*podEntry]struct{})}
+		c.nodes[name] = entry
+	}
+	return entry
+}
+
+// dropNode forgets a node that nothing tells of any more.
+func (c *Cache) dropNode(name string) {
+	if e := c.nodes[name]; e.Node == nil && len(e.pods) == 0 {
+		delete(c.nodes, name)
+	}
+}
+
+func (c *Cache) joinNode(p *podEntry) { c.node(p.Node).pods[p] = struct{}{} }
+
+func (c *Cache) leaveNode(p *podEntry) {
+	delete(c.node(p.Node).pods, p)
+	c.dropNode(p.Node)
+}
+
+func (c *Cache) zone(node string) string {
+	if e := c.nodes[node]; e != nil && e.Node != nil {
+		return e.Zone
+	}
+	return ""
+}
+
+// rezone rebuilds what follows from the zone of a node.
+func (c *Cache) rezone(e *nodeEntry) {
+	for p := range e.pods {
+		c.describePod(p)
+	}
+	c.describeHost()
+}

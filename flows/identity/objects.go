@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package identity
+
+import (
+	"net/netip"
+	"strings"
+	"time"
+	"unique"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/podmeter/podmeter/flows"
+)
+
+// podOf returns what is used of a pod.
+func podOf(p *corev1.Pod) *Pod {
+	pod := &Pod{
+		Pod: flows.Pod{
+			UID: string(p.UID), Namespace: shared(p.Namespace), Name: p.Name,
+			Workload: workloadOf(p), Container: containerOf(p), Node: shared(p.Spec.NodeName),
+		},
+		HostNetwork: p.Spec.HostNetwork,
+		Started:     p.CreationTimestamp.Time,
+		Leaving:     p.DeletionTimestamp != nil,
+	}
+	if p.Status.StartTime != nil {
+		pod.Started = p.Status.StartTime.Time
+	}
+	for _, ip := range p.Status.PodIPs {
+		pod.Addresses = appendAddress(pod.Addresses, ip.IP)
+	}
+	if len(pod.Addresses) == 0 {
+		pod.Addresses = appendAddress(nil, p.Status.PodIP)
+	}
+	ended := endOf(p)
+	final := p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
+	if pod.Finished = final || pod.Leaving && !ended.IsZero(); pod.Finished {
+		pod.Ended = ended
+	}
+	return pod
+}
+
+// endOf returns when the last of a pod's containers ended, zero while one runs
+// or if that is not known.
+func endOf(p *corev1.Pod) (end time.Time) {
+	for _, statuses := range [][]corev1.ContainerStatus{
+		p.Status.InitContainerStatuses, p.Status.ContainerStatuses, p.Status.EphemeralContainerStatuses,
+	} {
+		for _, s := range statuses {
+			if s.State.Terminated == nil {
+				return time.Time{}
+			}
+			if at := s.State.Terminated.FinishedAt.Time; at.After(end) {
+				end = at
+			}
+		}
+	}
+	return end
+}
+
+// containerOf returns the name of a pod's only container, empty if it has
+// several: init containers, sidecars and ephemeral containers count.
+func containerOf(p *corev1.Pod) string {
+	spec := &p.Spec
+	if len(spec.Containers) != 1 || len(spec.InitContainers)+len(spec.EphemeralContainers) > 0 {
+		return ""
+	}
+	return shared(spec.Containers[0].Name)
+}
+
+// serviceOf returns what is used of a service. A headless one has no address
+// of its own, and an external name is another's.
+func serviceOf(s *corev1.Service) *Service {
+	service := &Service{
+		UID: string(s.UID), Namespace: shared(s.Namespace), Name: s.Name,
+		Created: s.CreationTimestamp.Time,
+	}
+	if s.Spec.Type == corev1.ServiceTypeExternalName || s.Spec.ClusterIP == corev1.ClusterIPNone {
+		return service
+	}
+	ips := s.Spec.ClusterIPs
+	if len(ips) == 0 {
+		ips = []string{s.Spec.ClusterIP}
+	}
+	for _, ip := range ips {
+		service.Addresses = appendAddress(service.Addresses, ip)
+	}
+	for _, ip := range s.Spec.ExternalIPs {
+		service.Shared = appendAddress(service.Shared, ip)
+	}
+	for _, ingress := range s.Status.LoadBalancer.Ingress {
+		service.Shared = appendAddress(service.Shared, ingress.IP)
+	}
+	for _, port := range s.Spec.Ports {
+		service.Ports = append(service.Ports, ServicePort{protocolNumber(port.Protocol), uint16(port.Port)})
+	}
+	return service
+}
+
+func protocolNumber(p corev1.Protocol) uint8 {
+	switch p {
+	case corev1.ProtocolUDP:
+		return flows.ProtocolUDP
+	case corev1.ProtocolSCTP:
+		return flows.ProtocolSCTP
+	}
+	return flows.ProtocolTCP // the default of the API
+}
+
+// tunnelAnnotations are where CNIs tell a node's addresses that no pod has.
+var tunnelAnnotations = []string{
+	"projectcalico.org/IPv4IPIPTunnelAddr",
+	"projectcalico.org/IPv4VXLANTunnelAddr",
+	"projectcalico.org/IPv6VXLANTunnelAddr",
+	"projectcalico.org/IPv4WireguardInterfaceAddr",
+	"projectcalico.org/IPv6WireguardInterfaceAddr",
+	"network.cilium.io/ipv4-cilium-host",
+	"network.cilium.io/ipv6-cilium-host",
+	"network.cilium.io/ipv4-health-ip",
+	"network.cilium.io/ipv6-health-ip",
+	"network.cilium.io/ipv4-Ingress-ip",
+	"network.cilium.io/ipv6-Ingress-ip",
+}
+
+// nodeOf returns what is used of a node.
+func nodeOf(n *corev1.Node) *Node {
+	node := &Node{
+		Name: shared(n.Name), Zone: shared(n.Labels[corev1.LabelTopologyZone]),
+		Created: n.CreationTimestamp.Time,
+	}
+	for _, a := range n.Status.Addresses { // those that are host names are no addresses
+		node.Addresses = appendAddress(node.Addresses, a.Address)
+	}
+	for _, key := range tunnelAnnotations {
+		node.Addresses = appendAddress(node.Addresses, n.Annotations[key])
+	}
+	cidrs := n.Spec.PodCIDRs
+	if len(cidrs) == 0 {
+		cidrs = []string{n.Spec.PodCIDR}
+	}
+	for _, text := range cidrs {
+		prefix, err := netip.ParsePrefix(text)
+		if err != nil {
+			continue
+		}
+		prefix = prefix.Masked()
+		node.PodRanges = append(node.PodRanges, prefix)
+		node.Addresses = appendGateways(node.Addresses, prefix)
+	}
+	return node
+}
+
+// appendGateways appends the addresses that a node itself takes of its pod
+// range: the network address is the VXLAN tunnel's with flannel, the one after
+// it the bridge's with the usual CNIs. A pod that has one of them goes first.
+func appendGateways(all []netip.Addr, prefix netip.Prefix) []netip.Addr {
+	network := prefix.Addr()
+	if network.BitLen()-prefix.Bits() < 2 {
+		return all
+	}
+	return appendOnce(appendOnce(all, network), network.Next())
+}
+
+// appendAddress appends what is an address and not there yet.
+func appendAddress(all []netip.Addr, text string) []netip.Addr {
+	a, err := netip.ParseAddr(strings.TrimSpace(text))
+	if err != nil || a.IsUnspecified() {
+		return all
+	}
+	return appendOnce(all, a.Unmap().WithZone(""))
+}
+
+func appendOnce(all []netip.Addr, a netip.Addr) []netip.Addr {
+	for _, other := range all {
+		if other == a {
+			return all
+		}
+	}
+	return append(all, a)
+}
+
+// shared returns a string that all equal ones share the memory of: names of
+// namespaces, nodes and workloads are those of many pods.
+func shared(s string) string { return unique.Make(s).Value() }

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package identity
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/podmeter/podmeter/flows"
+)
+
+var compareAddresses = cmp.Options{
+	cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
+	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
+	cmpopts.EquateEmpty(),
+}
+
+func TestWorkload(t *testing.T) {
+	for _, test := range []struct {
+		kind, name, hash string
+		want             flows.Workload
+	}{
+		{"", "", "", flows.Workload{}},
+		{"ReplicaSet", "web-5d4f", "5d4f", flows.Workload{Type: "deployment", Name: "web"}},
+		{"ReplicaSet", "web-a-5d4f", "5d4f", flows.Workload{Type: "deployment", Name: "web-a"}},
+		{"ReplicaSet", "web-5d4f", "", flows.Workload{Type: "replicaset", Name: "web-5d4f"}},
+		{"ReplicaSet", "web-5d4f", "77", flows.Workload{Type: "replicaset", Name: "web-5d4f"}},
+		{"Job", "backup-28412345", "", flows.Workload{Type: "cronjob", Name: "backup"}},
+		{"Job", "nightly-backup-284123450", "", flows.Workload{Type: "cronjob", Name: "nightly-backup"}},
+		{"Job", "backup-2841234", "", flows.Workload{Type: "job", Name: "backup-2841234"}},
+		{"Job", "backup-2841234x", "", flows.Workload{Type: "job", Name: "backup-2841234x"}},
+		{"Job", "-28412345", "", flows.Workload{Type: "job", Name: "-28412345"}},
+		{"Job", "28412345", "", flows.Workload{Type: "job", Name: "28412345"}},
+		{"StatefulSet", "db", "", flows.Workload{Type: "statefulset", Name: "db"}},
+		{"DaemonSet", "proxy", "", flows.Workload{Type: "daemonset", Name: "proxy"}},
+		{"ReplicationController", "old", "", flows.Workload{Type: "replicationcontroller", Name: "old"}},
+		{"Node", "here", "", flows.Workload{Type: "staticpod", Name: "the-pod"}},
+		{"Workflow", "steps", "", flows.Workload{Type: "workflow", Name: "steps"}},
+	} {
+		p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "the-pod"}}
+		if test.kind != "" {
+			p.OwnerReferences = []metav1.OwnerReference{
+				{Kind: "Other", Name: "not the controller"},
+				{Kind: test.kind, Name: test.name, Controller: new(true)},
+			}
+		}
+		if test.hash != "" {
+			p.Labels = map[string]string{"pod-template-hash": test.hash}
+		}
+		if got := workloadOf(p); got != test.want {
+			t.Errorf("%s %s: got %v, want %v", test.kind, test.name, got, test.want)
+		}
+	}
+}
+
+func TestContainer(t *testing.T) {
+	one := []corev1.Container{{Name: "main"}}
+	for _, test := range []struct {
+		name string
+		spec corev1.PodSpec
+		want string
+	}{
+		{"one", corev1.PodSpec{Containers: one}, "main"},
+		{"two", corev1.PodSpec{Containers: []corev1.Container{{Name: "main"}, {Name: "more"}}}, ""},
+		{"init", corev1.PodSpec{Containers: one, InitContainers: []corev1.Container{{Name: "init"}}}, ""},
+		{"sidecar", corev1.PodSpec{Containers: one, InitContainers: []corev1.Container{
+			{Name: "proxy", RestartPolicy: new(corev1.ContainerRestartPolicyAlways)}}}, ""},
+		{"ephemeral", corev1.PodSpec{Containers: one, EphemeralContainers: []corev1.EphemeralContainer{{}}}, ""},
+		{"none", corev1.PodSpec{}, ""},
+	} {
+		if got := containerOf(&corev1.Pod{Spec: test.spec}); got != test.want {
+			t.Errorf("%s: got %q, want %q", test.name, got, test.want)
+		}
+	}
+}
+
+func TestEndOfPod(t *testing.T) {
+	s := metav1.NewTime(start)
+	for _, test := range []struct {
+		name     string
+		change   func(*corev1.Pod)
+		finished bool
+		ended    bool
+	}{
+		{"running", func(*corev1.Pod) {}, false, false},
+		{"crashed, to be started again", func(p *corev1.Pod) { *p = *finished(p, corev1.PodRunning, s) }, false, false},
+		{"succeeded", func(p *corev1.Pod) { *p = *finished(p, corev1.PodSucceeded, s) }, true, true},
+		{"failed", func(p *corev1.Pod) { *p = *finished(p, corev1.PodFailed, s) }, true, true},
+		{"evicted, a container not told of", func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed }, true, false},
+		{"being deleted", func(p *corev1.Pod) { p.DeletionTimestamp = &s }, false, false},
+		{"being deleted, has ended", func(p *corev1.Pod) {
+			*p = *finished(p, corev1.PodRunning, s)
+			p.DeletionTimestamp = &s
+		}, true, true},
+		{"being deleted, a sidecar runs on", func(p *corev1.Pod) {
+			*p = *finished(p, corev1.PodRunning, s)
+			p.DeletionTimestamp = &s
+			p.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: "proxy"}}
+		}, false, false},
+	} {
+		p := running("a", s, "10.0.0.1")
+		test.change(p)
+		got := podOf(p)
+		if got.Finished != test.finished || got.Ended.IsZero() == test.ended || test.ended && !got.Ended.Equal(start) {
+			t.Errorf("%s: got %v, %v, want %v, %v", test.name, got.Finished, got.Ended, test.finished, test.ended)
+		}
+	}
+}
+
+func TestService(t *testing.T) {
+	ports := []corev1.ServicePort{{Port: 80}, {Port: 53, Protocol: corev1.ProtocolUDP}, {Port: 9, Protocol: corev1.ProtocolSCTP}}
+	want := []ServicePort{{flows.ProtocolTCP, 80}, {flows.ProtocolUDP, 53}, {flows.ProtocolSCTP, 9}}
+	balanced := corev1.ServiceStatus{LoadBalancer: corev1.LoadBalancerStatus{
+		Ingress: []corev1.LoadBalancerIngress{{IP: "203.0.113.2"}, {Hostname: "lb.example"}, {IP: "203.0.113.1"}}}}
+	for _, test := range []struct {
+		name string
+		from *corev1.Service
+		want *Service
+	}{
+		{"dual stack, everything", &corev1.Service{
+			Spec: corev1.ServiceSpec{Type: corev1.ServiceTypeLoadBalancer, ClusterIP: "10.96.0.1",
+				ClusterIPs: []string{"10.96.0.1", "fd00::1"}, ExternalIPs: []string{"203.0.113.1"}, Ports: ports},
+			Status: balanced,
+		}, &Service{Addresses: addresses("10.96.0.1", "fd00::1"), Shared: addresses("203.0.113.1", "203.0.113.2"), Ports: want}},
+		{"of an old server", &corev1.Service{Spec: corev1.ServiceSpec{ClusterIP: "10.96.0.1"}},
+			&Service{Addresses: addresses("10.96.0.1")}},
+		{"headless", &corev1.Service{Spec: corev1.ServiceSpec{ClusterIP: "None", ClusterIPs: []string{"None"}, Ports: ports}}, &Service{}},
+		{"external name", &corev1.Service{Spec: corev1.ServiceSpec{Type: corev1.ServiceTypeExternalName,
+			ExternalName: "example", ExternalIPs: []string{"203.0.113.1"}}}, &Service{}},
+		{"no address yet", &corev1.Service{Spec: corev1.ServiceSpec{Ports: ports}}, &Service{Ports: want}},
+	} {
+		if diff := cmp.Diff(test.want, serviceOf(test.from), compareAddresses); diff != "" {
+			t.Errorf("%s: %s", test.name, diff)
+		}
+	}
+}
+
+func TestNode(t *testing.T) {
+	n := &corev1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: "here", Labels: map[string]string{"topology.kubernetes.io/zone": "z1"},
+			Annotations: map[string]string{"projectcalico.org/IPv4IPIPTunnelAddr": "10.1.0.9", "other": "10.1.0.10"}},
+		Spec: corev1.NodeSpec{PodCIDRs: []string{"10.1.0.0/24", "fd00:1::/64", "10.2.0.7/32", "x"}},
+		Status: corev1.NodeStatus{Addresses: []corev1.NodeAddress{
+			{Type: corev1.NodeInternalIP, Address: "192.0.2.1"}, {Type: corev1.NodeHostName, Address: "here"},
+			{Type: corev1.NodeExternalIP, Address: "203.0.113.1"}, {Type: corev1.NodeInternalIP, Address: "192.0.2.1"}}},
+	}
+	want := &Node{Name: "here", Zone: "z1",
+		Addresses: addresses("192.0.2.1", "203.0.113.1", "10.1.0.9", "10.1.0.0", "10.1.0.1", "fd00:1::", "fd00:1::1"),
+		PodRanges: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/24"), netip.MustParsePrefix("fd00:1::/64"), netip.MustParsePrefix("10.2.0.7/32")}}
+	if diff := cmp.Diff(want, nodeOf(n), compareAddresses); diff != "" {
+		t.Error(diff)
+	}
+}

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package identity
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+)
+
+// didYouMean returns a hint at the known word that is nearest to one that is
+// not known, empty if none is near.
+func didYouMean[V any](word string, known map[string]V) string {
+	best, distance := "", 3
+	for _, candidate := range slices.Sorted(maps.Keys(known)) {
+		if d := editDistance(word, candidate); d < distance && d < len(candidate) {
+			best, distance = candidate, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf("; did you mean %q?", best)
+}
+
+// editDistance is Levenshtein's, in bytes, one row at a time.
+func editDistance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package identity
+
+import (
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/podmeter/podmeter/flows"
+)
+
+// cronSuffix is the least number of digits by which a job's name tells that a
+// cron job made it: minutes since 1970 (controller cronjob, getJobName).
+const cronSuffix = 8
+
+// workloadOf returns the controller of a pod. That of a ReplicaSet or a Job is
+// known by the way their names are made, so it is a guess where another
+// controller makes names alike.
+func workloadOf(p *corev1.Pod) flows.Workload {
+	owner := metav1.GetControllerOfNoCopy(p)
+	if owner == nil {
+		return flows.Workload{}
+	}
+	kind, name := strings.ToLower(owner.Kind), owner.Name
+	switch owner.Kind {
+	case "Node": // the mirror of a pod that only its kubelet knows
+		kind, name = "staticpod", p.Name
+	case "ReplicaSet":
+		hash := p.Labels["pod-template-hash"]
+		if deployment, ok := strings.CutSuffix(name, "-"+hash); ok && hash != "" && deployment != "" {
+			kind, name = "deployment", deployment
+		}
+	case "Job":
+		if cronJob, ok := cutCronSuffix(name); ok {
+			kind, name = "cronjob", cronJob
+		}
+	}
+	return flows.Workload{Type: shared(kind), Name: shared(name)}
+}
+
+// cutCronSuffix returns the name of the cron job that made a job.
+func cutCronSuffix(job string) (string, bool) {
+	i := strings.LastIndexByte(job, '-')
+	if i < 1 || len(job)-i-1 < cronSuffix || strings.Trim(job[i+1:], "0123456789") != "" {
+		return "", false
+	}
+	return job[:i], true
+}
