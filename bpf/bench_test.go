@@ -30,6 +30,8 @@ type benchCase struct {
 	runs   int
 	varied bool // each run sees another destination address
 	empty  bool // the set is emptied after each round, so that nothing is evicted
+	// displaced is whether another point owns the place of the packet's.
+	displaced bool
 }
 
 func benchCases() []benchCase {
@@ -42,6 +44,7 @@ func benchCases() []benchCase {
 		{name: "ipv6", packet: ktest.Packet(ktest.Ethernet(0x86dd), ip6, ports), runs: benchRuns},
 		{name: "vlan", packet: ktest.Packet(ktest.Ethernet(0x8100), ktest.VLAN(7, 0x0800), ip4, ports), runs: benchRuns},
 		{name: "fragment", packet: ktest.Packet(ktest.Ethernet(0x0800), later, ports), runs: benchRuns},
+		{name: "displaced", packet: hot, runs: benchRuns, displaced: true},
 		{name: "new_flow", packet: hot, runs: benchRoom, varied: true, empty: true},
 		{name: "new_flow_evicts", packet: hot, runs: benchRuns, varied: true},
 	}
@@ -67,7 +70,7 @@ func BenchmarkPacket(b *testing.B) {
 }
 
 func (c benchCase) measure(b *testing.B) cost {
-	objects := loadForBench(b)
+	objects := c.load(b)
 	meter, empty := objects.PodmeterTransmit, emptyProgram(b)
 	if c.varied {
 		meter, empty = variedProgram(b, meter), variedProgram(b, empty)
@@ -105,14 +108,8 @@ func (c benchCase) round(b *testing.B, best *cost, meter, empty *ebpf.Program) b
 // be measured.
 func (c benchCase) check(b *testing.B, objects *MeterObjects, packets uint64) {
 	b.Helper()
-	var slots []MeterTotalCounters
-	if err := objects.Totals0.Lookup(MeterTotalKey{Point: loopback}, &slots); err != nil {
-		b.Fatalf("look up totals: %v", err)
-	}
-	var counted, inserted uint64
-	for _, s := range slots {
-		counted, inserted = counted+s.Packets, inserted+s.Inserted
-	}
+	totals := c.totals(b, objects)
+	counted, inserted := totals.Packets, totals.Inserted
 	// Rounds that were of no use have been counted as well. In a full set a
 	// CPU's own list can keep a few flows from one round to the next, which has
 	// the same addresses.
@@ -123,6 +120,16 @@ func (c benchCase) check(b *testing.B, objects *MeterObjects, packets uint64) {
 	if counted < packets || inserted < least || inserted > most {
 		b.Fatalf("got %d packets, %d flows inserted, want %d or more, %d to %d", counted, inserted, packets, least, most)
 	}
+}
+
+// totals returns what was counted, from where it is to be counted.
+func (c benchCase) totals(b *testing.B, objects *MeterObjects) MeterTotalCounters {
+	b.Helper()
+	key := MeterTotalKey{Point: loopback}
+	if c.displaced {
+		return displacedTotals(b, objects, key)
+	}
+	return placeTotals(b, objects.Totals0, key)
 }
 
 // cost is the time of one run at best, of the meter and of an empty program.
@@ -166,9 +173,9 @@ func timeRuns(b *testing.B, program *ebpf.Program, c benchCase) (mean time.Durat
 	return mean, valid
 }
 
-// loadForBench loads a collection whose set 0 has benchEntries and knows the
-// point that packets of BPF_PROG_TEST_RUN come from.
-func loadForBench(b *testing.B) *MeterObjects {
+// load loads a collection whose set 0 has benchEntries and knows the point that
+// packets of BPF_PROG_TEST_RUN come from.
+func (c benchCase) load(b *testing.B) *MeterObjects {
 	b.Helper()
 	spec, err := LoadMeter()
 	if err != nil {
@@ -180,9 +187,15 @@ func loadForBench(b *testing.B) *MeterObjects {
 		b.Fatalf("load objects: %+v", err)
 	}
 	b.Cleanup(func() { objects.Close() })
+	key := MeterTotalKey{Point: loopback}
+	if !c.displaced {
+		createPlace(b, objects.Totals0, key)
+		return &objects
+	}
+	createPlace(b, objects.Totals0, MeterTotalKey{Point: loopback + totalPlaces/2})
 	slots := make([]MeterTotalCounters, ebpf.MustPossibleCPU())
-	if err := objects.Totals0.Put(MeterTotalKey{Point: loopback}, slots); err != nil {
-		b.Fatalf("create totals entry: %v", err)
+	if err := objects.Displaced0.Put(key, slots); err != nil {
+		b.Fatalf("create displaced totals: %v", err)
 	}
 	return &objects
 }

@@ -5,9 +5,9 @@
 // committed, so building podmeter needs no clang.
 //
 // flow.h is the ABI, maps.h the maps, parse.h the walk over a packet's headers
-// and meter.bpf.c the two programs. [LoadMeter] returns the collection's
+// and meter.bpf.c the programs. [LoadMeter] returns the collection's
 // specification; package datapath sizes, loads, pins and attaches it. Whoever
 // loads a collection closes it.
 package bpf
 
-//go:generate go tool bpf2go -cc clang-16 -strip llvm-strip-16 -target bpfel -go-package bpf -type flow_key -type flow_counters -type total_key -type total_counters -type outcome Meter meter.bpf.c -- -O2 -g -mcpu=v3 -Wall -Wextra -Werror -I/usr/include/x86_64-linux-gnu
+//go:generate go tool bpf2go -cc clang-16 -strip llvm-strip-16 -target bpfel -go-package bpf -type flow_key -type flow_counters -type total_key -type total_counters -type total_place -type outcome Meter meter.bpf.c -- -O2 -g -mcpu=v3 -Wall -Wextra -Werror -I/usr/include/x86_64-linux-gnu

@@ -46,11 +46,16 @@ struct flow_key {
 	__u8 direction; /* enum direction */
 };
 
+/*
+ * Stamps are kernel ticks: the low 32 bits of jiffies. podmeter_clock reads the
+ * same clock for the agent, and a tick is as long as clock_getres(2) of
+ * CLOCK_MONOTONIC_COARSE says.
+ */
 struct flow_counters {
 	__u64 bytes;
 	__u64 packets;
-	__u32 first; /* clock() of the first packet; meaningless while packets is 0 */
-	__u32 last; /* clock() of the last packet */
+	__u32 first; /* clock() of the first packet, in ticks; meaningless while packets is 0 */
+	__u32 last; /* clock() of the last packet, in ticks */
 };
 
 struct total_key {
@@ -58,7 +63,7 @@ struct total_key {
 	enum direction direction;
 };
 
-/* Cumulative. This layout is frozen: every later build reads it. */
+/* Cumulative. Frozen, as are total_key and total_place: every later build reads these. */
 struct total_counters {
 	__u64 bytes;
 	__u64 packets;
@@ -66,6 +71,20 @@ struct total_counters {
 	__u64 unplaced_bytes; /* of packets whose flow could not be inserted */
 	__u64 unplaced_packets;
 };
+
+/*
+ * One place of totals. The agent writes all of it, for every CPU, before the
+ * owner's programs run and after they are gone; the owner last, so that nobody
+ * counts into what is still to be zeroed.
+ */
+struct total_place {
+	struct total_counters counters;
+	struct total_key owner; /* point 0: free */
+};
+
+/* Each point and direction has one place, which it shares with every 1024th point. */
+#define TOTAL_PLACES 2048
+#define TOTAL_PLACE(point, direction) (((point) << 1 | (direction)) % TOTAL_PLACES)
 
 /* Which set is written, and whose sets these are. The agent alone writes it. */
 struct epoch_state {

@@ -73,16 +73,25 @@ type MeterTotalKey struct {
 	Direction uint32
 }
 
+type MeterTotalPlace struct {
+	_        structs.HostLayout
+	Counters MeterTotalCounters
+	Owner    MeterTotalKey
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	MeterMapDisplaced0        = "displaced_0"
+	MeterMapDisplaced1        = "displaced_1"
 	MeterMapFlows0            = "flows_0"
 	MeterMapFlows1            = "flows_1"
 	MeterMapOutcomes          = "outcomes"
 	MeterMapTotals0           = "totals_0"
 	MeterMapTotals1           = "totals_1"
 	MeterMapWakeups           = "wakeups"
+	MeterProgPodmeterClock    = "podmeter_clock"
 	MeterProgPodmeterReceive  = "podmeter_receive"
 	MeterProgPodmeterTransmit = "podmeter_transmit"
 	MeterVarEpoch             = "epoch"
@@ -133,6 +142,7 @@ type MeterSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type MeterProgramSpecs struct {
+	PodmeterClock    *ebpf.ProgramSpec `ebpf:"podmeter_clock"`
 	PodmeterReceive  *ebpf.ProgramSpec `ebpf:"podmeter_receive"`
 	PodmeterTransmit *ebpf.ProgramSpec `ebpf:"podmeter_transmit"`
 }
@@ -141,12 +151,14 @@ type MeterProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type MeterMapSpecs struct {
-	Flows0   *ebpf.MapSpec `ebpf:"flows_0"`
-	Flows1   *ebpf.MapSpec `ebpf:"flows_1"`
-	Outcomes *ebpf.MapSpec `ebpf:"outcomes"`
-	Totals0  *ebpf.MapSpec `ebpf:"totals_0"`
-	Totals1  *ebpf.MapSpec `ebpf:"totals_1"`
-	Wakeups  *ebpf.MapSpec `ebpf:"wakeups"`
+	Displaced0 *ebpf.MapSpec `ebpf:"displaced_0"`
+	Displaced1 *ebpf.MapSpec `ebpf:"displaced_1"`
+	Flows0     *ebpf.MapSpec `ebpf:"flows_0"`
+	Flows1     *ebpf.MapSpec `ebpf:"flows_1"`
+	Outcomes   *ebpf.MapSpec `ebpf:"outcomes"`
+	Totals0    *ebpf.MapSpec `ebpf:"totals_0"`
+	Totals1    *ebpf.MapSpec `ebpf:"totals_1"`
+	Wakeups    *ebpf.MapSpec `ebpf:"wakeups"`
 }
 
 // MeterVariableSpecs contains global variables before they are loaded into the kernel.
@@ -179,16 +191,20 @@ func (o *MeterObjects) Close() error {
 //
 // It can be passed to LoadMeterObjects or ebpf.CollectionSpec.LoadAndAssign.
 type MeterMaps struct {
-	Flows0   *ebpf.Map `ebpf:"flows_0"`
-	Flows1   *ebpf.Map `ebpf:"flows_1"`
-	Outcomes *ebpf.Map `ebpf:"outcomes"`
-	Totals0  *ebpf.Map `ebpf:"totals_0"`
-	Totals1  *ebpf.Map `ebpf:"totals_1"`
-	Wakeups  *ebpf.Map `ebpf:"wakeups"`
+	Displaced0 *ebpf.Map `ebpf:"displaced_0"`
+	Displaced1 *ebpf.Map `ebpf:"displaced_1"`
+	Flows0     *ebpf.Map `ebpf:"flows_0"`
+	Flows1     *ebpf.Map `ebpf:"flows_1"`
+	Outcomes   *ebpf.Map `ebpf:"outcomes"`
+	Totals0    *ebpf.Map `ebpf:"totals_0"`
+	Totals1    *ebpf.Map `ebpf:"totals_1"`
+	Wakeups    *ebpf.Map `ebpf:"wakeups"`
 }
 
 func (m *MeterMaps) Close() error {
 	return _MeterClose(
+		m.Displaced0,
+		m.Displaced1,
 		m.Flows0,
 		m.Flows1,
 		m.Outcomes,
@@ -212,12 +228,14 @@ type MeterVariables struct {
 //
 // It can be passed to LoadMeterObjects or ebpf.CollectionSpec.LoadAndAssign.
 type MeterPrograms struct {
+	PodmeterClock    *ebpf.Program `ebpf:"podmeter_clock"`
 	PodmeterReceive  *ebpf.Program `ebpf:"podmeter_receive"`
 	PodmeterTransmit *ebpf.Program `ebpf:"podmeter_transmit"`
 }
 
 func (p *MeterPrograms) Close() error {
 	return _MeterClose(
+		p.PodmeterClock,
 		p.PodmeterReceive,
 		p.PodmeterTransmit,
 	)

@@ -5,6 +5,7 @@ package bpf
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"net/netip"
 	"testing"
 
@@ -38,16 +39,52 @@ func loadMeter(t testing.TB, points ...uint32) *MeterObjects {
 	t.Cleanup(func() { objects.Close() })
 	for _, point := range points {
 		for _, direction := range []uint32{0, 1} {
-			key := MeterTotalKey{Point: point, Direction: direction}
 			for _, totals := range []*ebpf.Map{objects.Totals0, objects.Totals1} {
-				slots := make([]MeterTotalCounters, ebpf.MustPossibleCPU())
-				if err := totals.Put(key, slots); err != nil {
-					t.Fatalf("create totals entry: %v", err)
-				}
+				createPlace(t, totals, MeterTotalKey{Point: point, Direction: direction})
 			}
 		}
 	}
 	return &objects
+}
+
+// createPlace gives a point and direction its place, with zeroed counters.
+func createPlace(t testing.TB, totals *ebpf.Map, key MeterTotalKey) {
+	t.Helper()
+	slots := make([]MeterTotalPlace, ebpf.MustPossibleCPU())
+	for i := range slots {
+		slots[i].Owner = key
+	}
+	if err := totals.Put(key.Place(), slots); err != nil {
+		t.Fatalf("create totals: %v", err)
+	}
+}
+
+// placeTotals sums a place over all CPUs.
+func placeTotals(t testing.TB, totals *ebpf.Map, key MeterTotalKey) MeterTotalCounters {
+	t.Helper()
+	var slots []MeterTotalPlace
+	if err := totals.Lookup(key.Place(), &slots); err != nil {
+		t.Fatalf("look up totals: %v", err)
+	}
+	var sum MeterTotalCounters
+	for _, s := range slots {
+		sum.Bytes, sum.Packets = sum.Bytes+s.Counters.Bytes, sum.Packets+s.Counters.Packets
+		sum.Inserted += s.Counters.Inserted
+	}
+	return sum
+}
+
+// displacedTotals sums set 0's displaced totals over all CPUs, if there are any.
+func displacedTotals(t testing.TB, objects *MeterObjects, key MeterTotalKey) (sum MeterTotalCounters) {
+	t.Helper()
+	var slots []MeterTotalCounters
+	if err := objects.Displaced0.Lookup(key, &slots); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		t.Fatalf("look up displaced totals: %v", err)
+	}
+	for _, s := range slots {
+		sum.Packets, sum.Inserted = sum.Packets+s.Packets, sum.Inserted+s.Inserted
+	}
+	return sum
 }
 
 type run struct {
@@ -242,6 +279,41 @@ func TestNoPointCountsNothingElse(t *testing.T) {
 	}
 }
 
+// Where another point owns the place, the totals are in the hash or nowhere.
+func TestPlaceOfAnother(t *testing.T) {
+	packet := ktest.Packet(ktest.Ethernet(0x0800), ktest.IPv4(src4, dst4, tcp), ktest.Ports(1, 2))
+	key, other := MeterTotalKey{Point: loopback}, MeterTotalKey{Point: loopback + totalPlaces/2}
+	for _, displaced := range []bool{false, true} {
+		t.Run(fmt.Sprintf("displaced %v", displaced), func(t *testing.T) {
+			objects := loadMeter(t, other.Point)
+			want := run{outcome: MeterOutcomeOUTCOME_NO_POINT}
+			if displaced {
+				want = run{key: key4(tcp, 1, 2), flow: MeterFlowCounters{Bytes: uint64(len(packet)), Packets: 1}}
+				if err := objects.Displaced0.Put(key, make([]MeterTotalCounters, ebpf.MustPossibleCPU())); err != nil {
+					t.Fatalf("create displaced totals: %v", err)
+				}
+			}
+			got := meter(t, objects, objects.PodmeterTransmit, packet)
+			if diff := cmp.Diff([]run{want}, got, cmp.AllowUnexported(run{})); diff != "" {
+				t.Errorf("flows (-want +got):\n%s", diff)
+			}
+			if got := placeTotals(t, objects.Totals0, other); got != (MeterTotalCounters{}) {
+				t.Errorf("totals of the place's owner: got %+v, want none", got)
+			}
+			if got := displacedTotals(t, objects, key).Packets; got != want.flow.Packets {
+				t.Errorf("displaced totals: got %d packets, want %d", got, want.flow.Packets)
+			}
+		})
+	}
+}
+
+func TestPlaces(t *testing.T) {
+	specs := loadSpec(t)
+	if got := specs.Totals0.MaxEntries; got != totalPlaces {
+		t.Errorf("got %d places in the object, want %d", got, totalPlaces)
+	}
+}
+
 // The epoch's lowest bit chooses the set, and nothing of the run goes elsewhere.
 func TestEpochChoosesTheSet(t *testing.T) {
 	objects := loadMeter(t, loopback)
@@ -251,14 +323,7 @@ func TestEpochChoosesTheSet(t *testing.T) {
 	packet := ktest.Packet(ktest.Ethernet(0x0800), ktest.IPv4(src4, dst4, tcp), ktest.Ports(1, 2))
 	meter(t, objects, objects.PodmeterTransmit, packet)
 	for set, maps := range [][2]*ebpf.Map{{objects.Flows0, objects.Totals0}, {objects.Flows1, objects.Totals1}} {
-		var slots []MeterTotalCounters
-		if err := maps[1].Lookup(MeterTotalKey{Point: loopback}, &slots); err != nil {
-			t.Fatalf("look up totals: %v", err)
-		}
-		var got MeterTotalCounters
-		for _, s := range slots {
-			got.Bytes, got.Packets, got.Inserted = got.Bytes+s.Bytes, got.Packets+s.Packets, got.Inserted+s.Inserted
-		}
+		got := placeTotals(t, maps[1], MeterTotalKey{Point: loopback})
 		want := MeterTotalCounters{}
 		if set == 1 {
 			want = MeterTotalCounters{Bytes: uint64(len(packet)), Packets: 1, Inserted: 1}

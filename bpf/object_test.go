@@ -60,6 +60,7 @@ func TestLayouts(t *testing.T) {
 		flow  MeterFlowCounters
 		point MeterTotalKey
 		total MeterTotalCounters
+		place MeterTotalPlace
 		epoch MeterEpochState
 	)
 	for _, layout := range []struct {
@@ -79,6 +80,8 @@ func TestLayouts(t *testing.T) {
 		{"total_counters", unsafe.Sizeof(total), []uintptr{
 			unsafe.Offsetof(total.Bytes), unsafe.Offsetof(total.Packets), unsafe.Offsetof(total.Inserted),
 			unsafe.Offsetof(total.UnplacedBytes), unsafe.Offsetof(total.UnplacedPackets)}},
+		{"total_place", unsafe.Sizeof(place), []uintptr{
+			unsafe.Offsetof(place.Counters), unsafe.Offsetof(place.Owner)}},
 		{"epoch_state", unsafe.Sizeof(epoch), []uintptr{
 			unsafe.Offsetof(epoch.Epoch), unsafe.Offsetof(epoch.SetId)}},
 	} {

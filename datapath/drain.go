@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/podmeter/podmeter/bpf"
 	"github.com/podmeter/podmeter/flows"
 )
@@ -23,6 +24,7 @@ type Sink interface {
 type drainer struct {
 	sets  [sets]*set
 	state *epochState
+	clock *ebpf.Program // see readClock
 	grace *grace
 
 	// drained are each set's totals at its last drain: totals are cumulative.
@@ -59,10 +61,11 @@ func newDrainer(objects *bpf.MeterObjects, grace *grace, cpus int) *drainer {
 	now := time.Now()
 	return &drainer{
 		sets: [sets]*set{
-			newSet(objects.Flows0, objects.Totals0, objects.Inserted0, cpus),
-			newSet(objects.Flows1, objects.Totals1, objects.Inserted1, cpus),
+			newSet(objects.Flows0, newTotals(objects.Totals0, objects.Displaced0, cpus), objects.Inserted0, cpus),
+			newSet(objects.Flows1, newTotals(objects.Totals1, objects.Displaced1, cpus), objects.Inserted1, cpus),
 		},
 		state: &epochState{variable: objects.Epoch},
+		clock: objects.PodmeterClock,
 		grace: grace,
 		began: [sets]time.Time{now, now},
 		ended: [sets]time.Time{now, now},
@@ -171,7 +174,10 @@ func (d *drainer) read(number int) (*flows.Epoch, map[bpf.MeterTotalKey]bpf.Mete
 // readFlows decodes a set's flows into the drainer's records and adds each to
 // the account of its point.
 func (d *drainer) readFlows(s *set, accounts map[bpf.MeterTotalKey]*account) error {
-	clock := readClock()
+	clock, err := readClock(d.clock)
+	if err != nil {
+		return err
+	}
 	return s.readFlows(
 		func() {
 			d.records = d.records[:0]

@@ -55,14 +55,24 @@ func newTestDrainer(t testing.TB, capacity uint32) (*drainer, *objects) {
 	return d, objects
 }
 
-// send runs a UDP packet of 62 bytes through the transmit program.
+// send runs a UDP packet through the transmit program, at testPoint.
 func send(t testing.TB, objects *objects, port uint16) {
 	t.Helper()
-	packet := ktest.Packet(ktest.Ethernet(0x0800), ktest.IPv4(netip.MustParseAddr("198.51.100.1"),
-		netip.MustParseAddr("203.0.113.1"), flows.ProtocolUDP), ktest.Ports(port, 53))
-	if _, err := objects.PodmeterTransmit.Run(&ebpf.RunOptions{Data: packet}); err != nil {
+	if err := sendFrom(objects, testPoint, port); err != nil {
 		t.Fatalf("run program: %v", err)
 	}
+}
+
+// sendFrom sends from an interface of the namespace that the thread is in.
+func sendFrom(objects *objects, point uint32, port uint16) error {
+	packet := ktest.Packet(ktest.Ethernet(0x0800), ktest.IPv4(netip.MustParseAddr("198.51.100.1"),
+		netip.MustParseAddr("203.0.113.1"), flows.ProtocolUDP), ktest.Ports(port, 53))
+	skb := struct { // the beginning of struct __sk_buff
+		_       [40]byte
+		IfIndex uint32
+	}{IfIndex: point}
+	_, err := objects.PodmeterTransmit.Run(&ebpf.RunOptions{Data: packet, Context: skb})
+	return err
 }
 
 const sent = 14 + 20 + 20 // bytes of a packet of send

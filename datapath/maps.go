@@ -105,13 +105,15 @@ func (o *objects) close() error {
 // pinned are the maps by the names of their pins, none of which may hold a dot.
 func (o *objects) pinned() map[string]*ebpf.Map {
 	return map[string]*ebpf.Map{
-		bpf.MeterMapFlows0:   o.Flows0,
-		bpf.MeterMapFlows1:   o.Flows1,
-		bpf.MeterMapTotals0:  o.Totals0,
-		bpf.MeterMapTotals1:  o.Totals1,
-		bpf.MeterMapOutcomes: o.Outcomes,
-		bpf.MeterMapWakeups:  o.Wakeups,
-		"epoch":              o.data[mapEpoch],
-		"pressure":           o.data[mapPressure],
+		bpf.MeterMapFlows0:     o.Flows0,
+		bpf.MeterMapFlows1:     o.Flows1,
+		bpf.MeterMapTotals0:    o.Totals0,
+		bpf.MeterMapTotals1:    o.Totals1,
+		bpf.MeterMapDisplaced0: o.Displaced0,
+		bpf.MeterMapDisplaced1: o.Displaced1,
+		bpf.MeterMapOutcomes:   o.Outcomes,
+		bpf.MeterMapWakeups:    o.Wakeups,
+		"epoch":                o.data[mapEpoch],
+		"pressure":             o.data[mapPressure],
 	}
 }

@@ -11,24 +11,23 @@ import (
 )
 
 // set is one of the two groups of maps that programs write in turn. All methods
-// but createPoint and deletePoint want it frozen: no program writes it.
+// but those of the embedded totals want it frozen: no program writes it.
 type set struct {
-	flows, totals *ebpf.Map
-	inserted      *ebpf.Variable
-	cpus          int
+	*totals
+	flows    *ebpf.Map
+	inserted *ebpf.Variable
+	cpus     int
 
-	flowReader  *batchReader[bpf.MeterFlowKey, bpf.MeterFlowCounters]
-	totalReader *batchReader[bpf.MeterTotalKey, bpf.MeterTotalCounters]
+	flowReader *batchReader[bpf.MeterFlowKey, bpf.MeterFlowCounters]
 	// keys are those of the flows that were read and are to be cleared; buffer
 	// is the memory they lie in.
 	keys, buffer []bpf.MeterFlowKey
 }
 
-func newSet(flows, totals *ebpf.Map, inserted *ebpf.Variable, cpus int) *set {
+func newSet(flows *ebpf.Map, totals *totals, inserted *ebpf.Variable, cpus int) *set {
 	return &set{
-		flows: flows, totals: totals, inserted: inserted, cpus: cpus,
-		flowReader:  newBatchReader[bpf.MeterFlowKey, bpf.MeterFlowCounters](flows, cpus),
-		totalReader: newBatchReader[bpf.MeterTotalKey, bpf.MeterTotalCounters](totals, cpus),
+		totals: totals, flows: flows, inserted: inserted, cpus: cpus,
+		flowReader: newBatchReader[bpf.MeterFlowKey, bpf.MeterFlowCounters](flows, cpus),
 	}
 }
 
@@ -44,46 +43,6 @@ func (s *set) readFlows(begin func(), visit func(key *bpf.MeterFlowKey, slots []
 				visit(&keys[i], slots[i*s.cpus:(i+1)*s.cpus])
 			}
 		})
-}
-
-// readTotals returns the cumulative totals of every point, summed over CPUs.
-// It may be called while programs write.
-func (s *set) readTotals() (map[bpf.MeterTotalKey]bpf.MeterTotalCounters, error) {
-	var totals map[bpf.MeterTotalKey]bpf.MeterTotalCounters
-	err := s.totalReader.read(
-		func() { totals = make(map[bpf.MeterTotalKey]bpf.MeterTotalCounters) },
-		func(keys []bpf.MeterTotalKey, slots []bpf.MeterTotalCounters) {
-			for i, key := range keys {
-				totals[key] = sumTotals(slots[i*s.cpus : (i+1)*s.cpus])
-			}
-		})
-	return totals, err
-}
-
-// readTotal returns the cumulative totals of one point, summed over CPUs, the
-// zero value if it has none. It may be called while programs write.
-func (s *set) readTotal(key bpf.MeterTotalKey) (bpf.MeterTotalCounters, error) {
-	slots := make([]bpf.MeterTotalCounters, s.cpus)
-	err := s.totals.Lookup(key, slots)
-	if errors.Is(err, ebpf.ErrKeyNotExist) {
-		return bpf.MeterTotalCounters{}, nil
-	}
-	if err != nil {
-		return bpf.MeterTotalCounters{}, fmt.Errorf("read totals of point %d: %w", key.Point, err)
-	}
-	return sumTotals(slots), nil
-}
-
-func sumTotals(slots []bpf.MeterTotalCounters) bpf.MeterTotalCounters {
-	var sum bpf.MeterTotalCounters
-	for i := range slots {
-		sum.Bytes += slots[i].Bytes
-		sum.Packets += slots[i].Packets
-		sum.Inserted += slots[i].Inserted
-		sum.UnplacedBytes += slots[i].UnplacedBytes
-		sum.UnplacedPackets += slots[i].UnplacedPackets
-	}
-	return sum
 }
 
 // clear deletes the flows that were read and returns the bytes of those that
@@ -143,30 +102,4 @@ func (s *set) clearMissed() (uint64, error) {
 			return missed, fmt.Errorf("delete missed flow: %w", err)
 		}
 	}
-}
-
-// createPoint makes the totals entries that a program needs to count at all.
-// It comes before the attachment, while nobody can write them.
-func (s *set) createPoint(point uint32) error {
-	slots := make([]bpf.MeterTotalCounters, s.cpus)
-	for direction := range uint32(2) {
-		key := bpf.MeterTotalKey{Point: point, Direction: direction}
-		err := s.totals.Update(key, slots, ebpf.UpdateNoExist)
-		if err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
-			return fmt.Errorf("create totals of point %d: %w", point, err)
-		}
-	}
-	return nil
-}
-
-// deletePoint removes a point's totals, after its interface has gone, a grace
-// period and a drain of both sets.
-func (s *set) deletePoint(point uint32) error {
-	for direction := range uint32(2) {
-		err := s.totals.Delete(bpf.MeterTotalKey{Point: point, Direction: direction})
-		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return fmt.Errorf("delete totals of point %d: %w", point, err)
-		}
-	}
-	return nil
 }

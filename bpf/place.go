@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bpf
+
+// Place returns the index of the one place in a totals array that a point and
+// direction can have (TOTAL_PLACE in flow.h). Where another owns it, the totals
+// are in the displaced hash.
+func (k MeterTotalKey) Place() uint32 { return (k.Point<<1 | k.Direction) % totalPlaces }
+
+// totalPlaces is TOTAL_PLACES of flow.h.
+const totalPlaces = 2048
