@@ -24,26 +24,37 @@ func (n *namespace) up(device string) error {
 	return nil
 }
 
-// veth makes a pair, both ends up: device here and peerDevice in peer. It
-// returns both with their attributes.
-func (n *namespace) veth(device string, peer *namespace, peerDevice string) (here, there netlink.Link, err error) {
+// veth makes a pair of devices, both ends here and up. It returns both with their
+// attributes.
+func (n *namespace) veth(device, other string) (first, second netlink.Link, err error) {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = device
-	err = n.links.LinkAdd(&netlink.Veth{
-		LinkAttrs: attrs, PeerName: peerDevice, PeerNamespace: netlink.NsFd(peer.handle),
-	})
-	if err != nil {
-		return nil, nil, fmt.Errorf("make veth %s for %s: %w", device, peer.name, err)
+	if err := n.links.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: other}); err != nil {
+		return nil, nil, fmt.Errorf("make veth %s in %s: %w", device, n.name, err)
 	}
-	here, err = n.links.LinkByName(device)
+	first, err = n.links.LinkByName(device)
 	if err == nil {
-		there, err = peer.links.LinkByName(peerDevice)
+		second, err = n.links.LinkByName(other)
 	}
-	err = errors.Join(err, peer.up(peerDevice), n.up(device))
+	err = errors.Join(err, n.up(device), n.up(other))
 	if err != nil {
 		return nil, nil, errors.Join(err, n.remove(device))
 	}
-	return here, there, nil
+	return first, second, nil
+}
+
+// move takes a device to another namespace, up, and returns it as it is there.
+// It keeps its counters.
+func (n *namespace) move(l netlink.Link, to *namespace) (netlink.Link, error) {
+	device := l.Attrs().Name
+	if err := n.links.LinkSetNsFd(l, int(to.handle)); err != nil {
+		return nil, fmt.Errorf("move %s from %s to %s: %w", device, n.name, to.name, err)
+	}
+	moved, err := to.links.LinkByName(device)
+	if err != nil {
+		return nil, fmt.Errorf("find %s in %s: %w", device, to.name, err)
+	}
+	return moved, to.up(device)
 }
 
 // remove deletes a device; one that is not there is no error.

@@ -7,10 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
 	"time"
 
+	"github.com/podmeter/podmeter/flows"
 	"github.com/vishvananda/netlink"
 )
 
@@ -72,7 +74,10 @@ func (w *world) connect() error {
 	if err := w.internet.set(quietParameters()); err != nil {
 		return err
 	}
-	here, there, err := w.node.veth(uplink, w.internet, podDevice)
+	there, here, err := w.internet.veth(podDevice, uplink)
+	if err == nil {
+		here, err = w.internet.move(here, w.node)
+	}
 	if err != nil {
 		return err
 	}
@@ -117,37 +122,83 @@ func (w *world) addPod(plan podPlan) (*pod, error) {
 	return p, nil
 }
 
-// wire connects a pod as point-to-point CNI plugins do: the node routes each of
-// its addresses to the veth, and the pod everything to a link-local gateway.
+// wire connects a pod as point-to-point CNI plugins do: the veth is made in the
+// pod and its one end moved to the node, which routes each of the pod's addresses
+// to it; the pod routes everything to a link-local gateway there.
 func (w *world) wire(p *pod) error {
-	if err := p.set(quietParameters()); err != nil {
+	// The node's settings of IPv4 are every new namespace's.
+	if err := p.set(append(quietParameters(), sysctl{"ipv4/ip_forward", "0"})); err != nil {
 		return err
 	}
-	here, there, err := w.node.veth(p.device(), p.namespace, podDevice)
+	there, here, err := p.veth(podDevice, p.device())
 	if err != nil {
 		return err
 	}
-	if p.hasIPv6() {
-		err = errors.Join(w.node.speakIPv6(p.device()), p.speakIPv6(podDevice))
+	if err := errors.Join(p.configure(there, here), p.hurry()); err != nil {
+		return err
 	}
-	for i, address := range p.addresses {
-		err = errors.Join(err, w.give(p, here, there, address, gateways()[i]))
+	here, err = p.move(here, w.node)
+	if err == nil && p.hasIPv6() {
+		err = w.node.speakIPv6(p.device())
+	}
+	for _, address := range p.addresses {
+		err = errors.Join(err,
+			w.node.route(here, host(address), netip.Addr{}),
+			w.node.neighbour(here, address, there.Attrs().HardwareAddr))
 	}
 	return err
 }
 
-func (w *world) give(p *pod, here, there netlink.Link, address, gateway netip.Addr) error {
-	everything := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
-	if address.Is6() {
-		everything = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+// configure gives the pod its addresses and its routes to the end of the veth
+// that the node will have.
+func (p *pod) configure(there, here netlink.Link) (err error) {
+	if p.hasIPv6() {
+		err = p.speakIPv6(podDevice)
 	}
-	return errors.Join(
-		p.address(there, netip.PrefixFrom(address, address.BitLen())),
-		p.neighbour(there, gateway, here.Attrs().HardwareAddr),
-		p.route(there, network(everything), gateway),
-		w.node.route(here, host(address), netip.Addr{}),
-		w.node.neighbour(here, address, there.Attrs().HardwareAddr),
-	)
+	everything := []string{"0.0.0.0/0", "::/0"}
+	for i, address := range p.addresses {
+		err = errors.Join(err,
+			p.address(there, netip.PrefixFrom(address, address.BitLen())),
+			p.neighbour(there, gateways()[i], here.Attrs().HardwareAddr),
+			p.route(there, network(netip.MustParsePrefix(everything[i])), gateways()[i]))
+	}
+	return err
+}
+
+const (
+	hurried      = 3 // datagrams
+	hurryEvery   = 2 * time.Millisecond
+	hurriedAfter = 5 * time.Second
+)
+
+// hurry sends datagrams before the node has the pod's interface: they are lost,
+// and the interface counts them, so that it has passed something before anybody
+// could meter it. The first ones may come before the device is ready.
+func (p *pod) hurry() error {
+	ctx, cancel := context.WithTimeout(context.Background(), hurriedAfter)
+	defer cancel()
+	to := netip.AddrPortFrom(gateways()[0], dnsPort)
+	c, err := p.dial(ctx, new(net.Dialer), "udp", to.String())
+	if err != nil {
+		return fmt.Errorf("send first datagrams: %w", err)
+	}
+	defer c.Close()
+	ticker := time.NewTicker(hurryEvery)
+	defer ticker.Stop()
+	for {
+		own, err := p.ledgers()
+		if err != nil || own[p.device()][flows.Transmit].Packets >= hurried {
+			return err
+		}
+		if _, err := c.Write(make([]byte, 42)); err != nil {
+			return fmt.Errorf("send first datagrams: %w", err)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("send first datagrams: none went out: %w", ctx.Err())
+		case <-ticker.C:
+		}
+	}
 }
 
 // removePod deletes a pod that no packet reaches any more.

@@ -5,6 +5,7 @@ package demo
 import (
 	"testing"
 
+	"github.com/podmeter/podmeter/flows"
 	"github.com/podmeter/podmeter/internal/ktest"
 )
 
@@ -39,6 +40,11 @@ func TestWorldComesAndGoes(t *testing.T) {
 	own, err := w.ledgers()
 	if err != nil || len(own) != len(startPods()) {
 		t.Errorf("got %d ledgers and error %v, want %d", len(own), err, len(startPods()))
+	}
+	for device, l := range own {
+		if got := l[flows.Transmit]; got.Packets < hurried || got.Bytes < hurried*(14+20+8+42) {
+			t.Errorf("%s: got %v before any traffic, want at least %d datagrams", device, got, hurried)
+		}
 	}
 	node, err := openNamespace("the node again", dup(t, w.node))
 	if err != nil {
