@@ -161,7 +161,8 @@ func (b *books) checkConservation(r *report) {
 func (b *books) splitVersions(r *report) {
 	split := make(map[podName]*versions)
 	for direction := range flows.Direction(flows.Directions) {
-		for _, s := range b.exposition[series(flowFamily, direction, inBytes)] {
+		rows := b.exposition[series(flowFamily, direction, inBytes)]
+		for _, s := range slices.Concat(rows, b.exposition[series(flowRetiredFamily, direction, inBytes)]) {
 			if split[s.pod()] == nil {
 				split[s.pod()] = &versions{pod: s.pod()}
 			}

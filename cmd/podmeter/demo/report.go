@@ -136,7 +136,7 @@ func (r *report) balanceRows() [][]string {
 
 func versionColumns() []column {
 	return []column{
-		{head: "POD"}, {head: "IPV4", right: true}, {head: "IPV6", right: true}, {head: "NEITHER KNOWN", right: true},
+		{head: "POD"}, {head: "IPV4", right: true}, {head: "IPV6", right: true}, {head: "NOT KNOWN", right: true},
 	}
 }
 

@@ -87,5 +87,8 @@ func cut(s string, width int) string {
 	if utf8.RuneCountInString(s) <= width {
 		return s
 	}
-	return string([]rune(s)[:max(0, width-1)]) + ellipsis
+	if width < 1 {
+		return ""
+	}
+	return string([]rune(s)[:width-1]) + ellipsis
 }
