@@ -28,6 +28,10 @@ root:
 test: ## Run every test; the kernel ones need root
 	@hack/test.sh
 
+.PHONY: race
+race: ## Run the tests that need no kernel under the race detector (needs gcc)
+	@CGO_ENABLED=1 $(GO) test -race -count=1 ./flows/... ./metrics/... ./cmd/podmeter/agent
+
 .PHONY: bench
 bench: ## Run the benchmarks; those of the kernel side need root
 	@hack/bench.sh

@@ -141,6 +141,8 @@ func (m *Meter) load(ctx context.Context) (err error) {
 		return fmt.Errorf("count possible CPUs: %w", err)
 	}
 	m.capacity = Capacity(m.options.MapMemory, m.cpus)
+	m.log.Info("maps", "map-memory", m.options.MapMemory, "flows-a-set", m.capacity,
+		"holds-new-flows-per-second", uint64(float64(m.capacity)/m.options.DrainInterval.Seconds()))
 	if m.objects, err = loadObjects(m.capacity); err != nil {
 		return explain(err)
 	}

@@ -82,9 +82,7 @@ func explain(err error) error {
 	}{
 		{"BPF_MAP_TYPE_RINGBUF (Linux 5.8)", func() error { return features.HaveMapType(ebpf.RingBuf) }},
 		{"BPF_MAP_TYPE_LRU_PERCPU_HASH (Linux 4.10)", func() error { return features.HaveMapType(ebpf.LRUCPUHash) }},
-		{"bpf_ktime_get_coarse_ns (Linux 5.11)", func() error {
-			return features.HaveProgramHelper(ebpf.SchedCLS, asm.FnKtimeGetCoarseNs)
-		}},
+		{"bpf_jiffies64 (Linux 5.6)", func() error { return features.HaveProgramHelper(ebpf.SchedCLS, asm.FnJiffies64) }},
 		{"atomic fetch-and-add (Linux 5.12)", features.HaveV3ISA},
 	}
 	for _, p := range probes {
