@@ -41,7 +41,9 @@ type CacheOptions struct {
 //     RFC 6598, RFC 4193);
 //  7. everything else is external.
 //
-// A named range of 0.0.0.0/0 therefore takes all that 1 to 3 leave.
+// A named range of 0.0.0.0/0 therefore takes all that 1 to 3 leave. A node's port
+// of a service is the node, and the broadcast address of a subnet is of the kind
+// of that subnet.
 type Cache struct {
 	history time.Duration
 	clock   func() time.Time

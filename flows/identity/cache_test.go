@@ -67,85 +67,93 @@ func says(o *flows.Owner) string {
 	return o.Kind.String()
 }
 
+// x is the address that changes hands, a and b the pods that have it.
+const x = "10.0.0.1"
+
+var a, b = pod("a", 0, x), pod("b", 100, x)
+
+// ask is a time, and the owner of x that is expected.
+type ask struct {
+	first, last float64
+	want        string
+}
+
+// times are what may happen to an address.
+var times = []struct {
+	name string
+	do   func(*Cache, *clock)
+	asks []ask
+}{
+	{"one pod", func(c *Cache, _ *clock) { c.SetPod(a) }, []ask{
+		{10, 20, "a"}, {0, 0, "a"}, {-3, 10, "a"}, {-3, -2, "a"},
+		{-3600, 10, "unattributed"}, // somebody else had it before
+		{-3600, -3000, "cluster"},
+	}},
+	{"handed on", func(c *Cache, k *clock) {
+		c.SetPod(a)
+		k.Time = at(90)
+		c.DeletePod(a)
+		k.Time = at(101)
+		c.SetPod(b)
+	}, []ask{
+		{10, 89, "a"}, {89, 93, "a"}, {92, 93, "a"}, {97, 99, "b"},
+		{101, 102, "b"}, {89, 101, "unattributed"}, {10, 2000, "unattributed"},
+		{80, 98, "unattributed"}, // too long after it ended to be sure
+	}},
+	{"deletion told late", func(c *Cache, k *clock) {
+		c.SetPod(a)
+		k.Time = at(103)
+		c.SetPod(b)
+		k.Time = at(130)
+		c.SetPod(a)
+		c.DeletePod(a)
+	}, []ask{
+		{10, 99, "a"}, {101, 102, "unattributed"}, {104, 140, "b"},
+	}},
+	{"read in the other order", func(c *Cache, k *clock) {
+		k.Time = at(103)
+		c.SetPod(b)
+		c.SetPod(a)
+	}, []ask{{10, 99, "a"}, {104, 140, "b"}, {104, 4000, "b"}}},
+	{"both since the same second", func(c *Cache, _ *clock) {
+		c.SetPod(a)
+		c.SetPod(pod("b", 0, x))
+	}, []ask{{10, 20, "unattributed"}}},
+	{"job completed, address reused", func(c *Cache, k *clock) {
+		c.SetPod(a)
+		k.Time = at(105)
+		c.SetPod(ended(a, 50))
+		c.SetPod(b)
+		k.Time = at(200)
+		c.SetPod(ended(a, 50)) // it keeps status.podIP
+	}, []ask{{10, 49, "a"}, {70, 80, "cluster"}, {101, 300, "b"}, {40, 110, "unattributed"}}},
+	{"job completed long ago", func(c *Cache, k *clock) {
+		k.Time = at(7200)
+		c.SetPod(ended(a, 50))
+	}, []ask{{10, 40, "cluster"}}},
+	{"address changed", func(c *Cache, k *clock) {
+		c.SetPod(pod("a", 0, "10.0.0.9"))
+		k.Time = at(50)
+		c.SetPod(a)
+	}, []ask{{10, 20, "cluster"}, {51, 60, "a"}}},
+	{"host network", func(c *Cache, _ *clock) {
+		p := pod("a", 0, x)
+		p.HostNetwork = true
+		c.SetPod(p)
+		c.DeletePod(p)
+	}, []ask{{10, 20, "cluster"}}},
+	{"same name again", func(c *Cache, k *clock) {
+		c.SetPod(a)
+		k.Time = at(50)
+		c.DeletePod(a)
+		again := pod("a", 51, "10.0.0.7")
+		again.UID = "another"
+		c.SetPod(again)
+	}, []ask{{10, 20, "a"}, {70, 80, "cluster"}}},
+}
+
 func TestOwnerOverTime(t *testing.T) {
-	const x = "10.0.0.1"
-	type ask struct {
-		first, last float64
-		want        string
-	}
-	a, b := pod("a", 0, x), pod("b", 100, x)
-	for _, test := range []struct {
-		name string
-		do   func(*Cache, *clock)
-		asks []ask
-	}{
-		{"one pod", func(c *Cache, _ *clock) { c.SetPod(a) }, []ask{
-			{10, 20, "a"}, {0, 0, "a"}, {-3, 10, "a"}, {-3, -2, "a"},
-			{-3600, 10, "unattributed"}, // somebody else had it before
-			{-3600, -3000, "cluster"},
-		}},
-		{"handed on", func(c *Cache, k *clock) {
-			c.SetPod(a)
-			k.Time = at(90)
-			c.DeletePod(a)
-			k.Time = at(101)
-			c.SetPod(b)
-		}, []ask{
-			{10, 89, "a"}, {89, 93, "a"}, {92, 93, "a"}, {97, 99, "b"},
-			{101, 102, "b"}, {89, 101, "unattributed"}, {10, 2000, "unattributed"},
-			{80, 98, "unattributed"}, // too long after it ended to be sure
-		}},
-		{"deletion told late", func(c *Cache, k *clock) {
-			c.SetPod(a)
-			k.Time = at(103)
-			c.SetPod(b)
-			k.Time = at(130)
-			c.SetPod(a)
-			c.DeletePod(a)
-		}, []ask{
-			{10, 99, "a"}, {101, 102, "unattributed"}, {104, 140, "b"},
-		}},
-		{"read in the other order", func(c *Cache, k *clock) {
-			k.Time = at(103)
-			c.SetPod(b)
-			c.SetPod(a)
-		}, []ask{{10, 99, "a"}, {104, 140, "b"}, {104, 4000, "b"}}},
-		{"both since the same second", func(c *Cache, _ *clock) {
-			c.SetPod(a)
-			c.SetPod(pod("b", 0, x))
-		}, []ask{{10, 20, "unattributed"}}},
-		{"job completed, address reused", func(c *Cache, k *clock) {
-			c.SetPod(a)
-			k.Time = at(105)
-			c.SetPod(ended(a, 50))
-			c.SetPod(b)
-			k.Time = at(200)
-			c.SetPod(ended(a, 50)) // it keeps status.podIP
-		}, []ask{{10, 49, "a"}, {70, 80, "cluster"}, {101, 300, "b"}, {40, 110, "unattributed"}}},
-		{"job completed long ago", func(c *Cache, k *clock) {
-			k.Time = at(7200)
-			c.SetPod(ended(a, 50))
-		}, []ask{{10, 40, "cluster"}}},
-		{"address changed", func(c *Cache, k *clock) {
-			c.SetPod(pod("a", 0, "10.0.0.9"))
-			k.Time = at(50)
-			c.SetPod(a)
-		}, []ask{{10, 20, "cluster"}, {51, 60, "a"}}},
-		{"host network", func(c *Cache, _ *clock) {
-			p := pod("a", 0, x)
-			p.HostNetwork = true
-			c.SetPod(p)
-			c.DeletePod(p)
-		}, []ask{{10, 20, "cluster"}}},
-		{"same name again", func(c *Cache, k *clock) {
-			c.SetPod(a)
-			k.Time = at(50)
-			c.DeletePod(a)
-			again := pod("a", 51, "10.0.0.7")
-			again.UID = "another"
-			c.SetPod(again)
-		}, []ask{{10, 20, "a"}, {70, 80, "cluster"}}},
-	} {
+	for _, test := range times {
 		t.Run(test.name, func(t *testing.T) {
 			k := &clock{start}
 			c := newTestCache(k)

@@ -13,16 +13,10 @@ import (
 )
 
 func TestLocalPod(t *testing.T) {
-	const x = "10.0.0.1"
-	a, b := pod("a", 0, x), pod("b", 100, x)
 	leaving := pod("a", 0, x)
 	leaving.Leaving = true
 	elsewhere := pod("a", 0, x)
 	elsewhere.Node = "there"
-	type ask struct {
-		from, to float64
-		want     string
-	}
 	for _, test := range []struct {
 		name string
 		do   func(*Cache, *clock)
@@ -62,11 +56,11 @@ func TestLocalPod(t *testing.T) {
 			test.do(c, k)
 			for _, ask := range test.asks {
 				got := ""
-				if p := c.LocalPod(netip.MustParseAddr(x), at(ask.from), at(ask.to)); p != nil {
+				if p := c.LocalPod(netip.MustParseAddr(x), at(ask.first), at(ask.last)); p != nil {
 					got = p.Name
 				}
 				if got != ask.want {
-					t.Errorf("%v to %v: got %q, want %q", ask.from, ask.to, got, ask.want)
+					t.Errorf("%v to %v: got %q, want %q", ask.first, ask.last, got, ask.want)
 				}
 			}
 		})

@@ -15,7 +15,8 @@ import (
 )
 
 // Static is the source that reads a YAML file: for hosts whose pods, containers
-// or virtual machines are known beforehand.
+// or virtual machines are known beforehand. testdata/static.yaml shows all of its
+// format.
 type Static struct {
 	cache *Cache
 	file  string
