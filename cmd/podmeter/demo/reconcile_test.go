@@ -88,6 +88,9 @@ func TestReconcile(t *testing.T) {
 		"a packet less in a flow row": {
 			metric: `podmeter_flow_receive_packets_total{namespace="batch",pod="report",peer_kind="pod",peer_ip="fd00::1"}`, by: -1,
 			want: []string{"flow + flow_retired = pod, receive packets: batch/report has 119 on the left and 120 on the right"}},
+		"a byte more in a flow row": {
+			metric: `podmeter_flow_transmit_bytes_total{namespace="batch",pod="report",peer_kind="pod",peer_ip="fd00::1"}`, by: 1,
+			want: []string{"flow + flow_retired = pod, transmit bytes: batch/report has 11001 on the left and 11000 on the right"}},
 		"a byte less in a place": {
 			metric: `podmeter_external_receive_bytes_total{namespace="shop",pod="web",country="CH"}`, by: -1,
 			want: []string{`external + external_retired = flow + flow_retired of peer_kind="external", receive bytes: shop/web has 299 on the left and 300 on the right`}},
