@@ -56,12 +56,18 @@ func (NameBinder) Bind(i Interface, _ []netip.Addr, _ *Bound) *Pod {
 // that is not yet bound.
 type AddressBinder struct {
 	Directory Directory
+	// MinAge is how long ago an interface must have been attached: by then the
+	// directory has heard that the last owner of its address ended.
+	MinAge time.Duration
 	// Now is the clock; time.Now if nil.
 	Now func() time.Time
 }
 
 // Bind implements [Binder].
 func (b AddressBinder) Bind(i Interface, seen []netip.Addr, bound *Bound) *Pod {
+	if b.now().Sub(i.Attached) < b.MinAge {
+		return nil
+	}
 	if pod := b.owner(i, i.Addresses); pod != nil {
 		return pod
 	}

@@ -96,9 +96,9 @@ type Directory interface {
 	// is never nil; an address that changed hands meanwhile has an owner of
 	// kind PeerUnattributed. The result must not be changed.
 	Owner(Query) *Owner
-	// LocalPod returns the pod of this node that owned the address for at
-	// least part of the time between from and to, nil if there was none or
-	// more than one. Pods with hostNetwork own no address.
+	// LocalPod returns the pod of this node whose interface, with this address,
+	// was there between from and to; nil if that may be none or several, as
+	// while a pod is being deleted. Pods with hostNetwork own no address.
 	LocalPod(address netip.Addr, from, to time.Time) *Pod
 	// Here returns this node's name and zone, empty when unknown.
 	Here() (node, zone string)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/podmeter/podmeter/cmd/podmeter/agent"
 	"github.com/podmeter/podmeter/cmd/podmeter/demo"
+	"k8s.io/klog/v2"
 )
 
 // production returns the commands as they are outside of tests.
@@ -25,6 +26,7 @@ func production(environ []string) *commands {
 }
 
 func runAgent(ctx context.Context, config agent.Config, log *slog.Logger) error {
+	klog.SetSlogLogger(log) // client-go's own lines
 	b := newBuild()
 	return agent.Run(ctx, config, agent.Options{Version: b.Version, Revision: b.Revision, Logger: log})
 }

@@ -29,6 +29,9 @@ const (
 	ScopeNode    Scope = "node"    // this node's pods
 )
 
+// newsAge is how old the news that a pod has ended may be when it arrives.
+const newsAge = 5 * time.Second
+
 // contactInterval is how often the informers are asked whether they heard from
 // the API server. It sends a bookmark about every minute when nothing happens.
 const contactInterval = 10 * time.Second
@@ -109,7 +112,7 @@ func (k *Kubernetes) Synced() <-chan struct{} { return k.synced }
 
 // Binder implements [Source].
 func (k *Kubernetes) Binder() flows.Binder {
-	return flows.AddressBinder{Directory: k.cache, Now: k.cache.clock}
+	return flows.AddressBinder{Directory: k.cache, MinAge: newsAge, Now: k.cache.clock}
 }
 
 // Status implements [Source]. The problem is a missing right, or before the

@@ -170,6 +170,10 @@ func TestLateBinding(t *testing.T) {
 		}
 		c.apply(running("a", c.time(1), "10.0.0.1"))
 		c.at(4)
+		if got := bind(); got != nil {
+			c.Errorf("while its address's last owner may still be to end: got %v, want nothing", got)
+		}
+		c.at(7)
 		want := &flows.Pod{UID: "uid-a", Namespace: "ns", Name: "a", Node: "here", Container: "main"}
 		if diff := cmp.Diff(want, bind()); diff != "" {
 			c.Error(diff)

@@ -23,5 +23,5 @@ func (n None) Binder() flows.Binder { return flows.NameBinder{} }
 
 // Status implements [Source].
 func (n None) Status() Status {
-	return Status{Source: "none", Synced: true, Updated: n.Cache.clock(), Objects: n.Cache.Counts()}
+	return Status{Source: "none", Synced: true, Objects: n.Cache.Counts()}
 }
