@@ -30,7 +30,7 @@ type fakeAgent struct {
 	mu    sync.Mutex
 	seen  map[string]Interface
 	last  map[string]ledger
-	pods2 map[string]podName // by device
+	bound map[string]podName // by device
 	first bool
 }
 
@@ -57,7 +57,7 @@ func newFakeAgent(options AgentOptions, fault string) (Agent, error) {
 	node, err := currentNamespace("the node")
 	a := &fakeAgent{
 		options: options, fault: fault, node: node, pods: make(map[string]podName), first: true,
-		seen: make(map[string]Interface), last: make(map[string]ledger), pods2: make(map[string]podName),
+		seen: make(map[string]Interface), last: make(map[string]ledger), bound: make(map[string]podName),
 	}
 	for _, p := range file.Pods {
 		for _, address := range p.IPs {
@@ -120,7 +120,7 @@ func (a *fakeAgent) meet(device string, l netlink.Link, own ledger) {
 	routes, _ := a.node.links.RouteList(l, netlink.FAMILY_V4)
 	for _, r := range routes {
 		if pod, ok := a.pods[r.Dst.IP.String()]; ok {
-			a.pods2[device] = pod
+			a.bound[device] = pod
 			a.seen[device] = Interface{
 				Name: device, Namespace: pod.namespace, Pod: pod.pod, State: stateAttached,
 				Before: own, Seeded: !a.first,
@@ -160,8 +160,8 @@ func (a *fakeAgent) Metrics(context.Context) ([]byte, error) {
 			if a.fault == faultByte && i.Pod == "api" {
 				c.Bytes++
 			}
-			a.write(lines, a.pods2[device], direction, inBytes, c.Bytes)
-			a.write(lines, a.pods2[device], direction, inPackets, c.Packets)
+			a.write(lines, a.bound[device], direction, inBytes, c.Bytes)
+			a.write(lines, a.bound[device], direction, inPackets, c.Packets)
 		}
 	}
 	var b strings.Builder

@@ -71,13 +71,17 @@ func balancedBooks(t *testing.T, metrics map[string]float64) *books {
 	}
 }
 
-func TestReconcile(t *testing.T) {
-	for name, c := range map[string]struct {
-		metric string // one to be changed
-		by     float64
-		spoil  func(*books)
-		want   []string // faults
-	}{
+// reconcileCase is balanced books with one fault.
+type reconcileCase struct {
+	metric string // one to be changed
+	by     float64
+	spoil  func(*books)
+	want   []string // faults
+}
+
+// metricCases are faults of the agent's numbers.
+func metricCases() map[string]reconcileCase {
+	return map[string]reconcileCase{
 		"balanced": {},
 		"a byte more in a pod's series": {
 			metric: `podmeter_pod_transmit_bytes_total{namespace="shop",pod="web"}`, by: 1,
@@ -99,6 +103,12 @@ func TestReconcile(t *testing.T) {
 			want: []string{`external + external_retired = flow + flow_retired of peer_kind="external", transmit bytes: shop/web has 295 on the left and 300 on the right`}},
 		"a conservation error": {
 			metric: conservationError, by: 2, want: []string{conservationError + ": got 2, want 0"}},
+	}
+}
+
+// bookCases are faults of everything else.
+func bookCases() map[string]reconcileCase {
+	return map[string]reconcileCase{
 		"a byte more in the kernel": {
 			spoil: func(b *books) { b.entries[1].kernel[flows.Receive].Bytes++ },
 			want:  []string{"veth2 of batch/report, receive: podmeter minus kernel is -1 / 0"}},
@@ -155,7 +165,13 @@ func TestReconcile(t *testing.T) {
 				`external + external_retired = flow + flow_retired of peer_kind="external", receive bytes: no pod has such series`,
 				"shop/web: it has series, and is none of the demo's pods",
 			}},
-	} {
+	}
+}
+
+func TestReconcile(t *testing.T) {
+	cases := metricCases()
+	maps.Copy(cases, bookCases())
+	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			metrics := balancedMetrics()
 			if _, ok := metrics[c.metric]; !ok && c.metric != "" {

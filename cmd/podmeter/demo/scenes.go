@@ -74,7 +74,10 @@ func (s *show) endJob(ctx context.Context) error {
 
 // finish stops all traffic and holds the agent's numbers against the kernel's.
 func (s *show) finish(ctx context.Context) error {
-	s.screen.clear()
+	if err := s.refresh(ctx); err != nil {
+		return err
+	}
+	s.screen.final(s.last)
 	s.screen.event("traffic stops: %v", s.tally)
 	err := errors.Join(s.stopTraffic(), s.tally.err())
 	if err != nil {

@@ -115,8 +115,17 @@ func (s *screen) showPlain(v *view) {
 		humanize.Bytes(moved[flows.Transmit]), humanize.Bytes(moved[flows.Receive]), bits(rate))
 }
 
-// clear takes the table away for what comes after it.
-func (s *screen) clear() { s.Write(nil) }
+// final shows the last view, and leaves it where it is.
+func (s *screen) final(v *view) {
+	if s.size != nil {
+		s.show(v)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.drawn = 0
+		return
+	}
+	s.event("\n%s\n", strings.Join(layout(podColumns(), podRows(v), 0), "\n"))
+}
 
 const (
 	bold  = "\x1b[1m"

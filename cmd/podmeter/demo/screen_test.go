@@ -82,6 +82,12 @@ func TestScreenDrawsOver(t *testing.T) {
 	if out.String() != first {
 		t.Errorf("got %q, want a frame below the event", &out)
 	}
+	s.final(exampleView())
+	out.Reset()
+	s.event("all equal")
+	if want := "all equal\n"; out.String() != want {
+		t.Errorf("got %q after the final frame, want %q", &out, want)
+	}
 }
 
 func TestScreenColors(t *testing.T) {
@@ -102,11 +108,17 @@ func TestScreenWithoutTerminal(t *testing.T) {
 		v.elapsed = elapsed
 		s.show(v)
 	}
+	s.final(v)
 	const want = `meanwhile you can try:
   curl
   0s of 10s  2 pods  transmit 1.2 MB  receive 89 kB  1.2 Mbit/s
   5s of 10s  2 pods  transmit 1.2 MB  receive 89 kB  1.2 Mbit/s
  10s of 10s  2 pods  transmit 1.2 MB  receive 89 kB  1.2 Mbit/s
+
+POD             TRANSMIT  RECEIVE        RATE  TOP PEERS                    PLACES OF EXTERNAL PEERS
+batch/report-1       0 B      0 B   0.0 bit/s                               Nairobi, KE
+shop/web-1        1.2 MB    89 kB  1.2 Mbit/s  shop/client, node demo-node  São Paulo, BR · Zürich, CH
+
 `
 	if out.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", &out, want)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"runtime"
 	"testing"
 	"time"
 
@@ -179,4 +180,20 @@ func TestPodComesAndGoesUnderTraffic(t *testing.T) {
 	if left := must(w.ledgers())(t); len(left) != len(last)-1 || left[job.device()] != (ledger{}) {
 		t.Errorf("got %v, want all but %s", left, job.device())
 	}
+}
+
+func TestNoGoroutineIsLeft(t *testing.T) {
+	before := runtime.NumGoroutine()
+	w := testWorld(t)
+	tr := testTraffic(t, w)
+	tr.startAll(w)
+	await(t, "TCP has worked", func() bool {
+		tr.tally.mu.Lock()
+		defer tr.tally.mu.Unlock()
+		return tr.tally.done["TCP over IPv4"] > 0
+	})
+	if err := errors.Join(tr.stop(), w.close()); err != nil {
+		t.Error(err)
+	}
+	await(t, "all goroutines have ended", func() bool { return runtime.NumGoroutine() <= before })
 }
