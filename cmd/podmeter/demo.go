@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/podmeter/podmeter/cmd/podmeter/agent"
+	"github.com/podmeter/podmeter/cmd/podmeter/demo"
 	"github.com/spf13/cobra"
 )
 
@@ -60,8 +61,8 @@ func (c *commands) demo() *cobra.Command {
 
 func (o demoOptions) validate() error {
 	var faults []error
-	if o.Duration <= 0 {
-		faults = append(faults, fmt.Errorf("--duration %v: more than 0 is expected, such as 30s", o.Duration))
+	if o.Duration < demo.MinDuration {
+		faults = append(faults, fmt.Errorf("--duration %v: at least %v is expected, for pods to come and to go", o.Duration, demo.MinDuration))
 	}
 	if choices := agent.Choices("attach"); !slices.Contains(choices, o.Attach) {
 		faults = append(faults, fmt.Errorf("--attach %q: one of %s is expected", o.Attach, strings.Join(choices, ", ")))

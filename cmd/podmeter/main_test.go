@@ -102,7 +102,7 @@ func TestExitCodes(t *testing.T) {
 		{name: "bad variable", args: "agent", environ: []string{"PODMETER_PPROF=x"}, code: 2, stderr: "podmeter: PODMETER_PPROF in the environment: ", see: "podmeter agent"},
 		{name: "bad file", args: "agent --config " + bad, code: 2, stderr: "podmeter: " + bad + ":1: lisen: no such setting", see: "podmeter agent"},
 		{name: "no file", args: "agent --config " + bad + "x", code: 2, stderr: "podmeter: read --config: open ", see: "podmeter agent"},
-		{name: "bad demo", args: "demo --duration 0s", code: 2, stderr: "podmeter: --duration 0s: more than 0", see: "podmeter demo"},
+		{name: "bad demo", args: "demo --duration 0s", code: 2, stderr: "podmeter: --duration 0s: at least 2s", see: "podmeter demo"},
 		{name: "bad demo attach", args: "demo --attach xdp", code: 2, stderr: `podmeter: --attach "xdp": `, see: "podmeter demo"},
 		{name: "bad demo listen", args: "demo --listen 9739", code: 2, stderr: `podmeter: --listen "9739": `, see: "podmeter demo"},
 		{name: "bad pin path", args: "uninstall --pin-path /sys/fs/bpf", code: 2, stderr: `podmeter: --pin-path "/sys/fs/bpf": `, see: "podmeter uninstall"},

@@ -111,6 +111,7 @@ func newHost(t testing.TB) *host {
 	h.pod.Address(t, "eth0", "198.51.100.2/24")
 	h.pins = fmt.Sprintf("/sys/fs/bpf/podmeter-test-%d-%d", os.Getpid(), time.Now().UnixNano())
 	h.sock = filepath.Join(h.dir, "agent.sock")
+	t.Cleanup(func() { os.RemoveAll(h.pins) }) // those of an agent that was killed
 	return h
 }
 
