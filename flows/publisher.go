@@ -112,9 +112,14 @@ func (p *Publisher) attribute(epoch *Epoch) *Batch {
 	return batch
 }
 
-// meet takes note of an interface and of what is new about it.
+// meet takes note of an interface and of what is new about it. An ifindex comes
+// back: the time of the attachment tells whether it is still the same interface.
 func (p *Publisher) meet(i Interface, epoch *Epoch) {
 	pt := p.points[i.Point]
+	if pt != nil && !pt.Attached.Equal(i.Attached) {
+		p.forget(pt, i.Attached)
+		pt = nil
+	}
 	if pt == nil {
 		pt = &point{waiting: newBatch(epoch.Start, epoch.End), seen: make(map[netip.Addr]struct{})}
 		p.points[i.Point] = pt
@@ -195,22 +200,30 @@ func (p *Publisher) adopt(pt *point, batch *Batch) bool {
 	return true
 }
 
-// leave forgets the points that the datapath has let go of. One that vanished
-// unbound waits for a while: its pod's identity may still come.
+// forget takes a point out. If it is unbound it waits for a while as an orphan:
+// its pod's identity may still come. Its interface was gone by then at the latest.
+func (p *Publisher) forget(pt *point, then time.Time) {
+	delete(p.points, pt.Point)
+	if pt.pod != nil {
+		p.bound.remove(pt.Interface, pt.pod)
+		return
+	}
+	if pt.Gone.IsZero() {
+		pt.Gone = then
+	}
+	p.orphans = append(p.orphans, pt)
+}
+
+// leave forgets the points that the datapath has let go of, and the orphans that
+// have waited for long enough.
 func (p *Publisher) leave(epoch *Epoch) {
 	present := make(map[Point]bool, len(epoch.Interfaces))
 	for _, i := range epoch.Interfaces {
 		present[i.Point] = true
 	}
 	for id, pt := range p.points {
-		if present[id] {
-			continue
-		}
-		delete(p.points, id)
-		if pt.pod == nil {
-			p.orphans = append(p.orphans, pt)
-		} else {
-			p.bound.remove(pt.Interface, pt.pod)
+		if !present[id] {
+			p.forget(pt, epoch.End)
 		}
 	}
 	p.orphans = slices.DeleteFunc(p.orphans, func(pt *point) bool {

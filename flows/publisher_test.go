@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // directory is a fixed one: 10.0.0.n is pod n of this node, 10.1.0.n of another,
@@ -50,7 +52,7 @@ func world(n int, options TableOptions, optional Optional) (*Publisher, *Table, 
 	table := NewTable(options)
 	publisher := NewPublisher(PublisherOptions{
 		Table: table, Directory: d, Places: places{}, Optional: optional,
-		Binder: AddressBinder{Directory: d, Now: func() time.Time { return start }},
+		Binder: AddressBinder{Directory: d, Now: func() time.Time { return start.Add(time.Hour) }},
 		Logger: slog.New(slog.DiscardHandler),
 	})
 	return publisher, table, d
@@ -59,6 +61,42 @@ func world(n int, options TableOptions, optional Optional) (*Publisher, *Table, 
 func iface(n int) Interface {
 	return Interface{Point: Point(n), Name: fmt.Sprint("veth", n), PeerNamespace: n,
 		Attached: start, Addresses: []netip.Addr{podAddress(n)}}
+}
+
+// roomy are options that fold and retire nothing.
+var roomy = TableOptions{FlowLimit: 100, ExternalLimit: 100, FlowIdle: time.Hour, SeriesGrace: time.Hour}
+
+// epochOf returns the epoch of 5 s with that number.
+func epochOf(number int, interfaces []Interface, totals ...Total) *Epoch {
+	begin := start.Add(time.Duration(number) * 5 * time.Second)
+	return &Epoch{Number: uint64(number), Start: begin, End: begin.Add(5 * time.Second), Interfaces: interfaces, Totals: totals}
+}
+
+// unplaced is a total that is in no flow.
+func unplaced(point Point, bytes uint64) Total {
+	return Total{Point: point, Counters: Counters{bytes, 1}, Unplaced: Counters{bytes, 1}}
+}
+
+func publish(t *testing.T, p *Publisher, epochs ...*Epoch) {
+	t.Helper()
+	for _, e := range epochs {
+		if err := p.Publish(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// checkSent checks the bytes that each pod transmitted, by its name.
+func checkSent(t *testing.T, table *Table, want map[string]uint64) {
+	t.Helper()
+	s, got := table.Snapshot(), map[string]uint64{}
+	for _, pod := range s.Pods {
+		got[pod.Pod] = pod.Counters[Transmit].Bytes
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("bytes transmitted (-want +got):\n%s", diff)
+	}
+	checkIdentities(t, s)
 }
 
 // traffic returns a random epoch over n pods, whose flows and totals agree.
@@ -177,36 +215,6 @@ func TestIdentitiesHoldForAnyTraffic(t *testing.T) {
 	}
 }
 
-// One pod that scans takes its quarter of the limit and not the others' places.
-func TestScanningPodLeavesRoom(t *testing.T) {
-	options := TableOptions{FlowLimit: 100, ExternalLimit: 100, FlowIdle: time.Hour, SeriesGrace: time.Hour}
-	publisher, table, _ := world(2, options, Optional{PeerPort: true})
-	e := &Epoch{Start: start, End: start.Add(time.Minute), Interfaces: []Interface{iface(1), iface(2)}}
-	for port := range 500 {
-		for point := range 2 {
-			if point == 1 && port >= 20 {
-				continue
-			}
-			e.Records = append(e.Records, Record{Counters: Counters{100, 1}, First: start, Last: start, Key: Key{
-				Point: Point(point + 1), EtherType: EtherTypeIPv4, Protocol: 6, Source: podAddress(point + 1),
-				Destination: netip.MustParseAddr("203.0.113.9"), DestinationPort: uint16(port + 1)}})
-		}
-	}
-	if err := publisher.Publish(e); err != nil {
-		t.Fatal(err)
-	}
-	// The first epoch waits for the binding, the rows are then all published.
-	rows := map[string]int{}
-	for _, s := range table.Snapshot().Flows {
-		if s.Labels.PeerKind != PeerOther {
-			rows[s.Pod]++
-		}
-	}
-	if rows["pod1"] != 25 || rows["pod2"] != 20 {
-		t.Errorf("rows: got %v, want pod1 25 and pod2 20", rows)
-	}
-}
-
 // Counters wait for an identity that comes late, and then are published whole.
 func TestLateBinding(t *testing.T) {
 	publisher, table, d := world(1, TableOptions{FlowLimit: 100, ExternalLimit: 100, FlowIdle: time.Hour, SeriesGrace: time.Hour}, Optional{})
@@ -245,68 +253,37 @@ func TestLateBinding(t *testing.T) {
 	}
 }
 
-// A pod made again under its name goes on where the one before it ended; when
-// nobody has the name any more its series end after the grace.
-func TestPodMadeAgainUnderItsName(t *testing.T) {
-	publisher, table, d := world(1, TableOptions{FlowLimit: 100, ExternalLimit: 100, FlowIdle: time.Hour, SeriesGrace: 5 * time.Minute}, Optional{})
-	send := func(minute, point int) Counters {
-		e := &Epoch{Start: start.Add(time.Duration(minute) * time.Minute)}
-		e.End = e.Start.Add(time.Minute)
-		if point > 0 {
-			i := iface(1)
-			i.Point, i.PeerNamespace = Point(point), point
-			e.Interfaces = []Interface{i}
-			e.Totals = []Total{{Point: Point(point), Counters: Counters{100, 1}, Unplaced: Counters{100, 1}}}
-		}
-		if err := publisher.Publish(e); err != nil {
-			t.Fatal(err)
-		}
-		s := table.Snapshot()
-		checkIdentities(t, s)
-		if len(s.Pods) == 0 {
-			return Counters{}
-		}
-		return s.Pods[0].Counters[Transmit]
-	}
-	if got, want := send(0, 7), (Counters{100, 1}); got != want {
-		t.Errorf("first: got %+v, want %+v", got, want)
-	}
-	old := d.pods[podAddress(1)]
-	d.pods[podAddress(1)] = &Pod{UID: "again", Namespace: old.Namespace, Name: old.Name}
-	if got, want := send(1, 8), (Counters{200, 2}); got != want {
-		t.Errorf("made again: got %+v, want %+v", got, want)
-	}
-	if got, want := send(2, 0), (Counters{200, 2}); got != want {
-		t.Errorf("gone: got %+v, want %+v still", got, want)
-	}
-	if got := send(9, 0); !got.IsZero() {
-		t.Errorf("after the grace: got %+v, want no series", got)
+// An ifindex that comes back between two epochs is another interface, and the
+// pod of the one before gets none of its bytes.
+func TestIfindexComesBackAsAnotherInterface(t *testing.T) {
+	publisher, table, d := world(2, roomy, Optional{})
+	old, young := iface(1), iface(2)
+	old.Point, young.Point = 7, 7
+	young.Attached = start.Add(8 * time.Second)
+	publish(t, publisher, epochOf(0, []Interface{old}, unplaced(7, 100)))
+	old.Gone = start.Add(6 * time.Second)
+	publish(t, publisher, epochOf(1, []Interface{old}, unplaced(7, 50)), epochOf(2, []Interface{young}, unplaced(7, 5000)))
+	checkSent(t, table, map[string]uint64{"pod1": 150, "pod2": 5000})
+	if got, want := publisher.Pods()[7], d.pods[podAddress(2)]; got != want {
+		t.Errorf("pod behind the point: got %+v, want %+v", got, want)
 	}
 }
 
-// An interface that is younger than the news of its address's last owner waits,
-// whole, and is bound then.
-func TestYoungInterfaceWaits(t *testing.T) {
-	publisher, table, d := world(1, TableOptions{FlowLimit: 100, ExternalLimit: 100}, Optional{})
-	now := start.Add(4 * time.Second)
-	publisher.options.Binder = AddressBinder{Directory: d, MinAge: 5 * time.Second, Now: func() time.Time { return now }}
-	epoch := func() *Epoch {
-		return &Epoch{
-			Start: start, End: now, Interfaces: []Interface{iface(1)},
-			Totals: []Total{{Point: 1, Counters: Counters{100, 1}, Unplaced: Counters{100, 1}}},
-		}
+// What waited for the pod of an interface whose ifindex came back still finds
+// it, even if nobody said that the interface had vanished.
+func TestIfindexComesBackWhileUnbound(t *testing.T) {
+	publisher, table, d := world(2, roomy, Optional{})
+	pod := d.pods[podAddress(1)]
+	delete(d.pods, podAddress(1))
+	old, young := iface(1), iface(2)
+	old.Point, young.Point = 7, 7
+	young.Attached = start.Add(8 * time.Second)
+	publish(t, publisher, epochOf(0, []Interface{old}, unplaced(7, 100)), epochOf(2, []Interface{young}, unplaced(7, 5000)))
+	checkSent(t, table, map[string]uint64{"pod2": 5000})
+	if got := publisher.Stats().UnboundBytes; got != 100 {
+		t.Errorf("bytes that wait: got %d, want 100", got)
 	}
-	if err := publisher.Publish(epoch()); err != nil {
-		t.Fatal(err)
-	}
-	if got := table.Snapshot(); len(got.Pods) != 0 || publisher.Stats().UnboundBytes != 100 {
-		t.Errorf("after 4 s: got %d pods, %d bytes unbound, want none and 100", len(got.Pods), publisher.Stats().UnboundBytes)
-	}
-	now = start.Add(5 * time.Second)
-	if err := publisher.Publish(epoch()); err != nil {
-		t.Fatal(err)
-	}
-	if got := table.Snapshot(); len(got.Pods) != 1 || got.Pods[0].Counters[Transmit].Bytes != 200 {
-		t.Errorf("after 5 s: got %+v, want one pod with 200 bytes", got.Pods)
-	}
+	d.pods[podAddress(1)] = pod
+	publish(t, publisher, epochOf(3, []Interface{young}))
+	checkSent(t, table, map[string]uint64{"pod1": 100, "pod2": 5000})
 }
