@@ -16,30 +16,43 @@ type Binder interface {
 	Bind(i Interface, seen []netip.Addr, bound *Bound) *Pod
 }
 
-// Bound is which pods have interfaces already.
+// Bound is which pods have interfaces already, at one moment.
 type Bound struct {
-	uids       map[string]int
+	uids map[string]bool
+	// namespaces are the pods of living interfaces by PeerNamespace. An id that
+	// interfaces of two pods show has nil: one of them is about to go.
 	namespaces map[int]*Pod
 }
 
 // Has reports whether a pod is bound to an interface.
-func (b *Bound) Has(pod *Pod) bool { return b.uids[pod.UID] > 0 }
+func (b *Bound) Has(pod *Pod) bool { return b.uids[pod.UID] }
 
-func (b *Bound) add(i Interface, pod *Pod) {
-	b.uids[pod.UID]++
-	if i.PeerNamespace >= 0 {
-		b.namespaces[i.PeerNamespace] = pod
-	}
-}
-
-func (b *Bound) remove(i Interface, pod *Pod) {
-	if b.uids[pod.UID]--; b.uids[pod.UID] == 0 {
-		delete(b.uids, pod.UID)
-		if b.namespaces[i.PeerNamespace] == pod {
-			delete(b.namespaces, i.PeerNamespace)
+func newBound(points map[Point]*point) *Bound {
+	b := &Bound{uids: make(map[string]bool), namespaces: make(map[int]*Pod)}
+	for _, pt := range points {
+		if pt.pod != nil {
+			b.add(pt.Interface, pt.pod)
 		}
 	}
+	return b
 }
+
+func (b *Bound) add(i Interface, pod *Pod) {
+	b.uids[pod.UID] = true
+	if i.PeerNamespace < 0 || !i.Gone.IsZero() {
+		return
+	}
+	if other, known := b.namespaces[i.PeerNamespace]; known && (other == nil || other.UID != pod.UID) {
+		pod = nil
+	}
+	b.namespaces[i.PeerNamespace] = pod
+}
+
+// namespaceAge is how long ago an interface must have been attached to take the
+// pod of another one of its network namespace. The kernel frees the id of a
+// namespace that ends before it removes its interfaces (cleanup_net in
+// net/core/net_namespace.c): for a moment both can show the same id.
+const namespaceAge = 5 * time.Second
 
 // NameBinder binds each interface to a pod of its own name: for hosts without
 // identity.
@@ -51,9 +64,9 @@ func (NameBinder) Bind(i Interface, _ []netip.Addr, _ *Bound) *Pod {
 }
 
 // AddressBinder binds an interface by its addresses: first those that the host
-// routes to it alone, then by another interface of the same network namespace,
-// and last by the addresses seen on it, if all belong to one pod of this node
-// that is not yet bound.
+// routes to it alone, then by another interface of the same network namespace
+// while both are there, and last by the addresses seen on it, if all belong to
+// one pod of this node that is not yet bound.
 type AddressBinder struct {
 	Directory Directory
 	// MinAge is how long ago an interface must have been attached: by then the
@@ -65,13 +78,14 @@ type AddressBinder struct {
 
 // Bind implements [Binder].
 func (b AddressBinder) Bind(i Interface, seen []netip.Addr, bound *Bound) *Pod {
-	if b.now().Sub(i.Attached) < b.MinAge {
+	age := b.now().Sub(i.Attached)
+	if age < b.MinAge {
 		return nil
 	}
 	if pod := b.owner(i, i.Addresses); pod != nil {
 		return pod
 	}
-	if pod := bound.namespaces[i.PeerNamespace]; pod != nil && i.PeerNamespace >= 0 {
+	if pod := bound.namespaces[i.PeerNamespace]; pod != nil && i.Gone.IsZero() && age >= namespaceAge {
 		return pod
 	}
 	if pod := b.owner(i, seen); pod != nil && !bound.Has(pod) {

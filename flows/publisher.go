@@ -37,7 +37,6 @@ type Publisher struct {
 	attribution attribution
 	points      map[Point]*point
 	orphans     []*point // vanished unbound; another may have their id by now
-	bound       Bound
 
 	mu    sync.Mutex
 	stats Stats
@@ -78,7 +77,6 @@ func NewPublisher(options PublisherOptions) *Publisher {
 			directory: options.Directory, places: options.Places, optional: options.Optional,
 		},
 		points: make(map[Point]*point),
-		bound:  Bound{uids: make(map[string]int), namespaces: make(map[int]*Pod)},
 	}
 }
 
@@ -174,18 +172,19 @@ func (p *Publisher) total(batch *Batch, total Total) {
 // bind asks for the pods of interfaces that have none yet, and publishes what
 // waited for them, whole.
 func (p *Publisher) bind(batch *Batch) {
-	for _, pt := range p.points {
-		if pt.pod == nil && p.adopt(pt, batch) {
-			p.bound.add(pt.Interface, pt.pod)
+	bound := newBound(p.points)
+	for _, id := range slices.Sorted(maps.Keys(p.points)) {
+		if pt := p.points[id]; pt.pod == nil && p.adopt(pt, bound, batch) {
+			bound.add(pt.Interface, pt.pod)
 		}
 	}
-	p.orphans = slices.DeleteFunc(p.orphans, func(pt *point) bool { return p.adopt(pt, batch) })
+	p.orphans = slices.DeleteFunc(p.orphans, func(pt *point) bool { return p.adopt(pt, bound, batch) })
 }
 
 // adopt binds a point to its pod if that is known.
-func (p *Publisher) adopt(pt *point, batch *Batch) bool {
+func (p *Publisher) adopt(pt *point, bound *Bound, batch *Batch) bool {
 	seen := slices.Collect(maps.Keys(pt.seen))
-	pt.pod = p.options.Binder.Bind(pt.Interface, seen, &p.bound)
+	pt.pod = p.options.Binder.Bind(pt.Interface, seen, bound)
 	if pt.pod == nil {
 		return false
 	}
@@ -205,7 +204,6 @@ func (p *Publisher) adopt(pt *point, batch *Batch) bool {
 func (p *Publisher) forget(pt *point, then time.Time) {
 	delete(p.points, pt.Point)
 	if pt.pod != nil {
-		p.bound.remove(pt.Interface, pt.pod)
 		return
 	}
 	if pt.Gone.IsZero() {
