@@ -126,6 +126,9 @@ func (a *attribution) labels(record *Record) rowLabels {
 		Address: address, Protocol: record.Key.Protocol, Port: port,
 		First: record.First, Last: record.Last,
 	})
+	if owner.Kind == PeerUnattributed {
+		return unattributed(l.flow.Protocol)
+	}
 	a.peer(&l.flow, owner)
 	if a.optional.PeerIP {
 		l.flow.PeerIP = address
@@ -137,6 +140,12 @@ func (a *attribution) labels(record *Record) rowLabels {
 		l.external = a.place(address)
 	}
 	return l
+}
+
+// unattributed are the labels of bytes without a peer: few, as these rows stand
+// outside the limits.
+func unattributed(protocol Protocol) rowLabels {
+	return rowLabels{flow: FlowLabels{PeerKind: PeerUnattributed, Protocol: protocol}}
 }
 
 func (a *attribution) peer(l *FlowLabels, owner *Owner) {

@@ -142,7 +142,7 @@ func (p *Publisher) record(batch *Batch, record *Record) {
 		pt.seen[local] = struct{}{}
 	}
 	if len(pt.waiting.rows) >= waitingLimit {
-		labels = rowLabels{flow: FlowLabels{PeerKind: PeerUnattributed}}
+		labels = unattributed(ProtoOther)
 	}
 	pt.waiting.addRow(unknown, record.Key.Direction, labels, record.Counters)
 }
@@ -159,7 +159,7 @@ func (p *Publisher) total(batch *Batch, total Total) {
 	rest.Add(total.Seeded)
 	all := total.Counters
 	all.Add(total.Seeded)
-	pod, labels := pt.pod, rowLabels{flow: FlowLabels{PeerKind: PeerUnattributed}}
+	pod, labels := pt.pod, unattributed(ProtoOther)
 	if pod == nil {
 		batch, pod = pt.waiting, unknown
 	} else {
