@@ -133,9 +133,9 @@ func (p *Publisher) record(batch *Batch, record *Record) {
 	if pt == nil {
 		return // its totals name it
 	}
-	labels := p.attribution.labels(record)
+	labels, sum := p.attribution.labels(record), amount{record.Counters, batch.Start}
 	if pt.pod != nil {
-		batch.addRow(pt.pod, record.Key.Direction, labels.local(pt.pod, &p.options.Optional), record.Counters)
+		batch.addRow(pt.pod, record.Key.Direction, labels.local(pt.pod, &p.options.Optional), sum)
 		return
 	}
 	if local, _ := record.Key.Local(); record.Key.Direction == Transmit && local.IsValid() && len(pt.seen) < seenLimit {
@@ -144,7 +144,7 @@ func (p *Publisher) record(batch *Batch, record *Record) {
 	if len(pt.waiting.rows) >= waitingLimit {
 		labels = unattributed(ProtoOther)
 	}
-	pt.waiting.addRow(unknown, record.Key.Direction, labels, record.Counters)
+	pt.waiting.addRow(unknown, record.Key.Direction, labels, sum)
 }
 
 // total adds what a point counted, and what of it is in no flow.
@@ -159,14 +159,15 @@ func (p *Publisher) total(batch *Batch, total Total) {
 	rest.Add(total.Seeded)
 	all := total.Counters
 	all.Add(total.Seeded)
+	begin := batch.Start
 	pod, labels := pt.pod, unattributed(ProtoOther)
 	if pod == nil {
 		batch, pod = pt.waiting, unknown
 	} else {
 		labels = labels.local(pod, &p.options.Optional)
 	}
-	batch.addTotal(pod, total.Direction, all)
-	batch.addRow(pod, total.Direction, labels, rest)
+	batch.addTotal(pod, total.Direction, amount{all, begin})
+	batch.addRow(pod, total.Direction, labels, amount{rest, begin})
 }
 
 // bind asks for the pods of interfaces that have none yet, and publishes what
@@ -189,11 +190,11 @@ func (p *Publisher) adopt(pt *point, bound *Bound, batch *Batch) bool {
 		return false
 	}
 	p.options.Logger.Debug("bound", "interface", pt.Name, "namespace", pt.pod.Namespace, "pod", pt.pod.Name)
-	for key, c := range pt.waiting.totals {
-		batch.addTotal(pt.pod, key.direction, c)
+	for key, sum := range pt.waiting.totals {
+		batch.addTotal(pt.pod, key.direction, sum)
 	}
-	for key, c := range pt.waiting.rows {
-		batch.addRow(pt.pod, key.direction, key.labels.local(pt.pod, &p.options.Optional), c)
+	for key, sum := range pt.waiting.rows {
+		batch.addRow(pt.pod, key.direction, key.labels.local(pt.pod, &p.options.Optional), sum)
 	}
 	pt.waiting, pt.seen = nil, nil
 	return true

@@ -287,3 +287,32 @@ func TestIfindexComesBackWhileUnbound(t *testing.T) {
 	publish(t, publisher, epochOf(3, []Interface{young}))
 	checkSent(t, table, map[string]uint64{"pod1": 100, "pod2": 5000})
 }
+
+// Series begin with the epoch of their first byte, not with the one in which
+// their pod became known.
+func TestWhatWaitedKeepsItsBeginning(t *testing.T) {
+	publisher, table, d := world(1, roomy, Optional{})
+	pod := d.pods[podAddress(1)]
+	delete(d.pods, podAddress(1))
+	first := epochOf(1, []Interface{iface(1)}, Total{Point: 1, Direction: Receive, Counters: Counters{300, 3}})
+	first.Records = []Record{{Counters: Counters{300, 3}, First: first.Start, Last: first.End, Key: Key{Point: 1, Direction: Receive,
+		EtherType: EtherTypeIPv4, Source: netip.MustParseAddr("203.0.113.9"), Destination: podAddress(1)}}}
+	publish(t, publisher, epochOf(0, []Interface{iface(1)}, Total{Point: 1}), first,
+		epochOf(2, []Interface{iface(1)}, unplaced(1, 50)), epochOf(3, []Interface{iface(1)}, unplaced(1, 50)))
+	d.pods[podAddress(1)] = pod
+	publish(t, publisher, epochOf(60, []Interface{iface(1)}, unplaced(1, 50)))
+
+	s := table.Snapshot()
+	got := map[string][Directions]time.Time{"pod": s.Pods[0].Created, "external": s.Externals[0].Created}
+	for _, flow := range s.Flows {
+		got[flow.Labels.PeerKind.String()] = flow.Created
+	}
+	sent, received := epochOf(2, nil).Start, first.Start
+	want := map[string][Directions]time.Time{
+		"pod": {sent, received}, "external": {Receive: received},
+		PeerExternal.String(): {Receive: received}, PeerUnattributed.String(): {Transmit: sent},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("created (-want +got):\n%s", diff)
+	}
+}

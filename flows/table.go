@@ -58,23 +58,20 @@ type counterPair struct {
 	created  [Directions]time.Time
 }
 
-func (p *counterPair) add(direction Direction, c Counters, epoch time.Time) {
-	if c.IsZero() {
+// add adds an amount, keeping the earlier of both beginnings.
+func (p *counterPair) add(direction Direction, a amount) {
+	if a.IsZero() {
 		return
 	}
-	if p.created[direction].IsZero() {
-		p.created[direction] = epoch
+	if at := &p.created[direction]; at.IsZero() || a.start.Before(*at) {
+		*at = a.start
 	}
-	p.counters[direction].Add(c)
+	p.counters[direction].Add(a.Counters)
 }
 
-// merge adds o, keeping the earlier of both beginnings.
 func (p *counterPair) merge(o *counterPair) {
-	for d := range p.counters {
-		p.counters[d].Add(o.counters[d])
-		if p.created[d].IsZero() || !o.created[d].IsZero() && o.created[d].Before(p.created[d]) {
-			p.created[d] = o.created[d]
-		}
+	for d := range Direction(Directions) {
+		p.add(d, amount{o.counters[d], o.created[d]})
 	}
 }
 
@@ -134,11 +131,24 @@ type Batch struct {
 	// Start and End bound the epoch.
 	Start, End time.Time
 
-	totals map[totalKey]Counters
-	rows   map[rowKey]Counters
+	totals map[totalKey]amount
+	rows   map[rowKey]amount
 	// living are the pods that are metered at the end of the epoch, whether it
 	// saw a packet of them or not.
 	living map[string]*Pod
+}
+
+// amount is something to be added to a counter.
+type amount struct {
+	Counters
+	start time.Time // of the epoch of its first byte
+}
+
+func (a *amount) add(o amount) {
+	if a.IsZero() || o.start.Before(a.start) {
+		a.start = o.start
+	}
+	a.Counters.Add(o.Counters)
 }
 
 type totalKey struct {
@@ -155,23 +165,29 @@ type rowKey struct {
 func newBatch(start, end time.Time) *Batch {
 	return &Batch{
 		Start: start, End: end,
-		totals: make(map[totalKey]Counters),
-		rows:   make(map[rowKey]Counters),
+		totals: make(map[totalKey]amount),
+		rows:   make(map[rowKey]amount),
 		living: make(map[string]*Pod),
 	}
 }
 
-func (b *Batch) addTotal(pod *Pod, direction Direction, c Counters) {
+func (b *Batch) addTotal(pod *Pod, direction Direction, a amount) {
+	if a.IsZero() {
+		return
+	}
 	key := totalKey{pod, direction}
 	sum := b.totals[key]
-	sum.Add(c)
+	sum.add(a)
 	b.totals[key] = sum
 }
 
-func (b *Batch) addRow(pod *Pod, direction Direction, labels rowLabels, c Counters) {
+func (b *Batch) addRow(pod *Pod, direction Direction, labels rowLabels, a amount) {
+	if a.IsZero() {
+		return
+	}
 	key := rowKey{pod, direction, labels}
 	sum := b.rows[key]
-	sum.Add(c)
+	sum.add(a)
 	b.rows[key] = sum
 }
 
@@ -183,11 +199,11 @@ func (t *Table) Add(b *Batch) {
 	for _, pod := range b.living {
 		t.account(pod)
 	}
-	for key, c := range b.totals {
-		t.account(key.pod).total.add(key.direction, c, b.Start)
+	for key, sum := range b.totals {
+		t.account(key.pod).total.add(key.direction, sum)
 	}
-	for key, c := range b.rows {
-		t.addRow(t.account(key.pod), key, c, b)
+	for key, sum := range b.rows {
+		t.addRow(t.account(key.pod), key, sum, b.End)
 	}
 	t.bury(b)
 	t.expire(b.End)
@@ -210,17 +226,14 @@ func (t *Table) account(pod *Pod) *account {
 	return a
 }
 
-func (t *Table) addRow(a *account, key rowKey, c Counters, b *Batch) {
-	if c.IsZero() {
-		return
-	}
+func (t *Table) addRow(a *account, key rowKey, sum amount, now time.Time) {
 	labels := key.labels.flow
 	r := t.flowRow(a, labels)
 	if r.labels.PeerKind == PeerOther {
-		t.foldedFlow += c.Bytes
+		t.foldedFlow += sum.Bytes
 	}
-	r.add(key.direction, c, b.Start)
-	r.last = b.End
+	r.add(key.direction, sum)
+	r.last = now
 	// A flow that was folded is not in the external family either: the sum of
 	// that equals the flow rows of peer_kind="external".
 	if r.labels.PeerKind != PeerExternal {
@@ -228,10 +241,10 @@ func (t *Table) addRow(a *account, key rowKey, c Counters, b *Batch) {
 	}
 	e := t.externalRow(a, key.labels.external)
 	if e.labels.Country == foldedCountry {
-		t.foldedEx += c.Bytes
+		t.foldedEx += sum.Bytes
 	}
-	e.add(key.direction, c, b.Start)
-	e.last = b.End
+	e.add(key.direction, sum)
+	e.last = now
 }
 
 func (t *Table) flowRow(a *account, labels FlowLabels) *row[FlowLabels] {
