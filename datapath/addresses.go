@@ -57,7 +57,7 @@ func (m *Meter) readAddresses(now time.Time) error {
 	for _, point := range young {
 		m.attachments.with(point, func(a *attachment) {
 			if a != nil {
-				a.addresses = found[point]
+				a.learn(found[point])
 			}
 		})
 	}

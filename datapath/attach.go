@@ -10,6 +10,7 @@ import (
 	"github.com/cilium/ebpf/link"
 	"github.com/podmeter/podmeter/bpf"
 	"github.com/podmeter/podmeter/flows"
+	"golang.org/x/sys/unix"
 )
 
 // AttachMode is how programs are attached to an interface.
@@ -24,22 +25,41 @@ const (
 
 // hook is one attached program.
 type hook interface {
+	// alive reports whether the program still runs on the interface: others may
+	// have deleted it, and another interface may have the index by now.
+	alive(ifindex int) (bool, error)
 	// detach ends the attachment. An attachment that is gone already, with its
 	// interface or by another's hand, is not an error.
 	detach() error
 }
 
-// hooks are an interface's two, indexed by flows.Direction.
+// hooks are an interface's two, indexed by flows.Direction. One may be nil, where
+// its direction cannot be metered.
 type hooks [flows.Directions]hook
 
+// detach ends the attachments, the last first: the qdisc that the first one made
+// goes with it.
 func (h hooks) detach() error {
 	var errs []error
-	for _, hook := range h {
-		if hook != nil {
-			errs = append(errs, hook.detach())
+	for d := len(h) - 1; d >= 0; d-- {
+		if h[d] != nil {
+			errs = append(errs, h[d].detach())
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// alive reports whether all programs still run on the interface.
+func (h hooks) alive(ifindex int) (bool, error) {
+	for _, hook := range h {
+		if hook == nil {
+			continue
+		}
+		if alive, err := hook.alive(ifindex); !alive || err != nil {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 // attacher attaches both programs to interfaces.
@@ -84,22 +104,29 @@ func (a *attacher) attachBoth(ifindex int, attach func(int, flows.Direction) (ho
 	return h, nil
 }
 
-type tcxHook struct{ link link.Link }
+type tcxHook struct {
+	link      link.Link
+	direction flows.Direction
+}
+
+func tcxAttachType(direction flows.Direction) ebpf.AttachType {
+	if direction == flows.Receive {
+		return ebpf.AttachTCXEgress
+	}
+	return ebpf.AttachTCXIngress
+}
 
 // attachTCX attaches at the head, so that nobody's verdict hides a packet from
 // us unless he attaches there later.
 func (a *attacher) attachTCX(ifindex int, direction flows.Direction) (hook, error) {
-	at := ebpf.AttachTCXIngress
-	if direction == flows.Receive {
-		at = ebpf.AttachTCXEgress
-	}
+	at := tcxAttachType(direction)
 	l, err := link.AttachTCX(link.TCXOptions{
 		Interface: ifindex, Program: a.programs[direction], Attach: at, Anchor: link.Head(),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("attach %s program with TCX: %w", direction, err)
 	}
-	return tcxHook{l}, nil
+	return tcxHook{l, direction}, nil
 }
 
 // detach also reaches a device that has moved to another network namespace,
@@ -109,4 +136,26 @@ func (h tcxHook) detach() error {
 		return fmt.Errorf("detach TCX link: %w", err)
 	}
 	return nil
+}
+
+// alive looks for the link among those of the interface. What the link itself
+// says would not do: it follows its device into other network namespaces.
+func (h tcxHook) alive(ifindex int) (bool, error) {
+	info, err := h.link.Info()
+	if err != nil {
+		return false, fmt.Errorf("look at TCX link: %w", err)
+	}
+	attached, err := link.QueryPrograms(link.QueryOptions{Target: ifindex, Attach: tcxAttachType(h.direction)})
+	if errors.Is(err, unix.ENODEV) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look for TCX link: %w", err)
+	}
+	for _, program := range attached.Programs {
+		if id, ok := program.LinkID(); ok && id == info.ID {
+			return true, nil
+		}
+	}
+	return false, nil
 }

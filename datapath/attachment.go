@@ -4,6 +4,7 @@ package datapath
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/podmeter/podmeter/flows"
@@ -20,47 +21,91 @@ type State string
 const (
 	StateAttached State = "attached" // every packet is counted
 	StateSettling State = "settling" // what passed before the attachment is not yet known
+	StatePartial  State = "partial"  // one direction is known from the interface's own counters alone
 	StateDiffers  State = "differs"  // the interface counts other packets than we do
 	StateGone     State = "gone"     // its last packets are being drained
 )
 
 // States returns all states.
 func States() []State {
-	return []State{StateAttached, StateSettling, StateDiffers, StateGone}
+	return []State{StateAttached, StateSettling, StatePartial, StateDiffers, StateGone}
 }
 
-// attachment is a metered interface, from its attachment until its last packet
-// has been published.
+// attachment is a metered interface, from before its programs are attached until
+// its last packet has been published.
 type attachment struct {
 	point         uint32
 	name          string
-	hooks         hooks
+	hooks         hooks // nil before and after the time in which they are attached
 	mode          AttachMode
 	attached      time.Time
 	gone          time.Time
 	peerNamespace int
 	addresses     []netip.Addr
-	// seeded is whether the interface came after the start, so that its whole
-	// ledger is the pod's and what passed before the attachment is published.
+	// seeded is whether what passed before the attachment is published: not for
+	// an interface that was there when the meter was made.
 	seeded bool
-	ledger ledger
-	// seeds wait to be published: the part before the attachment.
+	// resumed is whether the device had an attachment before.
+	resumed bool
+	ledger  ledger
+	// seeds wait to be published: what is known from the ledger alone.
 	seeds byDirection
 	// drains is how many are left until the point can be forgotten.
 	drains int
+	// vanished is whether the device itself is gone, and not only the attachment.
+	vanished bool
 }
 
 func (a *attachment) living() bool { return a.gone.IsZero() }
 
+// metered reports whether the programs are attached.
+func (a *attachment) metered() bool { return a.living() && a.hooks != hooks{} }
+
+// enter notes that the programs are attached.
+func (a *attachment) enter(h hooks, mode AttachMode) {
+	a.hooks, a.mode = h, mode
+	for d := range h {
+		a.ledger.unmetered[d] = h[d] == nil
+	}
+}
+
 // leave notes that the interface is metered no more.
 func (a *attachment) leave(now time.Time) {
+	known := a.ledger.abandon()
+	if a.seeded {
+		a.seeds = a.seeds.add(known)
+	}
 	a.gone, a.drains = now, drainsAfterGone
 }
 
 // read takes a reading of the ledger.
 func (a *attachment) read(r reading) {
-	if a.ledger.read(r) && a.seeded {
-		a.seeds = a.ledger.before
+	settled := a.ledger.settled
+	known := a.ledger.read(r)
+	if a.seeded || settled {
+		a.seeds = a.seeds.add(known)
+	}
+}
+
+// accounted returns what of the interface's own counters needs no seeding any
+// more, given what the programs counted in all.
+func (a *attachment) accounted(counted byDirection) byDirection {
+	sum := counted.add(a.ledger.before).add(a.ledger.base)
+	for d, unmetered := range a.ledger.unmetered {
+		if unmetered {
+			sum[d] = a.ledger.last.second[d]
+		}
+	}
+	return sum
+}
+
+// learn takes note of addresses that are routed to the interface. Those that
+// are no longer stay as evidence: a pod's routes go before its interface does.
+func (a *attachment) learn(addresses []netip.Addr) {
+	for _, address := range addresses {
+		if !slices.Contains(a.addresses, address) {
+			a.addresses = append(slices.Clip(a.addresses), address)
+		}
 	}
 }
 
@@ -70,6 +115,8 @@ func (a *attachment) state() State {
 		return StateGone
 	case !a.ledger.settled:
 		return StateSettling
+	case a.ledger.unmetered != [flows.Directions]bool{}:
+		return StatePartial
 	case a.ledger.difference != [flows.Directions]int64{}:
 		return StateDiffers
 	}

@@ -93,7 +93,9 @@ func (d *drainer) drain(sink Sink) error {
 		d.published = true
 	}
 	// Never flip onto a set that is not verified empty: it would be counted twice.
-	if d.missed, err = d.sets[(state.Epoch+1)&1].clear(); err != nil {
+	missed, err := d.sets[(state.Epoch+1)&1].clear()
+	d.missed += missed
+	if err != nil {
 		return err
 	}
 	return d.flip(state)
@@ -209,7 +211,7 @@ func (d *drainer) counted(point uint32) (byDirection, error) {
 			if err != nil {
 				return sum, err
 			}
-			sum[direction].Add(flows.Counters{Bytes: total.Bytes, Packets: total.Packets})
+			sum[direction].Add(countersOf(total))
 		}
 	}
 	return sum, nil
@@ -233,12 +235,17 @@ func (d *drainer) createPoint(point uint32) error {
 	return errors.Join(d.sets[0].createPoint(point), d.sets[1].createPoint(point))
 }
 
-// deletePoint forgets a point whose last packet has been drained.
+// deletePoint forgets a point whose last packet has been drained. Its baseline
+// goes last: without it all that it counted would be new.
 func (d *drainer) deletePoint(point uint32) error {
+	err := errors.Join(d.sets[0].deletePoint(point), d.sets[1].deletePoint(point))
+	if err != nil {
+		return err
+	}
 	for direction := range uint32(flows.Directions) {
 		for i := range d.drained {
 			delete(d.drained[i], bpf.MeterTotalKey{Point: point, Direction: direction})
 		}
 	}
-	return errors.Join(d.sets[0].deletePoint(point), d.sets[1].deletePoint(point))
+	return nil
 }

@@ -22,6 +22,13 @@ func (b byDirection) sub(o byDirection) byDirection {
 	return b
 }
 
+func (b byDirection) add(o byDirection) byDirection {
+	for d := range b {
+		b[d].Add(o[d])
+	}
+	return b
+}
+
 // ledgerOf returns the interface's own counters, as the pod sees directions.
 func ledgerOf(l netlink.Link) (counters byDirection) {
 	s := l.Attrs().Statistics
@@ -33,22 +40,31 @@ func ledgerOf(l netlink.Link) (counters byDirection) {
 	return counters
 }
 
-// reading is one look at an interface's own counters and at ours. It counts only
-// if the former were the same before and after the latter were read, so that no
-// packet came meanwhile.
+// reading is one look at both sides: the interface's own counters before and
+// after ours were read.
 type reading struct {
-	counters, ours byDirection
-	at             time.Time
+	first, second, ours byDirection
+	at                  time.Time
 }
+
+// quiet reports that no packet came while the reading was taken.
+func (r *reading) quiet() bool { return r.first == r.second }
 
 // ledger compares an interface's own counters with ours.
 //
 // A packet can be counted by one side and not yet by the other for a moment. So
 // nothing follows from a single reading: what the interface has beyond ours is
-// believed once two readings settleAfter apart agree on it.
+// believed once two quiet ones settleAfter apart agree on it.
 type ledger struct {
+	// base is what of the interface's counters was published by attachments
+	// before this one.
+	base byDirection
+	// unmetered are the directions that have no program of ours: their bytes are
+	// known from the ledger alone.
+	unmetered [flows.Directions]bool
+
 	settled bool
-	// before passed before the programs were attached.
+	// before passed before the programs were attached, without the base.
 	before byDirection
 	// last is the newest reading.
 	last reading
@@ -60,28 +76,33 @@ type ledger struct {
 	newest      [flows.Directions]int64 // difference by the last reading alone
 }
 
-// read takes a reading. It reports whether the ledger settled by it.
-func (l *ledger) read(r reading) bool {
-	l.last = r
-	beyond := r.counters.sub(r.ours)
+// read takes a reading and returns what became known by it and has to be
+// published besides our own counts: what came before the attachment, and what
+// went where we have no program.
+func (l *ledger) read(r reading) (known byDirection) {
+	defer func() { l.last = r }()
 	if l.settled {
-		l.compare(beyond)
-		return false
+		l.compare(&r)
+		return l.beside(r.second.sub(l.last.second))
 	}
-	if l.candidateAt.IsZero() || beyond != l.candidate {
+	if !r.quiet() {
+		return known
+	}
+	beyond := r.first.sub(r.ours).sub(l.base)
+	switch {
+	case r.first == byDirection{}: // nothing has ever passed, so nothing before us
+	case l.candidateAt.IsZero(), beyond != l.candidate:
 		l.candidate, l.candidateAt = beyond, r.at
-		return false
+		return known
+	case r.at.Sub(l.candidateAt) < settleAfter:
+		return known
 	}
-	if r.at.Sub(l.candidateAt) < settleAfter {
-		return false
-	}
-	l.settle(beyond)
-	return true
+	return l.settle(beyond)
 }
 
 // settle takes what the interface has beyond ours as what came before us; it
 // is never below 0.
-func (l *ledger) settle(beyond byDirection) {
+func (l *ledger) settle(beyond byDirection) byDirection {
 	l.settled = true
 	for d, c := range beyond {
 		if int64(c.Bytes) >= 0 && int64(c.Packets) >= 0 {
@@ -90,16 +111,52 @@ func (l *ledger) settle(beyond byDirection) {
 		l.newest[d] = int64(c.Packets - l.before[d].Packets)
 	}
 	l.difference = l.newest
+	return l.before
 }
 
-// compare notes by how many packets the interface and we differ: as many as the
-// last two readings both tell.
-func (l *ledger) compare(beyond byDirection) {
-	for d, c := range beyond {
-		now := int64(c.Packets - l.before[d].Packets)
+// abandon settles with what is known when no more readings can be taken.
+func (l *ledger) abandon() byDirection {
+	if l.settled {
+		return byDirection{}
+	}
+	return l.settle(l.candidate)
+}
+
+// beside keeps of what the interface counted since the last reading what went
+// where we have no program.
+func (l *ledger) beside(grown byDirection) byDirection {
+	for d := range grown {
+		if !l.unmetered[d] {
+			grown[d] = flows.Counters{}
+		}
+	}
+	return grown
+}
+
+// compare notes by how many packets the interface and we differ: the least that
+// the last two readings both tell. Packets that came while a reading was taken
+// may be in ours or not.
+func (l *ledger) compare(r *reading) {
+	for d := range l.difference {
+		if l.unmetered[d] {
+			continue
+		}
+		ours := r.ours[d].Packets + l.before[d].Packets + l.base[d].Packets
+		now := nearest(int64(r.first[d].Packets-ours), int64(r.second[d].Packets-ours))
 		l.difference[d] = common(l.newest[d], now)
 		l.newest[d] = now
 	}
+}
+
+// nearest returns what is nearest to 0 between low and high.
+func nearest(low, high int64) int64 {
+	switch {
+	case low > 0:
+		return low
+	case high < 0:
+		return high
+	}
+	return 0
 }
 
 // common is the part of a difference that a and b share.

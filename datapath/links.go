@@ -8,16 +8,15 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/podmeter/podmeter/flows"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
 const (
-	// relistPause keeps bursts of events from listing all links for each.
-	relistPause = 50 * time.Millisecond
+	// relistSoon keeps bursts of events from listing all links for each.
+	relistSoon = 50 * time.Millisecond
 	// relistInterval is how often links are listed without any event: what
-	// could not be attached is tried again.
+	// others detached is attached again, what failed is tried again.
 	relistInterval = 30 * time.Second
 )
 
@@ -28,13 +27,30 @@ var errOverrun = errors.New("link subscription ended")
 // methods are called by the goroutine in run, and by Close after it.
 type linkWatcher struct {
 	*Meter
-	// existing are the links that were there at the first listing: counting
-	// begins at their attachment. nil before it.
+	// existing are the links that were there when the meter was made: counting
+	// begins at their attachment.
 	existing map[uint32]bool
-	relist   *time.Timer
+	greeted  bool
+	retries  map[uint32]*retry
+	// undetached are hooks that could not be detached, to be tried again.
+	undetached []hooks
 }
 
-func newLinkWatcher(m *Meter) *linkWatcher { return &linkWatcher{Meter: m} }
+// retry is when a failed attachment is tried again.
+type retry struct {
+	at    time.Time
+	pause time.Duration
+}
+
+// newLinkWatcher takes note of the links that are there.
+func newLinkWatcher(m *Meter) (*linkWatcher, error) {
+	w := &linkWatcher{Meter: m, existing: make(map[uint32]bool), retries: make(map[uint32]*retry)}
+	links, err := w.listLinks()
+	for _, l := range links {
+		w.existing[uint32(l.Attrs().Index)] = true
+	}
+	return w, err
+}
 
 // run follows the links until ctx is done. When the subscription overruns, it
 // subscribes and lists again.
@@ -58,25 +74,26 @@ func (w *linkWatcher) follow(ctx context.Context) error {
 		return err
 	}
 	defer stop()
-	w.relist = time.NewTimer(relistInterval)
-	defer w.relist.Stop()
-	if err := w.list(); err != nil {
-		return err
-	}
-	for {
+	relist := time.NewTimer(0)
+	defer relist.Stop()
+	for soon := false; ; {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-w.relist.C:
-			w.relist.Reset(relistInterval)
-			if err := w.list(); err != nil {
-				return err
-			}
+		case <-relist.C:
+			w.list()
+			relist.Reset(relistInterval)
+			soon = false
 		case update, ok := <-updates:
 			if !ok {
 				return errOverrun
 			}
 			w.event(update)
+			// The other end of a veth that has moved tells nothing of itself.
+			if !soon {
+				relist.Reset(relistSoon)
+				soon = true
+			}
 		}
 	}
 }
@@ -101,45 +118,60 @@ func (w *linkWatcher) subscribe() (<-chan netlink.LinkUpdate, func(), error) {
 	}, nil
 }
 
-// list brings the attachments in step with the links that are there.
-func (w *linkWatcher) list() error {
-	var links []netlink.Link
-	err := w.options.within(func() (err error) {
-		for range 10 {
-			links, err = netlink.LinkList()
-			if !errors.Is(err, netlink.ErrDumpInterrupted) {
-				break
-			}
-		}
+func (w *linkWatcher) listLinks() (links []netlink.Link, err error) {
+	err = w.options.within(func() (err error) {
+		links, err = listLinks()
 		return err
 	})
-	if err != nil {
-		return fmt.Errorf("list links: %w", err)
+	return links, err
+}
+
+// listLinks lists the links of this network namespace.
+func listLinks() (links []netlink.Link, err error) {
+	const tries = 10
+	for range tries {
+		links, err = netlink.LinkList()
+		if !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
 	}
+	if err != nil {
+		return nil, fmt.Errorf("list links: %w", err)
+	}
+	return links, nil
+}
+
+// list brings the attachments in step with the links that are there.
+func (w *linkWatcher) list() {
+	links, err := w.listLinks()
+	if err != nil {
+		w.log.Warn("follow links", "error", err)
+		return
+	}
+	w.detachAgain()
 	present := make(map[uint32]bool, len(links))
 	for _, l := range links {
 		present[uint32(l.Attrs().Index)] = true
 	}
-	first := w.existing == nil
-	if first {
-		w.existing = present
-	}
 	for _, point := range w.attachments.points((*attachment).living) {
 		if !present[point] {
 			w.vanished(point)
+		} else if !w.alive(point) {
+			w.leave(point)
 		}
 	}
 	for _, l := range links {
 		w.consider(l)
 	}
-	if first {
-		w.greet()
-	}
-	return nil
+	w.greet()
 }
 
 // greet says what the first listing gave.
 func (w *linkWatcher) greet() {
+	if w.greeted {
+		return
+	}
+	w.greeted = true
 	metered := len(w.attachments.points((*attachment).living))
 	if metered == 0 {
 		w.log.Warn("no interface to meter yet, watching for some to come", "interfaces", w.options.Interfaces)
@@ -152,20 +184,47 @@ func (w *linkWatcher) event(update netlink.LinkUpdate) {
 	if update.IfInfomsg.Family != unix.AF_UNSPEC {
 		return // of a bridge about its port: the link itself has not changed
 	}
-	if update.Header.Type == unix.RTM_DELLINK {
-		w.vanished(uint32(update.Link.Attrs().Index))
-	} else {
+	if update.Header.Type != unix.RTM_DELLINK {
 		w.consider(update.Link)
+		return
 	}
-	// The other end of a veth that has moved tells nothing of itself.
-	w.relist.Reset(relistPause)
+	// The event may be older than the last listing, and the index another's by
+	// now: what we know of is gone only if its programs do not run there.
+	if point := uint32(update.Link.Attrs().Index); !w.alive(point) {
+		w.vanished(point)
+	}
 }
 
 // vanished lets go of a link that has been deleted or moved away. In the latter
 // case our programs are still on it, and detaching reaches them.
 func (w *linkWatcher) vanished(point uint32) {
 	delete(w.existing, point)
+	delete(w.retries, point)
 	w.leave(point)
+	w.attachments.vanished(point)
+}
+
+// alive reports whether our programs run on the link with this index.
+func (w *linkWatcher) alive(point uint32) bool {
+	var h hooks
+	w.attachments.with(point, func(a *attachment) {
+		if a != nil {
+			h = a.hooks
+		}
+	})
+	if h == (hooks{}) {
+		return false
+	}
+	alive := true
+	err := w.options.within(func() (err error) {
+		alive, err = h.alive(int(point))
+		return err
+	})
+	if err != nil {
+		w.log.Warn("look whether programs are still attached", "ifindex", point, "error", err)
+		return true
+	}
+	return alive
 }
 
 // consider decides about one link that is there.
@@ -173,7 +232,8 @@ func (w *linkWatcher) consider(l netlink.Link) {
 	point, wanted := uint32(l.Attrs().Index), w.selector.wants(l)
 	living := false
 	w.attachments.with(point, func(a *attachment) {
-		if living = a != nil && a.living(); living {
+		living = a != nil && a.living()
+		if living && wanted { // the last word of one that goes says less than was known
 			a.name, a.peerNamespace = l.Attrs().Name, l.Attrs().NetNsID
 		}
 	})
@@ -181,89 +241,6 @@ func (w *linkWatcher) consider(l netlink.Link) {
 	case living && !wanted:
 		w.leave(point)
 	case wanted && !living:
-		if err := w.join(point); err != nil {
-			w.log.Error("attach", "interface", l.Attrs().Name, "error", err)
-		}
+		w.tryJoin(point, l.Attrs().Name)
 	}
-}
-
-// leave ends an attachment; its last packets are still to be drained.
-func (w *linkWatcher) leave(point uint32) {
-	var h hooks
-	var name string
-	w.attachments.with(point, func(a *attachment) {
-		if a == nil || !a.living() {
-			return
-		}
-		h, name, a.hooks = a.hooks, a.name, hooks{}
-	})
-	if name == "" {
-		return
-	}
-	if err := w.options.within(h.detach); err != nil {
-		w.log.Error("detach", "interface", name, "error", err)
-	}
-	w.attachments.with(point, func(a *attachment) { a.leave(time.Now()) })
-	w.log.Debug("left", "interface", name)
-}
-
-// join attaches to a link, as it is now: an event may be old.
-func (w *linkWatcher) join(point uint32) error {
-	if err := w.freePoint(point); err != nil {
-		return err
-	}
-	a := &attachment{point: point, seeded: !w.existing[point], attached: time.Now()}
-	err := w.options.within(func() error {
-		l, err := netlink.LinkByIndex(int(point))
-		if err != nil || !w.selector.wants(l) {
-			return err
-		}
-		a.name, a.peerNamespace = l.Attrs().Name, l.Attrs().NetNsID
-		if err := w.drainer.createPoint(point); err != nil {
-			return err
-		}
-		a.hooks, a.mode, err = w.attacher.attach(int(point))
-		if err != nil {
-			// One of the programs may have counted something by then.
-			a.leave(time.Now())
-		}
-		w.attachments.put(a)
-		return err
-	})
-	if vanishedMeanwhile(err) {
-		return nil
-	}
-	if err == nil && a.hooks[flows.Transmit] != nil {
-		w.log.Debug("attached", "interface", a.name, "mode", a.mode)
-		w.settleSoon()
-	}
-	return err
-}
-
-// freePoint makes sure that nothing of an earlier interface with this ifindex is
-// in any set.
-func (w *linkWatcher) freePoint(point uint32) error {
-	for range drainsAfterGone + 1 {
-		taken := false
-		w.attachments.with(point, func(a *attachment) { taken = a != nil })
-		if !taken {
-			return nil
-		}
-		if err := w.Drain(context.Background()); err != nil {
-			return fmt.Errorf("drain an earlier interface with ifindex %d: %w", point, err)
-		}
-	}
-	return nil
-}
-
-func (w *linkWatcher) detachAll() error {
-	for _, point := range w.attachments.points((*attachment).living) {
-		w.leave(point)
-	}
-	return nil
-}
-
-func vanishedMeanwhile(err error) bool {
-	var notFound netlink.LinkNotFoundError
-	return errors.As(err, &notFound) || errors.Is(err, unix.ENODEV)
 }

@@ -89,8 +89,11 @@ type Meter struct {
 	links    *linkWatcher
 
 	attachments *registry
-	// gate is held by whoever drains.
-	gate chan struct{}
+	// gate is held by whoever drains or lets go of the maps; released and compared
+	// belong to its holder.
+	gate     chan struct{}
+	released bool
+	compared time.Time
 	// early asks for a drain before its time.
 	early chan struct{}
 	// unsettled tells that there is an attachment whose ledger has not settled.
@@ -131,6 +134,9 @@ func (m *Meter) load(ctx context.Context) (err error) {
 	if m.lock, err = lockPath(ctx, m.options.PinPath, lockWait, m.log); err != nil {
 		return err
 	}
+	if m.links, err = newLinkWatcher(m); err != nil {
+		return err
+	}
 	if err := m.sweep(); err != nil {
 		return err
 	}
@@ -151,7 +157,6 @@ func (m *Meter) load(ctx context.Context) (err error) {
 	}
 	m.drainer = newDrainer(&m.objects.MeterObjects, m.grace, m.cpus)
 	m.attacher = newAttacher(m.options.Attach, &m.objects.MeterObjects, filterHandle(m.options.PinPath))
-	m.links = newLinkWatcher(m)
 	m.pressure = newPressure(m.capacity, m.cpus)
 	if err := m.objects.HighWater.Set(m.pressure.highWater()); err != nil {
 		return fmt.Errorf("set high water: %w", err)
@@ -180,16 +185,23 @@ func (m *Meter) Run(ctx context.Context) error {
 	return group.Wait()
 }
 
+// ErrClosed is returned when a meter is asked for something after its end.
+var ErrClosed = errors.New("the meter is closed")
+
 // Close detaches from all interfaces, publishes what was counted until then and
 // removes the pins. It may be called more than once.
 func (m *Meter) Close() error {
 	if m.closed.Swap(true) {
 		return nil
 	}
-	errs := []error{m.links.detachAll()}
+	m.links.leaveAll()
+	var errs []error
 	for range sets { // the last flip, and the set that it froze
 		errs = append(errs, m.Drain(context.Background()))
 	}
+	m.gate <- struct{}{}
+	defer func() { <-m.gate }()
+	m.released = true
 	return errors.Join(append(errs, m.release())...)
 }
 

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -128,190 +127,6 @@ func (m *testMeter) awaitState(t testing.TB, name string, want State) {
 	await(t, fmt.Sprintf("%s is %q", name, want), func() bool { return m.state(name) == want })
 }
 
-// What was there at the start is counted from the attachment on; what comes
-// later is counted whole, the part before its attachment from the ledger.
-func TestMeterEqualsTheLedger(t *testing.T) {
-	for _, mode := range []AttachMode{AttachTCX, AttachNetlink} {
-		t.Run(string(mode), func(t *testing.T) {
-			old := newWire(t)
-			sendUDP(t, old.pod, "198.51.100.1:9", 11)
-			m := startMeter(t, old.host, func(o *Options) { o.Attach = mode })
-			m.awaitState(t, "veth0", StateAttached)
-			before := before(m, "veth0")
-			if got := before[flows.Transmit].Packets; got < 11 {
-				t.Errorf("before the attachment: got %d packets, want at least 11", got)
-			}
-
-			young := &wire{host: old.host, pod: ktest.NewNamespace(t)}
-			young.index = old.host.Veth(t, "veth1", young.pod, "eth0")
-			young.host.Address(t, "veth1", "203.0.113.1/24")
-			young.pod.Address(t, "eth0", "203.0.113.2/24")
-			m.awaitState(t, "veth1", StateAttached)
-			for range 5 {
-				sendUDP(t, old.pod, "198.51.100.1:9", 20)
-				sendUDP(t, old.host, "203.0.113.2:9", 20)
-			}
-			wantOld, wantYoung := old.ended(t).sub(before), young.ended(t)
-			m.stop()
-			if totals, seeded := m.book.of("veth0"); totals != wantOld || seeded != (byDirection{}) {
-				t.Errorf("veth0: got %v and %v seeded, want %v and none", totals, seeded, wantOld)
-			}
-			totals, seeded := m.book.of("veth1")
-			for d := range totals {
-				totals[d].Add(seeded[d])
-			}
-			if totals != wantYoung || wantYoung[flows.Receive].Packets < 100 {
-				t.Errorf("veth1: got %v, %v of it seeded, want %v", totals, seeded, wantYoung)
-			}
-			if m.book.failed != 0 {
-				t.Errorf("conservation error: got %d, want 0", m.book.failed)
-			}
-		})
-	}
-}
-
-// A new interface that had traffic before it could be attached is seeded with it.
-func TestSeedIsWhatPassedBeforeTheAttachment(t *testing.T) {
-	host := ktest.NewNamespace(t)
-	var hold sync.Mutex // while it is held nothing is attached
-	m := startMeter(t, host, func(o *Options) {
-		o.within = func(f func() error) error {
-			hold.Lock()
-			defer hold.Unlock()
-			return host.Do(f)
-		}
-	})
-	await(t, "first listing", func() bool { return m.LastDrain().Count > 0 })
-	hold.Lock()
-	w := &wire{host: host, pod: ktest.NewNamespace(t)}
-	w.index = host.Veth(t, "veth1", w.pod, "eth0")
-	host.Address(t, "veth1", "198.51.100.1/24")
-	w.pod.Address(t, "eth0", "198.51.100.2/24")
-	sendUDP(t, w.pod, "198.51.100.1:9", 25)
-	w.settled(t)
-	hold.Unlock()
-	m.awaitState(t, "veth1", StateAttached)
-	sendUDP(t, w.pod, "198.51.100.1:9", 5)
-	want := w.ended(t)
-	m.stop()
-	totals, seeded := m.book.of("veth1")
-	if seeded[flows.Transmit].Packets < 25 {
-		t.Errorf("seeded: got %v, want at least the 25 packets before the attachment", seeded)
-	}
-	for d := range totals {
-		totals[d].Add(seeded[d])
-	}
-	if totals != want {
-		t.Errorf("got %v, want %v", totals, want)
-	}
-}
-
-// A vanished interface's last packets are published, and its ifindex can come
-// back as another's.
-func TestIfindexComesBack(t *testing.T) {
-	w := newWire(t)
-	m := startMeter(t, w.host, nil)
-	m.awaitState(t, "veth0", StateAttached)
-	sendUDP(t, w.pod, "198.51.100.1:9", 30)
-	counted := w.ended(t).sub(before(m, "veth0"))
-	w.host.DeleteLink(t, "veth0")
-	await(t, "veth0 is forgotten", func() bool { return m.state("veth0") == "" })
-	if totals, _ := m.book.of("veth0"); totals != counted {
-		t.Errorf("veth0: got %v, want %v", totals, counted)
-	}
-	second := &wire{host: w.host, pod: ktest.NewNamespace(t), index: w.index}
-	w.host.VethAt(t, w.index, "veth1", second.pod, "eth0")
-	w.host.Address(t, "veth1", "203.0.113.1/24")
-	second.pod.Address(t, "eth0", "203.0.113.2/24")
-	m.awaitState(t, "veth1", StateAttached)
-	sendUDP(t, second.pod, "203.0.113.1:9", 30)
-	want := second.ended(t)
-	m.stop()
-	totals, seeded := m.book.of("veth1")
-	for d := range totals {
-		totals[d].Add(seeded[d])
-	}
-	if totals != want {
-		t.Errorf("veth1: got %v, want %v", totals, want)
-	}
-	if m.book.failed != 0 {
-		t.Errorf("conservation error: got %d, want 0", m.book.failed)
-	}
-}
-
-func before(m *testMeter, name string) byDirection {
-	for _, i := range m.Interfaces() {
-		if i.Name == name {
-			return i.Before
-		}
-	}
-	return byDirection{}
-}
-
-func TestChoosesInterfaces(t *testing.T) {
-	w := newWire(t)
-	for _, name := range []string{"cali1", "other1"} {
-		w.host.Veth(t, name, ktest.NewNamespace(t), "eth0")
-	}
-	w.host.VethWithin(t, "local0", "local1")
-	for _, test := range []struct {
-		globs, want []string
-	}{
-		{nil, []string{"cali1", "other1", "veth0"}},
-		{[]string{"!veth*"}, []string{"cali1", "other1"}},
-		{[]string{"cali*", "local*", "!local1"}, []string{"cali1", "local0"}},
-		{[]string{"none*"}, nil},
-	} {
-		t.Run(strings.Join(test.globs, ","), func(t *testing.T) {
-			m := startMeter(t, w.host, func(o *Options) { o.Interfaces = test.globs })
-			names := func() (names []string) {
-				for _, i := range m.Interfaces() {
-					names = append(names, i.Name)
-				}
-				return names
-			}
-			await(t, "a drain after the first listing", func() bool { return m.LastDrain().Count > 3 })
-			if got := names(); !slices.Equal(got, test.want) {
-				t.Errorf("got %v, want %v", got, test.want)
-			}
-			if len(test.want) > 0 {
-				return
-			}
-			w.host.Veth(t, "none9", ktest.NewNamespace(t), "eth0")
-			m.awaitState(t, "none9", StateAttached)
-		})
-	}
-}
-
-// Lost link events cost nothing but a listing.
-func TestOverrunListsAgain(t *testing.T) {
-	host := ktest.NewNamespace(t)
-	var hold sync.Mutex
-	m := startMeter(t, host, func(o *Options) {
-		o.receiveBuffer = 1
-		o.within = func(f func() error) error {
-			hold.Lock()
-			defer hold.Unlock()
-			return host.Do(f)
-		}
-	})
-	await(t, "first listing", func() bool { return m.LastDrain().Count > 0 })
-	pod := ktest.NewNamespace(t)
-	const veths = 60
-	hold.Lock()
-	for i := range veths {
-		host.Veth(t, fmt.Sprint("veth", i), pod, fmt.Sprint("eth", i))
-	}
-	for i := range veths / 2 {
-		host.DeleteLink(t, fmt.Sprint("veth", i))
-	}
-	hold.Unlock()
-	await(t, "exactly the living are attached", func() bool {
-		all := m.Interfaces()
-		return len(all) == veths/2 && !slices.ContainsFunc(all, func(i InterfaceStatus) bool { return i.State != StateAttached })
-	})
-}
-
 // At high water the agent drains long before its time.
 func TestHighWaterCallsTheAgent(t *testing.T) {
 	host := ktest.NewNamespace(t)
@@ -320,7 +135,11 @@ func TestHighWaterCallsTheAgent(t *testing.T) {
 		t.Fatal(err)
 	}
 	drains := m.LastDrain().Count
-	for port := range m.pressure.highWater() - 1 {
+	var mark uint64
+	if err := m.objects.HighWater.Get(&mark); err != nil {
+		t.Fatal(err)
+	}
+	for port := range mark - 1 {
 		send(t, m.objects, uint16(port+1))
 	}
 	if got := m.LastDrain().Count; got != drains {
@@ -341,8 +160,8 @@ func TestLeavesNothingBehind(t *testing.T) {
 	if _, err := os.Stat(m.options.PinPath); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("pin path after close: got %v, want it to be gone", err)
 	}
-	if used, err := clsactOn(w); err != nil || used {
-		t.Errorf("clsact after close: got %v, %v, want none", used, err)
+	if kinds := w.qdiscs(t); len(kinds) != 0 {
+		t.Errorf("qdiscs after close: got %v, want none", kinds)
 	}
 }
 

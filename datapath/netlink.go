@@ -36,13 +36,18 @@ type netlinkHook struct {
 
 // attachNetlink attaches a direct-action filter to the clsact qdisc, which is
 // created where there is none. It takes priority 1 if that is free or holds BPF
-// filters for all protocols, else the lowest that the kernel gives us.
+// filters for all protocols, else the lowest that the kernel gives us. Where
+// somebody's ingress qdisc takes the place of clsact there is no egress hook, and
+// the hook returned for it is nil.
 func (a *attacher) attachNetlink(ifindex int, direction flows.Direction) (hook, error) {
-	created, err := ensureClsact(ifindex)
+	qdisc, err := ensureClsact(ifindex)
 	if err != nil {
 		return nil, err
 	}
-	h := netlinkHook{clsact: created}
+	if qdisc == qdiscIngress && direction == flows.Receive {
+		return nil, nil
+	}
+	h := netlinkHook{clsact: qdisc == qdiscOurs}
 	for priority := uint16(1); priority <= lastPriority; priority++ {
 		h.filter = a.filter(ifindex, direction, priority)
 		err = netlink.FilterAdd(h.filter)
@@ -55,7 +60,6 @@ func (a *attacher) attachNetlink(ifindex int, direction flows.Direction) (hook, 
 			break
 		}
 	}
-	h.filter = nil
 	err = fmt.Errorf("attach %s program with a netlink filter: %w", direction, err)
 	return nil, errors.Join(err, h.detachClsact(ifindex))
 }
@@ -82,16 +86,41 @@ func clsact(ifindex int) *netlink.Clsact {
 	}}
 }
 
-// ensureClsact creates the qdisc and reports whether it was not there before.
-func ensureClsact(ifindex int) (created bool, err error) {
-	err = netlink.QdiscAdd(clsact(ifindex))
-	if errors.Is(err, unix.EEXIST) {
-		return false, nil
+// qdisc says what is at the place where clsact belongs.
+type qdisc int
+
+const (
+	qdiscOurs    qdisc = iota // a clsact that we created
+	qdiscClsact               // somebody's clsact
+	qdiscIngress              // somebody's ingress, which has no egress hook
+)
+
+// ensureClsact creates the qdisc unless there is one.
+func ensureClsact(ifindex int) (qdisc, error) {
+	err := netlink.QdiscAdd(clsact(ifindex))
+	if err == nil {
+		return qdiscOurs, nil
 	}
+	if !errors.Is(err, unix.EEXIST) {
+		return 0, fmt.Errorf("create clsact qdisc: %w", err)
+	}
+	// An ingress qdisc has the same handle, and would take a filter for egress
+	// as one for ingress.
+	all, err := netlink.QdiscList(device(ifindex))
 	if err != nil {
-		return false, fmt.Errorf("create clsact qdisc: %w", err)
+		return 0, fmt.Errorf("list qdiscs: %w", err)
 	}
-	return true, nil
+	for _, q := range all {
+		if q.Type() == "ingress" {
+			return qdiscIngress, nil
+		}
+	}
+	return qdiscClsact, nil
+}
+
+// device is a link of which only the index matters.
+func device(ifindex int) netlink.Link {
+	return &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: ifindex}}
 }
 
 // detach deletes our filter, and the qdisc if we created it and nobody uses it.
@@ -119,9 +148,8 @@ func (h netlinkHook) detachClsact(ifindex int) error {
 
 // clsactUsed reports whether any filter is left on either hook.
 func clsactUsed(ifindex int) (bool, error) {
-	device := &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: ifindex}}
 	for _, parent := range []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS} {
-		filters, err := netlink.FilterList(device, parent)
+		filters, err := netlink.FilterList(device(ifindex), parent)
 		if isGone(err) {
 			continue
 		}
@@ -129,6 +157,24 @@ func clsactUsed(ifindex int) (bool, error) {
 			return false, fmt.Errorf("list filters: %w", err)
 		}
 		if len(filters) > 0 {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// alive looks for the filter on the interface.
+func (h netlinkHook) alive(ifindex int) (bool, error) {
+	filters, err := netlink.FilterList(device(ifindex), h.filter.Parent)
+	if isGone(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("list filters: %w", err)
+	}
+	for _, filter := range filters {
+		bpf, ok := filter.(*netlink.BpfFilter)
+		if ok && bpf.Name == h.filter.Name && bpf.Handle == h.filter.Handle && bpf.Priority == h.filter.Priority {
 			return true, nil
 		}
 	}

@@ -6,14 +6,19 @@ import (
 	"context"
 	"time"
 
+	"github.com/podmeter/podmeter/bpf"
+	"github.com/podmeter/podmeter/flows"
 	"github.com/vishvananda/netlink"
 )
 
-// How often unsettled ledgers are read: soon at first, as nearly all settle at
-// once, then more and more rarely.
 const (
+	// How often unsettled ledgers are read: soon at first, as nearly all settle at
+	// once, then more and more rarely.
 	settleSoon   = settleAfter + 2*time.Millisecond
 	settleRarely = time.Second
+
+	// compareInterval is how often at most all ledgers are read.
+	compareInterval = time.Second
 )
 
 // settleLedgers reads the ledgers of new attachments until they have settled.
@@ -30,7 +35,11 @@ func (m *Meter) settleLedgers(ctx context.Context) error {
 		case <-timer.C:
 			pause = min(2*pause, settleRarely)
 		}
-		if m.readLedgers(func(a *attachment) bool { return a.living() && !a.ledger.settled }) > 0 {
+		points := m.attachments.points(func(a *attachment) bool { return a.metered() && !a.ledger.settled })
+		for _, point := range points {
+			m.readLedger(point)
+		}
+		if len(points) > 0 {
 			timer.Reset(pause)
 		}
 	}
@@ -43,47 +52,89 @@ func (m *Meter) settleSoon() {
 	}
 }
 
-// readLedgers takes a reading of the attachments that keep holds for, and
-// returns how many those are. An interface that carries packets all the time may
-// give none, and one that has just vanished gives none.
-func (m *Meter) readLedgers(keep func(*attachment) bool) int {
-	points := m.attachments.points(keep)
-	if len(points) == 0 {
-		return 0
-	}
+// readLedger takes a reading of one attachment. An interface that has just
+// vanished gives none.
+func (m *Meter) readLedger(point uint32) {
+	var r reading
 	err := m.options.within(func() error {
-		for _, point := range points {
-			if r, ok := m.reading(point); ok {
-				m.attachments.with(point, func(a *attachment) {
-					if a != nil && a.living() {
-						a.read(r)
-					}
-				})
-			}
+		first, err := netlink.LinkByIndex(int(point))
+		if err != nil {
+			return err
 		}
+		if r.ours, err = m.drainer.counted(point); err != nil {
+			return err
+		}
+		second, err := netlink.LinkByIndex(int(point))
+		if err != nil {
+			return err
+		}
+		r.first, r.second, r.at = ledgerOf(first), ledgerOf(second), time.Now()
 		return nil
 	})
 	if err != nil {
-		m.log.Warn("read the interfaces' own counters", "error", err)
+		m.log.Debug("read an interface's own counters", "ifindex", point, "error", err)
+		return
 	}
-	return len(points)
+	m.attachments.with(point, func(a *attachment) {
+		if a != nil && a.metered() {
+			a.read(r)
+		}
+	})
 }
 
-// reading reads both sides' counters of a point. It is false if a packet came
-// meanwhile.
-func (m *Meter) reading(point uint32) (reading, bool) {
-	first, err := netlink.LinkByIndex(int(point))
-	if err != nil {
-		return reading{}, false
+// compareLedgers takes a reading of all attachments at once: two listings of all
+// links with our counters in between. The caller holds the gate.
+func (m *Meter) compareLedgers(now time.Time) error {
+	if now.Sub(m.compared) < compareInterval {
+		return nil
 	}
-	ours, err := m.drainer.counted(point)
+	m.compared = now
+	first, err := m.links.listLinks()
 	if err != nil {
-		return reading{}, false
+		return err
 	}
-	second, err := netlink.LinkByIndex(int(point))
+	ours, err := m.drainer.countedAll()
 	if err != nil {
-		return reading{}, false
+		return err
 	}
-	r := reading{counters: ledgerOf(first), ours: ours, at: time.Now()}
-	return r, r.counters == ledgerOf(second)
+	second, err := m.links.listLinks()
+	if err != nil {
+		return err
+	}
+	after := make(map[uint32]byDirection, len(second))
+	for _, l := range second {
+		after[uint32(l.Attrs().Index)] = ledgerOf(l)
+	}
+	for _, l := range first {
+		point := uint32(l.Attrs().Index)
+		last, there := after[point]
+		m.attachments.with(point, func(a *attachment) {
+			if there && a != nil && a.metered() {
+				a.read(reading{first: ledgerOf(l), second: last, ours: ours[point], at: now})
+			}
+		})
+	}
+	return nil
+}
+
+// countedAll returns what both sets hold of every point since it was created. It
+// may be called while programs write, by whoever holds the gate.
+func (d *drainer) countedAll() (map[uint32]byDirection, error) {
+	all := make(map[uint32]byDirection)
+	for _, s := range d.sets {
+		totals, err := s.readTotals()
+		if err != nil {
+			return nil, err
+		}
+		for key, total := range totals {
+			sum := all[key.Point]
+			sum[key.Direction].Add(countersOf(total))
+			all[key.Point] = sum
+		}
+	}
+	return all, nil
+}
+
+func countersOf(total bpf.MeterTotalCounters) flows.Counters {
+	return flows.Counters{Bytes: total.Bytes, Packets: total.Packets}
 }

@@ -15,9 +15,14 @@ import (
 type registry struct {
 	mu sync.Mutex
 	of map[uint32]*attachment
+	// accounted is, for devices that were let go of and are still there, what of
+	// their own counters needs no seeding any more.
+	accounted map[uint32]byDirection
 }
 
-func newRegistry() *registry { return &registry{of: make(map[uint32]*attachment)} }
+func newRegistry() *registry {
+	return &registry{of: make(map[uint32]*attachment), accounted: make(map[uint32]byDirection)}
+}
 
 // with calls f with the attachment of a point, nil if there is none. f must not
 // wait for anything.
@@ -27,10 +32,36 @@ func (r *registry) with(point uint32, f func(*attachment)) {
 	f(r.of[point])
 }
 
+// put adds an attachment that is about to be made. What was published of the
+// device before is not seeded again; the rest is, as a gap.
 func (r *registry) put(a *attachment) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if base, ok := r.accounted[a.point]; ok {
+		a.ledger.base, a.seeded, a.resumed = base, true, true
+		delete(r.accounted, a.point)
+	}
 	r.of[a.point] = a
+}
+
+// withdraw takes back an attachment that failed and has counted nothing.
+func (r *registry) withdraw(point uint32) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if a := r.of[point]; a.resumed {
+		r.accounted[point] = a.ledger.base
+	}
+	delete(r.of, point)
+}
+
+// vanished notes that a device is gone: its index may be another's.
+func (r *registry) vanished(point uint32) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.accounted, point)
+	if a := r.of[point]; a != nil {
+		a.vanished = true
+	}
 }
 
 // each calls f with every attachment, ordered by name. f must not wait for
@@ -59,46 +90,58 @@ func (r *registry) points(keep func(*attachment) bool) []uint32 {
 	return points
 }
 
-// complete adds to an epoch what is known of its interfaces, and what passed
-// them before the attachment. It returns the seeds that it added.
+// complete adds to an epoch what is known of its interfaces, and what is known
+// of them from their ledgers alone. It returns the seeds that it added.
 func (r *registry) complete(epoch *flows.Epoch) map[uint32]byDirection {
-	seeds := make(map[uint32]byDirection)
+	waiting := make(map[uint32]byDirection)
 	r.each(func(a *attachment) {
 		epoch.Interfaces = append(epoch.Interfaces, a.domain())
-		if a.seeds != (byDirection{}) {
-			seeds[a.point] = a.seeds
-		}
+		waiting[a.point] = a.seeds
 	})
+	added := make(map[uint32]byDirection)
 	for i := range epoch.Totals {
 		total := &epoch.Totals[i]
-		total.Seeded = seeds[uint32(total.Point)][total.Direction]
+		total.Seeded = waiting[uint32(total.Point)][total.Direction]
+		seeds := added[uint32(total.Point)]
+		seeds[total.Direction] = total.Seeded
+		added[uint32(total.Point)] = seeds
 	}
-	return seeds
+	return added
 }
 
-// seeded notes that seeds have been published.
+// seeded notes that seeds have been published. More may have come meanwhile.
 func (r *registry) seeded(seeds map[uint32]byDirection) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for point := range seeds {
+	for point, published := range seeds {
 		if a := r.of[point]; a != nil {
-			a.seeds = byDirection{}
+			a.seeds = a.seeds.sub(published)
 		}
 	}
 }
 
 // drained notes that one more drain has passed since these points were left, and
-// returns those that have nothing in any set any more; they are forgotten.
+// returns those that have nothing in any set any more.
 func (r *registry) drained(left []uint32) []uint32 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var over []uint32
 	for _, point := range left {
 		a := r.of[point]
-		if a.drains--; a.drains <= 0 {
-			delete(r.of, point)
+		if a.drains--; a.drains <= 0 && a.seeds == (byDirection{}) {
 			over = append(over, point)
 		}
 	}
 	return over
+}
+
+// forget removes an attachment, of which programs counted so much in all. Its
+// point may be another's from then on.
+func (r *registry) forget(point uint32, counted byDirection) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if a := r.of[point]; a != nil && !a.vanished && (a.seeded || a.ledger.settled) {
+		r.accounted[point] = a.accounted(counted)
+	}
+	delete(r.of, point)
 }

@@ -73,7 +73,8 @@ func (r remains) removePins() (removed []string, err error) {
 }
 
 // removeFilters removes the netlink filters that bear our name and this pin
-// path's handle. Links of TCX end with the process that made them.
+// path's handle. Links of TCX end with the process that made them; a clsact qdisc
+// stays, as nobody can tell any more who made it.
 func (r remains) removeFilters() (removed []string, err error) {
 	links, err := netlink.LinkList()
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
@@ -82,7 +83,7 @@ func (r remains) removeFilters() (removed []string, err error) {
 	var errs []error
 	for _, l := range links {
 		for _, filter := range ourFilters(l, filterHandle(r.path)) {
-			if err := (netlinkHook{filter: filter, clsact: true}).detach(); err != nil {
+			if err := (netlinkHook{filter: filter}).detach(); err != nil {
 				errs = append(errs, err)
 				continue
 			}

@@ -31,6 +31,9 @@ func (m *Meter) drainIf(ctx context.Context, due func() bool) error {
 		return fmt.Errorf("wait for a drain: %w", context.Cause(ctx))
 	}
 	defer func() { <-m.gate }()
+	if m.released {
+		return ErrClosed
+	}
 	if !due() {
 		return nil
 	}
@@ -91,7 +94,9 @@ func (m *Meter) drainEarly() {
 // drain is one drain with all that belongs to it. The caller holds the gate.
 func (m *Meter) drain() error {
 	began := time.Now()
-	m.readLedgers((*attachment).living)
+	if err := m.compareLedgers(began); err != nil {
+		m.log.Warn("compare with the interfaces' own counters", "error", err)
+	}
 	if err := m.readAddresses(began); err != nil {
 		m.log.Warn("look for the addresses behind interfaces", "error", err)
 	}
@@ -108,10 +113,21 @@ func (m *Meter) drain() error {
 	if err := m.relievePressure(&published, took); err != nil {
 		return err
 	}
-	for _, point := range m.attachments.drained(left) {
+	return m.forget(m.attachments.drained(left))
+}
+
+// forget deletes what the kernel holds of points, and only then lets their
+// ifindexes be used again.
+func (m *Meter) forget(points []uint32) error {
+	for _, point := range points {
+		counted, err := m.drainer.counted(point)
+		if err != nil {
+			return err
+		}
 		if err := m.drainer.deletePoint(point); err != nil {
 			return err
 		}
+		m.attachments.forget(point, counted)
 	}
 	return nil
 }

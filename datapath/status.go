@@ -53,7 +53,7 @@ func (m *Meter) Interfaces() []InterfaceStatus {
 	m.attachments.each(func(a *attachment) {
 		all = append(all, InterfaceStatus{
 			Point: flows.Point(a.point), Name: a.name, State: a.state(), Mode: a.mode, Since: a.attached,
-			Counters: a.ledger.last.counters, Counted: a.ledger.last.ours,
+			Counters: a.ledger.last.second, Counted: a.ledger.last.ours,
 			Before: a.ledger.before, Seeded: a.seeded, Difference: a.ledger.difference,
 		})
 	})
@@ -67,6 +67,11 @@ func Outcomes() []string { return outcomeNames[:] }
 // Outcomes returns how many packets parsing ended which way, by the names of
 // the function [Outcomes].
 func (m *Meter) Outcomes() (map[string]uint64, error) {
+	m.gate <- struct{}{}
+	defer func() { <-m.gate }()
+	if m.released {
+		return nil, ErrClosed
+	}
 	outcomes := make(map[string]uint64, bpf.MeterOutcomeOUTCOMES)
 	slots := make([]uint64, m.cpus)
 	for outcome := range bpf.MeterOutcomeOUTCOMES {

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// The pause after a failed attachment, doubled each time.
+	firstRetry = time.Second
+	lastRetry  = 5 * time.Minute
+
+	// detachBudget bounds the detaching at the end. Each takes the kernel a grace
+	// period, and it detaches what is left when the process ends.
+	detachBudget = 10 * time.Second
+)
+
+// tryJoin attaches to a link unless that has failed a moment ago.
+func (w *linkWatcher) tryJoin(point uint32, name string) {
+	r := w.retries[point]
+	if r != nil && time.Now().Before(r.at) {
+		return
+	}
+	err := w.join(point)
+	if err == nil {
+		delete(w.retries, point)
+		return
+	}
+	if r == nil {
+		r = &retry{pause: firstRetry / 2}
+		w.retries[point] = r
+	}
+	r.pause = min(2*r.pause, lastRetry)
+	r.at = time.Now().Add(r.pause)
+	w.log.Error("attach", "interface", name, "error", err, "again-in", r.pause)
+}
+
+// join attaches to a link, as it is now: an event may be old. The attachment is
+// known before its programs run, so that no epoch has a packet of a stranger.
+func (w *linkWatcher) join(point uint32) error {
+	if err := w.freePoint(point); err != nil {
+		return err
+	}
+	a := &attachment{point: point, seeded: !w.existing[point], attached: time.Now()}
+	return w.options.within(func() error {
+		l, err := netlink.LinkByIndex(int(point))
+		if err != nil || !w.selector.wants(l) {
+			return unlessVanished(err)
+		}
+		a.name, a.peerNamespace = l.Attrs().Name, l.Attrs().NetNsID
+		w.attachments.put(a)
+		if err := w.attach(a); err != nil {
+			return errors.Join(unlessVanished(err), w.giveUp(point))
+		}
+		w.log.Debug("attached", "interface", a.name, "mode", a.mode)
+		w.settleSoon()
+		return nil
+	})
+}
+
+func (w *linkWatcher) attach(a *attachment) error {
+	if err := w.drainer.createPoint(a.point); err != nil {
+		return err
+	}
+	h, mode, err := w.attacher.attach(int(a.point))
+	if err != nil {
+		return err
+	}
+	w.attachments.with(a.point, func(a *attachment) { a.enter(h, mode) })
+	return nil
+}
+
+// giveUp takes a failed attachment back. If the first of its programs has counted
+// something before the second failed, that is drained like that of an interface
+// that vanished.
+func (w *linkWatcher) giveUp(point uint32) error {
+	if err := w.grace.wait(); err != nil {
+		return err
+	}
+	counted, err := w.drainer.counted(point)
+	if err != nil {
+		return err
+	}
+	if counted == (byDirection{}) {
+		if err := w.drainer.deletePoint(point); err != nil {
+			return err
+		}
+		w.attachments.withdraw(point)
+		return nil
+	}
+	w.attachments.with(point, func(a *attachment) { a.leave(time.Now()) })
+	return nil
+}
+
+// freePoint makes sure that nothing of an earlier attachment with this ifindex is
+// in any set.
+func (w *linkWatcher) freePoint(point uint32) error {
+	for range drainsAfterGone + 2 {
+		taken := false
+		w.attachments.with(point, func(a *attachment) { taken = a != nil })
+		if !taken {
+			return nil
+		}
+		if err := w.Drain(context.Background()); err != nil {
+			return fmt.Errorf("drain an earlier interface with ifindex %d: %w", point, err)
+		}
+	}
+	return fmt.Errorf("ifindex %d still has packets of an earlier interface to be drained", point)
+}
+
+// leave ends an attachment; its last packets are still to be drained.
+func (w *linkWatcher) leave(point uint32) {
+	var h hooks
+	var name string
+	w.attachments.with(point, func(a *attachment) {
+		if a != nil && a.living() {
+			h, name, a.hooks = a.hooks, a.name, hooks{}
+		}
+	})
+	if name == "" {
+		return
+	}
+	if err := w.options.within(h.detach); err != nil {
+		w.log.Error("detach, to be tried again", "interface", name, "error", err)
+		w.undetached = append(w.undetached, h)
+	}
+	w.attachments.with(point, func(a *attachment) { a.leave(time.Now()) })
+	w.log.Debug("left", "interface", name)
+}
+
+// detachAgain tries what failed before.
+func (w *linkWatcher) detachAgain() {
+	var still []hooks
+	for _, h := range w.undetached {
+		if err := w.options.within(h.detach); err != nil {
+			w.log.Warn("detach", "error", err)
+			still = append(still, h)
+		}
+	}
+	w.undetached = still
+}
+
+// leaveAll detaches from all interfaces. Links of TCX for which there is no time
+// go with the process.
+func (w *linkWatcher) leaveAll() {
+	began := time.Now()
+	w.detachAgain()
+	for _, point := range w.attachments.points((*attachment).living) {
+		mode := AttachNetlink
+		w.attachments.with(point, func(a *attachment) { mode = a.mode })
+		if mode == AttachTCX && time.Since(began) > detachBudget {
+			continue
+		}
+		w.leave(point)
+	}
+}
+
+// unlessVanished drops the error that says that the interface is gone.
+func unlessVanished(err error) error {
+	var notFound netlink.LinkNotFoundError
+	if errors.As(err, &notFound) || errors.Is(err, unix.ENODEV) {
+		return nil
+	}
+	return err
+}
