@@ -17,7 +17,8 @@ const (
 	// unboundGrace is how long an interface that vanished unbound waits for its
 	// pod's identity to arrive.
 	unboundGrace = 10 * time.Minute
-	// waitingLimit bounds the rows that wait for one interface's pod.
+	// waitingLimit is from how many rows on that wait for one interface's pod no
+	// new ones are made but the unattributed.
 	waitingLimit = 4096
 )
 
@@ -138,13 +139,20 @@ func (p *Publisher) record(batch *Batch, record *Record) {
 		batch.addRow(pt.pod, record.Key.Direction, labels.local(pt.pod, &p.options.Optional), sum)
 		return
 	}
-	if local, _ := record.Key.Local(); record.Key.Direction == Transmit && local.IsValid() && len(pt.seen) < seenLimit {
+	pt.wait(record.Key, labels, sum)
+}
+
+// wait keeps a flow until the point's pod is known, and the address it shows.
+func (pt *point) wait(key Key, labels rowLabels, sum amount) {
+	if local, _ := key.Local(); key.Direction == Transmit && local.IsValid() && len(pt.seen) < seenLimit {
 		pt.seen[local] = struct{}{}
 	}
 	if len(pt.waiting.rows) >= waitingLimit {
-		labels = unattributed(ProtoOther)
+		if _, waits := pt.waiting.rows[rowKey{unknown, key.Direction, labels}]; !waits {
+			labels = unattributed(labels.flow.Protocol)
+		}
 	}
-	pt.waiting.addRow(unknown, record.Key.Direction, labels, sum)
+	pt.waiting.addRow(unknown, key.Direction, labels, sum)
 }
 
 // total adds what a point counted, and what of it is in no flow.

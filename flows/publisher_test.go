@@ -316,3 +316,38 @@ func TestWhatWaitedKeepsItsBeginning(t *testing.T) {
 		t.Errorf("created (-want +got):\n%s", diff)
 	}
 }
+
+// The limit of rows that wait folds new ones only.
+func TestRowsThatWaitGoOn(t *testing.T) {
+	publisher, table, d := world(1, TableOptions{FlowLimit: 1 << 20, ExternalLimit: 1, FlowIdle: time.Hour}, Optional{PeerPort: true})
+	pod := d.pods[podAddress(1)]
+	delete(d.pods, podAddress(1))
+	flood := epochOf(0, []Interface{iface(1)})
+	for port := range waitingLimit + 1 {
+		flood.Records = append(flood.Records, Record{Counters: Counters{1, 1}, First: start, Last: start, Key: Key{
+			Point: 1, EtherType: EtherTypeIPv4, Protocol: ProtocolTCP, Source: podAddress(1),
+			Destination: netip.MustParseAddr("10.1.0.9"), DestinationPort: uint16(port + 1)}})
+	}
+	flood.Totals = totalsOf(flood.Records)
+	again := epochOf(1, []Interface{iface(1)}, Total{Point: 1, Counters: Counters{1000, 1}})
+	again.Records = []Record{flood.Records[0]}
+	again.Records[0].Counters = Counters{1000, 1}
+	publish(t, publisher, flood, again)
+	d.pods[podAddress(1)] = pod
+	publish(t, publisher, epochOf(2, []Interface{iface(1)}))
+
+	s := table.Snapshot()
+	checkIdentities(t, s)
+	got := map[uint16]uint64{}
+	for _, flow := range s.Flows {
+		if flow.Labels.PeerPort <= 1 {
+			got[flow.Labels.PeerPort] = flow.Counters[Transmit].Bytes
+			if flow.Labels.Protocol != ProtoTCP {
+				t.Errorf("protocol of port %d: got %v, want tcp", flow.Labels.PeerPort, flow.Labels.Protocol)
+			}
+		}
+	}
+	if diff := cmp.Diff(map[uint16]uint64{0: 1, 1: 1001}, got); diff != "" {
+		t.Errorf("bytes by port, 0 for unattributed (-want +got):\n%s", diff)
+	}
+}
