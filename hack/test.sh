@@ -16,7 +16,10 @@ if [ "$status" -ne 0 ]; then
 fi
 skipped=$(grep -cE '^ *--- SKIP' "$log")
 printf '\n%s tests skipped\n' "$skipped"
-grep -A1 -E '^ *--- SKIP' "$log" | grep -v '^--$'
+# The reason stands before the line that says so.
+awk '/^ *[a-z_]+\.go:[0-9]+: / { sub(/^ *[a-z_]+\.go:[0-9]+: /, ""); reason = $0 }
+	/^ *--- SKIP/ { count[reason]++ }
+	END { for (r in count) printf "  %4d  %s\n", count[r], r }' "$log"
 passed=$(grep -cE '^ *--- PASS' "$log")
 failed=$(grep -cE '^ *--- FAIL' "$log")
 printf '%s passed, %s failed, %s skipped\n' "$passed" "$failed" "$skipped"

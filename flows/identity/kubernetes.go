@@ -107,7 +107,7 @@ func (k *Kubernetes) Run(ctx context.Context) error {
 	return nil
 }
 
-// Synced is closed when everything has been read once.
+// Synced implements [Source].
 func (k *Kubernetes) Synced() <-chan struct{} { return k.synced }
 
 // Binder implements [Source].

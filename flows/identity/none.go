@@ -18,6 +18,9 @@ func (n None) Run(ctx context.Context) error {
 	return nil
 }
 
+// Synced implements [Source].
+func (n None) Synced() <-chan struct{} { return closed() }
+
 // Binder implements [Source].
 func (n None) Binder() flows.Binder { return flows.NameBinder{} }
 

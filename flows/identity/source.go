@@ -14,6 +14,8 @@ type Source interface {
 	// Run keeps the cache up to date until the context ends. It returns nil
 	// then, or the error that keeps it from doing so.
 	Run(context.Context) error
+	// Synced is closed when everything has been read once.
+	Synced() <-chan struct{}
 	// Binder finds the pods behind interfaces.
 	Binder() flows.Binder
 	// Status tells how well the source does. It may be called at any time.
@@ -32,4 +34,11 @@ type Status struct {
 	Objects map[string]int
 	// Problem says what keeps it from knowing everything, empty if nothing does.
 	Problem string
+}
+
+// closed is the Synced of sources that know everything from the start.
+func closed() <-chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
 }

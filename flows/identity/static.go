@@ -124,6 +124,9 @@ func (s *Static) Run(ctx context.Context) error {
 	return nil
 }
 
+// Synced implements [Source].
+func (s *Static) Synced() <-chan struct{} { return closed() }
+
 // Status implements [Source].
 func (s *Static) Status() Status {
 	s.mu.Lock()

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
+	"os/signal"
 	"time"
 
 	"github.com/podmeter/podmeter/datapath"
@@ -15,6 +17,7 @@ import (
 	"github.com/podmeter/podmeter/flows/geo"
 	"github.com/podmeter/podmeter/metrics"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -50,6 +53,8 @@ type Agent struct {
 	meter     *datapath.Meter
 	// listener serves metrics to the network, socket also the status to this host.
 	listener, socket net.Listener
+	// hangup gets SIGHUP, from before the agent is made: it would end the process.
+	hangup chan os.Signal
 }
 
 // Run is an agent's whole life: it ends when ctx is done, or with the error that
@@ -66,7 +71,8 @@ func Run(ctx context.Context, config Config, options Options) error {
 // loads the BPF programs. What is wrong with a file is a [UsageError]. It waits
 // while another agent holds the pin path or the port.
 func New(ctx context.Context, config Config, options Options) (*Agent, error) {
-	a := &Agent{config: config, options: options, log: options.Logger}
+	a := &Agent{config: config, options: options, log: options.Logger, hangup: make(chan os.Signal, 1)}
+	signal.Notify(a.hangup, unix.SIGHUP)
 	for _, step := range []func(context.Context) error{
 		a.openPlaces, a.openIdentity, a.makeTable, a.makeExporter, a.listen, a.loadMeter,
 	} {
@@ -136,7 +142,7 @@ func (a *Agent) makeExporter(context.Context) error {
 }
 
 func (a *Agent) listen(ctx context.Context) (err error) {
-	if a.socket, err = listenSocket(a.config.Socket); err != nil {
+	if a.socket, err = listenSocket(ctx, a.config.Socket, a.log); err != nil {
 		return err
 	}
 	if a.listener = a.options.Listener; a.listener != nil {
@@ -186,18 +192,13 @@ func (a *Agent) Run(ctx context.Context) error {
 func (a *Agent) meterWhenSynced(ctx context.Context) error {
 	timeout := time.NewTimer(syncWait)
 	defer timeout.Stop()
-	ticker := time.NewTicker(20 * time.Millisecond)
-	defer ticker.Stop()
-	for !a.identity.source.Status().Synced {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-timeout.C:
-			a.log.Warn("identity is not there yet: counting, and publishing when it comes",
-				"problem", a.identity.source.Status().Problem)
-			return a.meter.Run(ctx)
-		case <-ticker.C:
-		}
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-timeout.C:
+		a.log.Warn("identity is not there yet: counting, and publishing when it comes",
+			"problem", a.identity.source.Status().Problem)
+	case <-a.identity.source.Synced():
 	}
 	a.identity.refreshHost(time.Now())
 	return a.meter.Run(ctx)
@@ -208,6 +209,7 @@ func (a *Agent) Drain(ctx context.Context) error { return a.meter.Drain(ctx) }
 
 // close lets go of everything, in the order in which data flows.
 func (a *Agent) close() error {
+	signal.Stop(a.hangup)
 	var errs []error
 	if a.meter != nil {
 		errs = append(errs, a.meter.Close())

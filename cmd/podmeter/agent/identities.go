@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/podmeter/podmeter/datapath"
@@ -22,9 +23,9 @@ type identities struct {
 	source identity.Source
 	// reloads read files again.
 	reloads []func() error
-	// host is when this host's addresses were last looked up. The drains use it,
-	// one at a time.
-	host time.Time
+
+	mu   sync.Mutex
+	host time.Time // when this host's addresses were last looked up
 }
 
 func newIdentities(config Config, version string, log *slog.Logger) (*identities, error) {
@@ -66,6 +67,8 @@ func (i *identities) openKubernetes(config Config, version string) error {
 
 // refreshHost tells the cache this host's own addresses, now and then.
 func (i *identities) refreshHost(now time.Time) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
 	if now.Sub(i.host) < hostInterval {
 		return
 	}

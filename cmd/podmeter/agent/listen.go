@@ -17,54 +17,93 @@ import (
 )
 
 const (
-	// listenWait is how long a busy port is waited for: a roll-out starts the
-	// next agent while the last one still ends.
+	// listenWait is how long a busy port or socket is waited for: a roll-out
+	// starts the next agent while the last one still ends.
 	listenWait = 60 * time.Second
 	listenPoll = 200 * time.Millisecond
 )
 
+// errTaken says that another process has what is to be listened on.
+var errTaken = errors.New("taken")
+
 // listenTCP listens, and waits while another process has the port.
 func listenTCP(ctx context.Context, address string, log *slog.Logger) (net.Listener, error) {
+	return whenFree(ctx, log, func() (net.Listener, error) {
+		listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+		if errors.Is(err, unix.EADDRINUSE) {
+			err = fmt.Errorf("%w: %w; 'ss -ltnp' shows by whom, --listen chooses another", errTaken, err)
+		}
+		return listener, err
+	})
+}
+
+// listenSocket listens on a unix socket that only its owner may use, and waits
+// while another agent answers there. A socket on which nobody answers any more is
+// replaced.
+func listenSocket(ctx context.Context, path string, log *slog.Logger) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, fmt.Errorf("make directory of socket: %w", err)
+	}
+	return whenFree(ctx, log, func() (net.Listener, error) {
+		if conn, err := net.Dial("unix", path); err == nil {
+			taken := fmt.Errorf("%w: another agent answers at %s; stop it, or choose another --socket", errTaken, path)
+			return nil, errors.Join(taken, conn.Close())
+		}
+		if err := removeSocket(path); err != nil {
+			return nil, err
+		}
+		return bindSocket(path)
+	})
+}
+
+func removeSocket(path string) error {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err == nil && info.Mode().Type() != fs.ModeSocket:
+		return Usage(fmt.Errorf("--socket %s: there is a file that is no socket; move it away or choose another", path))
+	case err == nil:
+		err = os.Remove(path)
+	}
+	if err != nil {
+		return fmt.Errorf("replace old socket: %w", err)
+	}
+	return nil
+}
+
+func bindSocket(path string) (net.Listener, error) {
+	// Not even for a moment open to others.
+	mask := unix.Umask(0o177)
+	defer unix.Umask(mask)
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("listen on socket: %w", err)
+	}
+	return listener, nil
+}
+
+// whenFree calls listen until nobody else has what it wants, or for as long as a
+// roll-out may take to end the last agent.
+func whenFree(ctx context.Context, log *slog.Logger, listen func() (net.Listener, error)) (net.Listener, error) {
 	ctx, cancel := context.WithTimeout(ctx, listenWait)
 	defer cancel()
 	ticker := time.NewTicker(listenPoll)
 	defer ticker.Stop()
 	for told := false; ; told = true {
-		listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
-		if err == nil || !errors.Is(err, unix.EADDRINUSE) {
+		listener, err := listen()
+		if !errors.Is(err, errTaken) {
 			return listener, err
 		}
 		if !told {
-			log.Warn("another process has the port, waiting for it to be free", "listen", address, "at-most", listenWait)
+			log.Warn("waiting to listen", "error", err, "at-most", listenWait)
 		}
 		select {
 		case <-ctx.Done():
-			return nil, fmt.Errorf("%w; 'ss -ltnp' shows by whom, --listen chooses another", err)
+			return nil, err
 		case <-ticker.C:
 		}
 	}
-}
-
-// listenSocket listens on a unix socket that only its owner may use. A socket
-// that nobody answers on any more is replaced.
-func listenSocket(path string) (net.Listener, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, fmt.Errorf("make directory of socket: %w", err)
-	}
-	if conn, err := net.Dial("unix", path); err == nil {
-		return nil, errors.Join(fmt.Errorf("another agent answers at %s: stop it, or choose another --socket", path), conn.Close())
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("replace old socket: %w", err)
-	}
-	// Not even for a moment open to others.
-	mask := unix.Umask(0o177)
-	listener, err := net.Listen("unix", path)
-	unix.Umask(mask)
-	if err != nil {
-		return nil, fmt.Errorf("listen on socket: %w", err)
-	}
-	return listener, nil
 }
 
 // closeListener closes a listener that a server may have closed before.

@@ -8,11 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
-	"os/signal"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -55,14 +51,11 @@ func (a *Agent) serveStatus(w http.ResponseWriter, _ *http.Request) {
 // reloadOnHangup reads the files again at SIGHUP. What is wrong with one is
 // logged, and what was read before stays.
 func (a *Agent) reloadOnHangup(ctx context.Context) error {
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, unix.SIGHUP)
-	defer signal.Stop(hangup)
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-hangup:
+		case <-a.hangup:
 		}
 		errs := []error{a.identity.reload()}
 		if a.places != nil {

@@ -90,23 +90,30 @@ func countStates(interfaces []datapath.InterfaceStatus) map[string]int {
 // countPods counts this node's pods by whether they are metered. Pods that the
 // identity does not list are those that interfaces are bound to by name.
 func (a *Agent) countPods(interfaces []datapath.InterfaceStatus, pods map[flows.Point]*flows.Pod) map[string]int {
-	metered := make(map[string]bool) // by UID
+	metered := make(map[string]string) // UID → state
 	for _, i := range interfaces {
-		if pod := pods[i.Point]; pod != nil && i.State != datapath.StateGone {
-			metered[pod.UID] = true
+		pod := pods[i.Point]
+		switch {
+		case pod == nil, i.State == datapath.StateGone:
+		case i.State == datapath.StatePartial:
+			metered[pod.UID] = metrics.PodPartly
+		case metered[pod.UID] == "":
+			metered[pod.UID] = metrics.PodMetered
 		}
 	}
 	counts := make(map[string]int)
+	for _, state := range metered {
+		counts[state]++
+	}
 	for _, pod := range a.identity.cache.LocalPods() {
 		switch {
 		case !pod.Running:
 		case pod.HostNetwork:
 			counts[metrics.PodHostNetwork]++
-		case !metered[pod.UID]:
+		case metered[pod.UID] == "":
 			counts[metrics.PodUnmetered]++
 		}
 	}
-	counts[metrics.PodMetered] = len(metered)
 	return counts
 }
 
