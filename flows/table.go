@@ -3,6 +3,7 @@
 package flows
 
 import (
+	"hash/maphash"
 	"sync"
 	"time"
 )
@@ -11,9 +12,13 @@ import (
 type TableOptions struct {
 	// FlowLimit and ExternalLimit are the most label sets that a family has over
 	// all pods; a quarter of it is the most that one pod has. Folded and
-	// unattributed rows do not count.
+	// unattributed rows do not count. A set is admitted or folded at its first
+	// byte, and stays so until it has been without a byte for FlowIdle: a place
+	// that becomes free goes to a set that was not folded lately.
 	FlowLimit, ExternalLimit int
-	// FlowIdle is after how long without a byte a row is retired.
+	// FlowIdle is after how long without a byte a row is retired. That a set was
+	// folded is forgotten after one to two times as long. A pod of which
+	// 16,384 sets of a family are folded in that time admits no new ones meanwhile.
 	FlowIdle time.Duration
 	// SeriesGrace is how long the series of a name outlive its last pod.
 	SeriesGrace time.Duration
@@ -25,6 +30,7 @@ type TableOptions struct {
 // one before it ended.
 type Table struct {
 	options TableOptions
+	seed    maphash.Seed
 
 	mu    sync.Mutex
 	pods  map[string]*account // by UID
@@ -52,74 +58,11 @@ type account struct {
 	retiredEx counterPair
 }
 
-// counterPair is a counter for each direction with the start of its first epoch.
-type counterPair struct {
-	counters [Directions]Counters
-	created  [Directions]time.Time
-}
-
-// add adds an amount, keeping the earlier of both beginnings.
-func (p *counterPair) add(direction Direction, a amount) {
-	if a.IsZero() {
-		return
-	}
-	if at := &p.created[direction]; at.IsZero() || a.start.Before(*at) {
-		*at = a.start
-	}
-	p.counters[direction].Add(a.Counters)
-}
-
-func (p *counterPair) merge(o *counterPair) {
-	for d := range Direction(Directions) {
-		p.add(d, amount{o.counters[d], o.created[d]})
-	}
-}
-
-// family is an account's rows of one family.
-type family[L comparable] struct {
-	rows map[L]*row[L]
-	// counted is how many of them count towards the limits.
-	counted int
-}
-
-type row[L comparable] struct {
-	labels L
-	counterPair
-	last    time.Time // end of the last epoch that had a byte of it
-	counted bool
-}
-
-// find returns the row of a label set, made if admit allows, else nil.
-func (f *family[L]) find(labels L, admit func() bool) *row[L] {
-	if r := f.rows[labels]; r != nil {
-		return r
-	}
-	if !admit() {
-		return nil
-	}
-	f.counted++
-	r := f.fixed(labels)
-	r.counted = true
-	return r
-}
-
-// fixed returns the row of a label set that stands outside the limits.
-func (f *family[L]) fixed(labels L) *row[L] {
-	r := f.rows[labels]
-	if r == nil {
-		r = &row[L]{labels: labels}
-		if f.rows == nil {
-			f.rows = make(map[L]*row[L])
-		}
-		f.rows[labels] = r
-	}
-	return r
-}
-
 // NewTable returns an empty table.
 func NewTable(options TableOptions) *Table {
 	return &Table{
 		options: options,
+		seed:    maphash.MakeSeed(),
 		pods:    make(map[string]*account),
 		names:   make(map[name]*account),
 	}
@@ -251,7 +194,7 @@ func (t *Table) flowRow(a *account, labels FlowLabels) *row[FlowLabels] {
 	if labels.PeerKind == PeerUnattributed { // one a pod and protocol: never folded
 		return a.flows.fixed(labels)
 	}
-	r := a.flows.find(labels, func() bool { return admit(&t.flows, a.flows.counted, t.options.FlowLimit) })
+	r := a.flows.find(labels, t.seed, func() bool { return admit(&t.flows, a.flows.counted, t.options.FlowLimit) })
 	if r == nil {
 		r = a.flows.fixed(FlowLabels{PeerKind: PeerOther})
 	}
@@ -259,22 +202,13 @@ func (t *Table) flowRow(a *account, labels FlowLabels) *row[FlowLabels] {
 }
 
 func (t *Table) externalRow(a *account, labels ExternalLabels) *row[ExternalLabels] {
-	r := a.externals.find(labels, func() bool {
+	r := a.externals.find(labels, t.seed, func() bool {
 		return admit(&t.externals, a.externals.counted, t.options.ExternalLimit)
 	})
 	if r == nil {
 		r = a.externals.fixed(ExternalLabels{Country: foldedCountry})
 	}
 	return r
-}
-
-// admit takes one of the limit's places if there is one for this pod.
-func admit(taken *int, ofPod, limit int) bool {
-	if *taken >= limit || ofPod >= max(1, limit/4) {
-		return false
-	}
-	*taken++
-	return true
 }
 
 // bury notes which pods are metered no more.
@@ -305,6 +239,8 @@ func (t *Table) expire(now time.Time) {
 }
 
 func (t *Table) retire(a *account, now time.Time) {
+	a.flows.folded.turn(now, t.options.FlowIdle)
+	a.externals.folded.turn(now, t.options.FlowIdle)
 	for labels, r := range a.flows.rows {
 		if !r.counted || now.Sub(r.last) < t.options.FlowIdle {
 			continue

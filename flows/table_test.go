@@ -4,8 +4,11 @@ package flows
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // One pod that scans takes its quarter of the limit and not the others' places.
@@ -74,5 +77,111 @@ func TestPodMadeAgainUnderItsName(t *testing.T) {
 	}
 	if got := send(9, 0); !got.IsZero() {
 		t.Errorf("after the grace: got %+v, want no series", got)
+	}
+}
+
+// toPorts is an epoch in which the pod of point 1 sent a byte to an external
+// address on each of the ports.
+func toPorts(number int, ports ...int) *Epoch {
+	e := epochOf(number, []Interface{iface(1)})
+	for _, port := range ports {
+		e.Records = append(e.Records, Record{Counters: Counters{1, 1}, First: e.Start, Last: e.End, Key: Key{
+			Point: 1, EtherType: EtherTypeIPv4, Protocol: ProtocolTCP, Source: podAddress(1),
+			Destination: netip.AddrFrom4([4]byte{203, 0, 113, byte(port)}), DestinationPort: uint16(port)}})
+	}
+	e.Totals = totalsOf(e.Records)
+	return e
+}
+
+// ports returns the ports that have a row of their own, and how many external
+// addresses have.
+func ports(t *testing.T, table *Table) (ports []int, externals int) {
+	t.Helper()
+	s := table.Snapshot()
+	checkIdentities(t, s)
+	for _, flow := range s.Flows {
+		if flow.Labels.PeerKind != PeerOther {
+			ports = append(ports, int(flow.Labels.PeerPort))
+		}
+	}
+	for _, external := range s.Externals {
+		if external.Labels.Country != foldedCountry {
+			externals++
+		}
+	}
+	slices.Sort(ports)
+	return ports, externals
+}
+
+// A label set that was folded is not admitted when a place becomes free, as long
+// as it goes on; another one is.
+func TestFoldedSetsDoNotMove(t *testing.T) {
+	publisher, table, _ := world(1, TableOptions{FlowLimit: 8, ExternalLimit: 100, FlowIdle: time.Minute, SeriesGrace: time.Hour}, Optional{PeerPort: true})
+	check := func(when string, want ...int) {
+		t.Helper()
+		if got, _ := ports(t, table); !slices.Equal(got, want) {
+			t.Errorf("%s: got ports %v, want %v", when, got, want)
+		}
+	}
+	publish(t, publisher, toPorts(0, 1), toPorts(1, 1, 2), toPorts(2, 3))
+	check("full", 1, 2)
+	for number := 3; number < 60; number++ {
+		publish(t, publisher, toPorts(number, 1, 3))
+	}
+	check("a place became free", 1)
+	publish(t, publisher, toPorts(60, 3, 4))
+	check("a new set", 1, 4)
+	for number := 61; number < 61+24; number++ { // two minutes
+		publish(t, publisher, toPorts(number, 1))
+	}
+	check("idle", 1)
+	publish(t, publisher, toPorts(85, 3))
+	check("the folded set after it was idle", 1, 3)
+}
+
+// The same of the external family, where the flow has a row of its own.
+func TestFoldedExternalSetsDoNotMove(t *testing.T) {
+	publisher, table, _ := world(1, TableOptions{FlowLimit: 100, ExternalLimit: 4, FlowIdle: time.Minute, SeriesGrace: time.Hour}, Optional{PeerPort: true, IP: true})
+	publish(t, publisher, toPorts(0), toPorts(1, 1), toPorts(2, 3))
+	for number := 3; number < 30; number++ {
+		publish(t, publisher, toPorts(number, 3))
+	}
+	if _, got := ports(t, table); got != 0 {
+		t.Errorf("a place became free: got %d rows, want none", got)
+	}
+	publish(t, publisher, toPorts(30, 3, 4))
+	if _, got := ports(t, table); got != 1 {
+		t.Errorf("a new set: got %d rows, want 1", got)
+	}
+}
+
+// Sets that were folded beyond what is remembered do not move either.
+func TestFoldedSetsThatAreNotRemembered(t *testing.T) {
+	publisher, table, _ := world(1, TableOptions{FlowLimit: 4, ExternalLimit: 100, FlowIdle: time.Minute, SeriesGrace: time.Hour}, Optional{PeerPort: true})
+	flood := make([]int, foldedSetsLimit)
+	for i := range flood {
+		flood[i] = 100 + i
+	}
+	// A span begins with epochs 0 and 12; the place is free from epoch 16 on.
+	publish(t, publisher, toPorts(0), toPorts(3, 1), toPorts(12), toPorts(13, flood...), toPorts(14, 2))
+	for number := 15; number < 40; number++ {
+		publish(t, publisher, toPorts(number, 2))
+	}
+	if got, _ := ports(t, table); len(got) != 0 {
+		t.Errorf("folded when the memory was full: got ports %v, want none", got)
+	}
+	publish(t, publisher, toPorts(40, 2, 3))
+	if got, _ := ports(t, table); !slices.Equal(got, []int{3}) {
+		t.Errorf("a new set later: got ports %v, want 3", got)
+	}
+}
+
+func TestFoldedSetsAreBounded(t *testing.T) {
+	var s foldedSets
+	for hash := range uint64(3 * foldedSetsLimit) {
+		s.add(hash)
+	}
+	if diff := cmp.Diff([]int{foldedSetsLimit, 0}, []int{len(s.recent), len(s.earlier)}); diff != "" {
+		t.Errorf("remembered (-want +got):\n%s", diff)
 	}
 }
