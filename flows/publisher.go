@@ -51,9 +51,13 @@ type Stats struct {
 	ConservationErrorBytes uint64
 	ResidueBytes           uint64
 	UnplacedBytes          uint64
-	// LostBytes are those of interfaces that vanished before their pod was known.
-	LostBytes uint64
-	Entries   uint64
+	// LostUnboundBytes are those of interfaces that vanished and whose pod was
+	// never known.
+	LostUnboundBytes uint64
+	// LostNoInterfaceBytes are those of totals whose point is none of the epoch's
+	// interfaces, nor of the one before. It must stay 0.
+	LostNoInterfaceBytes uint64
+	Entries              uint64
 	// UnboundBytes wait for the identity of their interface's pod.
 	UnboundBytes uint64
 	// Pods counts bound ones, Unbound the interfaces without.
@@ -159,7 +163,7 @@ func (pt *point) wait(key Key, labels rowLabels, sum amount) {
 func (p *Publisher) total(batch *Batch, total Total) {
 	pt := p.points[total.Point]
 	if pt == nil {
-		p.lose(total.Bytes + total.Seeded.Bytes)
+		p.lose(&p.stats.LostNoInterfaceBytes, total.Bytes+total.Seeded.Bytes)
 		return
 	}
 	rest := total.Unplaced
@@ -242,15 +246,16 @@ func (p *Publisher) leave(epoch *Epoch) {
 		}
 		p.options.Logger.Warn("interface vanished and its pod was never known",
 			"interface", pt.Name, "bytes", pt.waiting.bytes())
-		p.lose(pt.waiting.bytes())
+		p.lose(&p.stats.LostUnboundBytes, pt.waiting.bytes())
 		return true
 	})
 }
 
-func (p *Publisher) lose(bytes uint64) {
+// lose adds to one of the stats.
+func (p *Publisher) lose(sum *uint64, bytes uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.stats.LostBytes += bytes
+	*sum += bytes
 }
 
 func (p *Publisher) account(epoch *Epoch) {

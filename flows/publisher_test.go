@@ -351,3 +351,24 @@ func TestRowsThatWaitGoOn(t *testing.T) {
 		t.Errorf("bytes by port, 0 for unattributed (-want +got):\n%s", diff)
 	}
 }
+
+// What lands on no series is counted by why.
+func TestLostBytes(t *testing.T) {
+	publisher, table, _ := world(1, roomy, Optional{})
+	stranger := unplaced(8, 30)
+	stranger.Seeded = Counters{12, 1}
+	publish(t, publisher, epochOf(0, []Interface{anonymous(1, -1)}, unplaced(1, 100), stranger),
+		epochOf(1, []Interface{gone(anonymous(1, -1), 6*time.Second)}), epochOf(2, nil))
+	check := func(when string, unbound, lost uint64) {
+		t.Helper()
+		got := publisher.Stats()
+		want := Stats{UnboundBytes: unbound, LostUnboundBytes: lost, LostNoInterfaceBytes: 42, UnplacedBytes: got.UnplacedBytes, LastEpoch: got.LastEpoch}
+		if got != want {
+			t.Errorf("%s: got %+v, want %+v", when, got, want)
+		}
+	}
+	check("while it may become known", 100, 0)
+	publish(t, publisher, epochOf(200, nil))
+	check("after the grace", 0, 100)
+	checkSent(t, table, map[string]uint64{})
+}

@@ -11,15 +11,17 @@ import (
 	"github.com/podmeter/podmeter/metrics"
 )
 
-// lostUnbound is why bytes were lost whose interface vanished before its pod was
-// known.
-const lostUnbound = "unbound"
+// Why counted bytes are on no series.
+const (
+	lostUnbound     = "unbound"      // their interface vanished and its pod was never known
+	lostNoInterface = "no_interface" // nobody knows the interface; must not happen
+)
 
 // known are the label values that are exported from the start.
 func known() metrics.Known {
 	k := metrics.Known{
 		Outcomes:      datapath.Outcomes(),
-		LostReasons:   []string{lostUnbound},
+		LostReasons:   []string{lostUnbound, lostNoInterface},
 		IdentityKinds: []string{"pod", "service", "node", "cidr"},
 	}
 	for _, state := range datapath.States() {
@@ -47,19 +49,21 @@ func (a *Agent) Agent() metrics.Agent {
 	}
 	return metrics.Agent{
 		ConservationErrorBytes: stats.ConservationErrorBytes,
-		LostBytes:              map[string]uint64{lostUnbound: stats.LostBytes},
-		ResidueBytes:           stats.ResidueBytes,
-		UnplacedBytes:          stats.UnplacedBytes,
-		UnboundBytes:           stats.UnboundBytes,
-		DrainedEntries:         stats.Entries,
-		LastDrain:              a.meter.LastDrain().Ended,
-		Differences:            differences(interfaces, pods),
-		Interfaces:             countStates(interfaces),
-		Pods:                   a.countPods(interfaces, pods),
-		ParsedPackets:          outcomes,
-		IdentityObjects:        source.Objects,
-		IdentitySynced:         source.Synced,
-		IdentityUpdated:        source.Updated,
+		LostBytes: map[string]uint64{
+			lostUnbound: stats.LostUnboundBytes, lostNoInterface: stats.LostNoInterfaceBytes,
+		},
+		ResidueBytes:    stats.ResidueBytes,
+		UnplacedBytes:   stats.UnplacedBytes,
+		UnboundBytes:    stats.UnboundBytes,
+		DrainedEntries:  stats.Entries,
+		LastDrain:       a.meter.LastDrain().Ended,
+		Differences:     differences(interfaces, pods),
+		Interfaces:      countStates(interfaces),
+		Pods:            a.countPods(interfaces, pods),
+		ParsedPackets:   outcomes,
+		IdentityObjects: source.Objects,
+		IdentitySynced:  source.Synced,
+		IdentityUpdated: source.Updated,
 	}
 }
 
@@ -156,7 +160,7 @@ func (a *Agent) Status() Status {
 		ConservationErrorBytes: stats.ConservationErrorBytes,
 		ResidueBytes:           stats.ResidueBytes,
 		UnplacedBytes:          stats.UnplacedBytes,
-		LostBytes:              stats.LostBytes,
+		LostBytes:              stats.LostUnboundBytes + stats.LostNoInterfaceBytes,
 		UnboundBytes:           stats.UnboundBytes,
 		GeoIP:                  a.geoStatus(),
 		Interfaces:             a.interfaceStatus(),

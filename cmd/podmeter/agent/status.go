@@ -34,7 +34,7 @@ type Status struct {
 	// not be inserted: both are counted, on unattributed series.
 	ResidueBytes  uint64 `json:"residueBytes"`
 	UnplacedBytes uint64 `json:"unplacedBytes"`
-	// LostBytes had a pod that was never known; UnboundBytes wait for theirs.
+	// LostBytes are on no series, for any reason; UnboundBytes wait for their pod.
 	LostBytes    uint64 `json:"lostBytes"`
 	UnboundBytes uint64 `json:"unboundBytes"`
 
