@@ -4,13 +4,10 @@ package datapath
 
 import (
 	"errors"
-	"fmt"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
 	"github.com/podmeter/podmeter/bpf"
 	"github.com/podmeter/podmeter/flows"
-	"golang.org/x/sys/unix"
 )
 
 // AttachMode is how programs are attached to an interface.
@@ -31,6 +28,8 @@ type hook interface {
 	// detach ends the attachment. An attachment that is gone already, with its
 	// interface or by another's hand, is not an error.
 	detach() error
+	// release lets go of what the agent holds of the attachment, which stays.
+	release() error
 }
 
 // hooks are an interface's two, indexed by flows.Direction. One may be nil, where
@@ -44,6 +43,17 @@ func (h hooks) detach() error {
 	for d := len(h) - 1; d >= 0; d-- {
 		if h[d] != nil {
 			errs = append(errs, h[d].detach())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// release lets go of the attachments, which stay.
+func (h hooks) release() error {
+	var errs []error
+	for _, hook := range h {
+		if hook != nil {
+			errs = append(errs, hook.release())
 		}
 	}
 	return errors.Join(errs...)
@@ -66,15 +76,17 @@ func (h hooks) alive(ifindex int) (bool, error) {
 type attacher struct {
 	mode     AttachMode
 	programs [flows.Directions]*ebpf.Program
-	// handle tells our netlink filters from those of another pin path.
+	// path is where links are pinned; handle, made of it, tells our netlink
+	// filters from those of another.
+	path   string
 	handle uint32
 }
 
-func newAttacher(mode AttachMode, objects *bpf.MeterObjects, handle uint32) *attacher {
+func newAttacher(mode AttachMode, objects *bpf.MeterObjects, path string) *attacher {
 	return &attacher{
 		mode:     mode,
 		programs: [flows.Directions]*ebpf.Program{objects.PodmeterTransmit, objects.PodmeterReceive},
-		handle:   handle,
+		path:     path, handle: filterHandle(path),
 	}
 }
 
@@ -102,60 +114,4 @@ func (a *attacher) attachBoth(ifindex int, attach func(int, flows.Direction) (ho
 		}
 	}
 	return h, nil
-}
-
-type tcxHook struct {
-	link      link.Link
-	direction flows.Direction
-}
-
-func tcxAttachType(direction flows.Direction) ebpf.AttachType {
-	if direction == flows.Receive {
-		return ebpf.AttachTCXEgress
-	}
-	return ebpf.AttachTCXIngress
-}
-
-// attachTCX attaches at the head, so that nobody's verdict hides a packet from
-// us unless he attaches there later.
-func (a *attacher) attachTCX(ifindex int, direction flows.Direction) (hook, error) {
-	at := tcxAttachType(direction)
-	l, err := link.AttachTCX(link.TCXOptions{
-		Interface: ifindex, Program: a.programs[direction], Attach: at, Anchor: link.Head(),
-	})
-	if err != nil {
-		return nil, fmt.Errorf("attach %s program with TCX: %w", direction, err)
-	}
-	return tcxHook{l, direction}, nil
-}
-
-// detach also reaches a device that has moved to another network namespace,
-// where closing the link alone would do: the kernel drops it with its last user.
-func (h tcxHook) detach() error {
-	if err := h.link.Close(); err != nil {
-		return fmt.Errorf("detach TCX link: %w", err)
-	}
-	return nil
-}
-
-// alive looks for the link among those of the interface. What the link itself
-// says would not do: it follows its device into other network namespaces.
-func (h tcxHook) alive(ifindex int) (bool, error) {
-	info, err := h.link.Info()
-	if err != nil {
-		return false, fmt.Errorf("look at TCX link: %w", err)
-	}
-	attached, err := link.QueryPrograms(link.QueryOptions{Target: ifindex, Attach: tcxAttachType(h.direction)})
-	if errors.Is(err, unix.ENODEV) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("look for TCX link: %w", err)
-	}
-	for _, program := range attached.Programs {
-		if id, ok := program.LinkID(); ok && id == info.ID {
-			return true, nil
-		}
-	}
-	return false, nil
 }

@@ -154,7 +154,7 @@ func TestAttachCountsWhatTheInterfaceCounts(t *testing.T) {
 				t.Fatal(err)
 			}
 			before := w.settled(t)
-			h := attachTo(t, w, newAttacher(mode, &objects.MeterObjects, filterHandle("/test")))
+			h := attachTo(t, w, newAttacher(mode, &objects.MeterObjects, testPins(t)))
 			sendUDP(t, w.host, "198.51.100.2:9", 50)
 			sendUDP(t, w.pod, "198.51.100.1:9", 70)
 			after := w.settled(t)
@@ -218,7 +218,7 @@ func TestForeignProgramsStay(t *testing.T) {
 			program, runs := foreign(t)
 			filter, filterRuns := foreign(t)
 			attachForeign(t, w, program, filter)
-			h := attachTo(t, w, newAttacher(mode, &objects.MeterObjects, filterHandle("/test")))
+			h := attachTo(t, w, newAttacher(mode, &objects.MeterObjects, testPins(t)))
 			check := func(when string) {
 				t.Helper()
 				tcx, cls := runs(), filterRuns()

@@ -3,11 +3,13 @@
 package datapath
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
 
 	"github.com/podmeter/podmeter/flows"
+	"github.com/vishvananda/netlink"
 )
 
 // drainsAfterGone is how many drains a vanished interface's point outlives it:
@@ -36,7 +38,8 @@ func States() []State {
 type attachment struct {
 	point         uint32
 	name          string
-	hooks         hooks // nil before and after the time in which they are attached
+	device        string // tells it from another device with its index, see deviceOf
+	hooks         hooks  // nil before and after the time in which they are attached
 	mode          AttachMode
 	attached      time.Time
 	gone          time.Time
@@ -60,6 +63,19 @@ func (a *attachment) living() bool { return a.gone.IsZero() }
 
 // metered reports whether the programs are attached.
 func (a *attachment) metered() bool { return a.living() && a.hooks != hooks{} }
+
+// identify takes note of what a link tells of itself.
+func (a *attachment) identify(l netlink.Link) {
+	attrs := l.Attrs()
+	a.name, a.device, a.peerNamespace = attrs.Name, deviceOf(l), attrs.NetNsID
+}
+
+// deviceOf is by what a device is told from a later one with its index. Hardware
+// addresses alone would not do: some CNI plugins give all veths the same.
+func deviceOf(l netlink.Link) string {
+	attrs := l.Attrs()
+	return fmt.Sprintf("%s %s %d", attrs.Name, attrs.HardwareAddr, attrs.ParentIndex)
+}
 
 // enter notes that the programs are attached.
 func (a *attachment) enter(h hooks, mode AttachMode) {

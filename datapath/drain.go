@@ -29,6 +29,8 @@ type drainer struct {
 
 	// drained are each set's totals at its last drain: totals are cumulative.
 	drained [sets]map[bpf.MeterTotalKey]bpf.MeterTotalCounters
+	// reading are the totals of the epoch that is being published.
+	reading map[bpf.MeterTotalKey]bpf.MeterTotalCounters
 	// began and ended bound the time in which each set was last written.
 	began, ended [sets]time.Time
 	// missed is the bytes that the last clear found unread.
@@ -108,7 +110,7 @@ func (d *drainer) publish(number uint64, sink Sink) error {
 	if err != nil {
 		return err
 	}
-	epoch.Number = number
+	epoch.Number, d.reading = number, totals
 	if err := sink.Publish(epoch); err != nil {
 		return fmt.Errorf("publish epoch %d: %w", number, err)
 	}

@@ -38,7 +38,7 @@ func (l *tally) Publish(epoch *flows.Epoch) error {
 func newTestDrainer(t testing.TB, capacity uint32) (*drainer, *objects) {
 	t.Helper()
 	ktest.Privileged(t)
-	objects, err := loadObjects(capacity)
+	objects, err := loadTestObjects(capacity)
 	if err != nil {
 		t.Fatalf("load objects: %v", err)
 	}
@@ -219,4 +219,12 @@ func TestDeletedPointBeginsAgain(t *testing.T) {
 	if got.total != want || got.placed != want || got.failed != 0 {
 		t.Errorf("got %+v, want 2 packets placed, no error", got)
 	}
+}
+
+func loadTestObjects(capacity uint32) (*objects, error) {
+	spec, err := sizedSpec(capacity)
+	if err != nil {
+		return nil, err
+	}
+	return loadObjects(spec, nil)
 }

@@ -31,7 +31,7 @@ func TestFloodIsExact(t *testing.T) {
 	if err := d.createPoint(uint32(w.index)); err != nil {
 		t.Fatal(err)
 	}
-	h := attachTo(t, w, newAttacher(AttachAuto, &objects.MeterObjects, filterHandle("/test")))
+	h := attachTo(t, w, newAttacher(AttachAuto, &objects.MeterObjects, testPins(t)))
 	before := w.counters(t)
 	var senders sync.WaitGroup
 	stop := time.Now().Add(floodDuration)

@@ -16,10 +16,6 @@ const (
 	// The pause after a failed attachment, doubled each time.
 	firstRetry = time.Second
 	lastRetry  = 5 * time.Minute
-
-	// detachBudget bounds the detaching at the end. Each takes the kernel a grace
-	// period, and it detaches what is left when the process ends.
-	detachBudget = 10 * time.Second
 )
 
 // tryJoin attaches to a link unless that has failed a moment ago.
@@ -48,13 +44,13 @@ func (w *linkWatcher) join(point uint32) error {
 	if err := w.freePoint(point); err != nil {
 		return err
 	}
-	a := &attachment{point: point, seeded: !w.existing[point], attached: time.Now()}
+	a := &attachment{point: point, seeded: !w.existed(point), attached: time.Now()}
 	return w.options.within(func() error {
 		l, err := netlink.LinkByIndex(int(point))
 		if err != nil || !w.selector.wants(l) {
 			return unlessVanished(err)
 		}
-		a.name, a.peerNamespace = l.Attrs().Name, l.Attrs().NetNsID
+		a.identify(l)
 		w.attachments.put(a)
 		if err := w.attach(a); err != nil {
 			return errors.Join(unlessVanished(err), w.giveUp(point))
@@ -145,21 +141,6 @@ func (w *linkWatcher) detachAgain() {
 		}
 	}
 	w.undetached = still
-}
-
-// leaveAll detaches from all interfaces. Links of TCX for which there is no time
-// go with the process.
-func (w *linkWatcher) leaveAll() {
-	began := time.Now()
-	w.detachAgain()
-	for _, point := range w.attachments.points((*attachment).living) {
-		mode := AttachNetlink
-		w.attachments.with(point, func(a *attachment) { mode = a.mode })
-		if mode == AttachTCX && time.Since(began) > detachBudget {
-			continue
-		}
-		w.leave(point)
-	}
 }
 
 // unlessVanished drops the error that says that the interface is gone.

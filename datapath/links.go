@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -24,12 +25,13 @@ const (
 var errOverrun = errors.New("link subscription ended")
 
 // linkWatcher keeps the attachments in step with the links of the host. Its
-// methods are called by the goroutine in run, and by Close after it.
+// methods are called by the goroutine in run, but known, which the drains use.
 type linkWatcher struct {
 	*Meter
-	// existing are the links that were there when the meter was made: counting
-	// begins at their attachment.
-	existing map[uint32]bool
+	mu sync.Mutex
+	// existing are the links that were there when counting began, so that their
+	// past is nobody's: deviceOf by ifindex.
+	existing map[uint32]string
 	greeted  bool
 	retries  map[uint32]*retry
 	// undetached are hooks that could not be detached, to be tried again.
@@ -44,10 +46,10 @@ type retry struct {
 
 // newLinkWatcher takes note of the links that are there.
 func newLinkWatcher(m *Meter) (*linkWatcher, error) {
-	w := &linkWatcher{Meter: m, existing: make(map[uint32]bool), retries: make(map[uint32]*retry)}
+	w := &linkWatcher{Meter: m, existing: make(map[uint32]string), retries: make(map[uint32]*retry)}
 	links, err := w.listLinks()
 	for _, l := range links {
-		w.existing[uint32(l.Attrs().Index)] = true
+		w.existing[uint32(l.Attrs().Index)] = deviceOf(l)
 	}
 	return w, err
 }
@@ -198,10 +200,20 @@ func (w *linkWatcher) event(update netlink.LinkUpdate) {
 // vanished lets go of a link that has been deleted or moved away. In the latter
 // case our programs are still on it, and detaching reaches them.
 func (w *linkWatcher) vanished(point uint32) {
+	w.mu.Lock()
 	delete(w.existing, point)
+	w.mu.Unlock()
 	delete(w.retries, point)
 	w.leave(point)
 	w.attachments.vanished(point)
+}
+
+// existed reports whether a link was there when counting began.
+func (w *linkWatcher) existed(point uint32) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	_, existed := w.existing[point]
+	return existed
 }
 
 // alive reports whether our programs run on the link with this index.
@@ -234,7 +246,7 @@ func (w *linkWatcher) consider(l netlink.Link) {
 	w.attachments.with(point, func(a *attachment) {
 		living = a != nil && a.living()
 		if living && wanted { // the last word of one that goes says less than was known
-			a.name, a.peerNamespace = l.Attrs().Name, l.Attrs().NetNsID
+			a.identify(l)
 		}
 	})
 	switch {

@@ -52,15 +52,11 @@ type objects struct {
 	data map[string]*ebpf.Map
 }
 
-// loadObjects sizes the flow maps and loads the programs and maps, with a fresh
-// set id.
-func loadObjects(capacity uint32) (*objects, error) {
-	spec, err := sizedSpec(capacity)
-	if err != nil {
-		return nil, err
-	}
-	collection, err := ebpf.NewCollection(spec)
-	if err != nil {
+// loadObjects loads the programs and the maps, but those that are given by name,
+// of which it becomes the owner. A nil map of them stands for fresh maps.
+func loadObjects(spec *ebpf.CollectionSpec, adopted map[string]*ebpf.Map) (*objects, error) {
+	collection, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: adopted})
+	if err = errors.Join(err, closeAll(adopted)); err != nil { // the collection has its own of them
 		return nil, fmt.Errorf("load BPF programs and maps: %w", err)
 	}
 	defer collection.Close() // of what is not taken out of it below
@@ -74,6 +70,8 @@ func loadObjects(capacity uint32) (*objects, error) {
 	return o, nil
 }
 
+// sizedSpec returns the collection with the size of the flow maps and a fresh set
+// id, which only counts for fresh maps.
 func sizedSpec(capacity uint32) (*ebpf.CollectionSpec, error) {
 	spec, err := bpf.LoadMeter()
 	if err != nil {
@@ -102,7 +100,20 @@ func (o *objects) close() error {
 	return errors.Join(errs...)
 }
 
-// pinned are the maps by the names of their pins, none of which may hold a dot.
+// pinNames are the collection's names of the maps that are pinned, by the names of
+// their pins, none of which may hold a dot.
+func pinNames() map[string]string {
+	names := map[string]string{"epoch": mapEpoch, "pressure": mapPressure}
+	for _, name := range []string{
+		bpf.MeterMapFlows0, bpf.MeterMapFlows1, bpf.MeterMapTotals0, bpf.MeterMapTotals1,
+		bpf.MeterMapDisplaced0, bpf.MeterMapDisplaced1, bpf.MeterMapOutcomes, bpf.MeterMapWakeups,
+	} {
+		names[name] = name
+	}
+	return names
+}
+
+// pinned are the maps by the names of their pins.
 func (o *objects) pinned() map[string]*ebpf.Map {
 	return map[string]*ebpf.Map{
 		bpf.MeterMapFlows0:     o.Flows0,

@@ -31,6 +31,9 @@ type Options struct {
 	DrainInterval time.Duration
 	// Sink takes the drained epochs.
 	Sink Sink
+	// Saved is what an earlier meter of this pin path had to remember, nil if
+	// nothing is known. [Meter.Resumed] tells whether it could be used.
+	Saved *SavedState
 	// OnDrain is called after each drain with how long it took; it may be nil.
 	OnDrain func(time.Duration)
 	Logger  *slog.Logger
@@ -89,6 +92,11 @@ type Meter struct {
 	links    *linkWatcher
 
 	attachments *registry
+	setID       uint64
+	// resumed is whether the meter goes on from Options.Saved, rejected why not.
+	resumed  bool
+	rejected error
+
 	// gate is held by whoever drains or lets go of the maps; released and compared
 	// belong to its holder.
 	gate     chan struct{}
@@ -102,9 +110,9 @@ type Meter struct {
 	closed    atomic.Bool
 }
 
-// New loads the programs and pins the maps; nothing is attached before Run. It
-// waits up to a minute, or until ctx is done, while another agent holds the pin
-// path. What an agent that was killed has left there is removed.
+// New loads the programs and pins the maps, or goes on with those that an earlier
+// meter has left; nothing more is attached before Run. It waits up to a minute, or
+// until ctx is done, while another agent holds the pin path.
 func New(ctx context.Context, o Options) (*Meter, error) {
 	o = o.withDefaults()
 	selector, err := newSelector(o.Interfaces)
@@ -137,9 +145,6 @@ func (m *Meter) load(ctx context.Context) (err error) {
 	if m.links, err = newLinkWatcher(m); err != nil {
 		return err
 	}
-	if err := m.sweep(); err != nil {
-		return err
-	}
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return fmt.Errorf("raise the limit of locked memory: %w", err)
 	}
@@ -149,22 +154,64 @@ func (m *Meter) load(ctx context.Context) (err error) {
 	m.capacity = Capacity(m.options.MapMemory, m.cpus)
 	m.log.Info("maps", "map-memory", m.options.MapMemory, "flows-a-set", m.capacity,
 		"holds-new-flows-per-second", uint64(float64(m.capacity)/m.options.DrainInterval.Seconds()))
-	if m.objects, err = loadObjects(m.capacity); err != nil {
-		return explain(err)
+	adopted, err := m.loadMaps()
+	if err != nil {
+		return err
 	}
 	if m.grace, err = newGrace(); err != nil {
 		return err
 	}
 	m.drainer = newDrainer(&m.objects.MeterObjects, m.grace, m.cpus)
-	m.attacher = newAttacher(m.options.Attach, &m.objects.MeterObjects, filterHandle(m.options.PinPath))
+	m.attacher = newAttacher(m.options.Attach, &m.objects.MeterObjects, m.options.PinPath)
 	m.pressure = newPressure(m.capacity, m.cpus)
 	if err := m.objects.HighWater.Set(m.pressure.highWater()); err != nil {
 		return fmt.Errorf("set high water: %w", err)
 	}
+	if adopted {
+		return m.adopt()
+	}
+	return m.begin()
+}
+
+// loadMaps loads the programs with the pinned maps, if there are and they fit, or
+// with fresh ones.
+func (m *Meter) loadMaps() (adopted bool, err error) {
+	spec, err := sizedSpec(m.capacity)
+	if err != nil {
+		return false, err
+	}
+	maps, err := openPins(m.options.PinPath, spec)
+	if errors.Is(err, ebpf.ErrMapIncompatible) {
+		m.log.Warn("the pinned maps are of another size or layout: begin anew", "error", err)
+		err = m.sweep()
+	}
+	if err != nil {
+		return false, err
+	}
+	if m.objects, err = loadObjects(spec, maps); err != nil {
+		return false, explain(err)
+	}
+	return maps != nil, nil
+}
+
+// begin starts with fresh maps.
+func (m *Meter) begin() error {
+	kernel, err := m.drainer.state.get()
+	if err != nil {
+		return err
+	}
+	m.setID = kernel.SetId
+	if m.options.Saved != nil {
+		m.rejected = errors.New("there are no maps that it could be about")
+	}
+	// Filters may be there of an agent whose pins are not.
+	if err := m.sweep(); err != nil {
+		return err
+	}
 	return pinMaps(m.options.PinPath, m.objects.pinned())
 }
 
-// sweep removes what a killed agent has left behind under our pin path.
+// sweep removes what an earlier agent has left behind under our pin path.
 func (m *Meter) sweep() error {
 	removed, err := remains{path: m.options.PinPath, within: m.options.within}.remove()
 	for _, what := range removed {
@@ -188,13 +235,13 @@ func (m *Meter) Run(ctx context.Context) error {
 // ErrClosed is returned when a meter is asked for something after its end.
 var ErrClosed = errors.New("the meter is closed")
 
-// Close detaches from all interfaces, publishes what was counted until then and
-// removes the pins. It may be called more than once.
+// Close publishes what was counted until now and lets go of everything. Programs
+// and maps stay and go on counting, for the next meter of this pin path or for
+// [Uninstall]. It may be called more than once.
 func (m *Meter) Close() error {
 	if m.closed.Swap(true) {
 		return nil
 	}
-	m.links.leaveAll()
 	var errs []error
 	for range sets { // the last flip, and the set that it froze
 		errs = append(errs, m.Drain(context.Background()))
@@ -202,14 +249,15 @@ func (m *Meter) Close() error {
 	m.gate <- struct{}{}
 	defer func() { <-m.gate }()
 	m.released = true
+	m.attachments.each(func(a *attachment) { errs = append(errs, a.hooks.release()) })
 	return errors.Join(append(errs, m.release())...)
 }
 
-// release gives back what load acquired.
+// release gives back what load acquired, but the pins.
 func (m *Meter) release() error {
 	var errs []error
 	if m.objects != nil {
-		errs = append(errs, unpinMaps(m.options.PinPath, m.objects.pinned()), m.objects.close())
+		errs = append(errs, m.objects.close())
 	}
 	if m.grace != nil {
 		errs = append(errs, m.grace.close())

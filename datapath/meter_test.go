@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf/link"
 	"github.com/podmeter/podmeter/bpf"
 	"github.com/podmeter/podmeter/flows"
 	"github.com/podmeter/podmeter/internal/ktest"
@@ -99,7 +100,13 @@ func startMeter(t testing.TB, host *ktest.Namespace, change func(*Options)) *tes
 			t.Errorf("close: %v", err)
 		}
 	})
-	t.Cleanup(stop)
+	t.Cleanup(func() {
+		stop()
+		if _, err := (remains{path: o.PinPath, within: host.Do}).remove(); err != nil {
+			t.Errorf("uninstall: %v", err)
+		}
+		os.Remove(o.PinPath)
+	})
 	return &testMeter{Meter: m, book: book, stop: stop}
 }
 
@@ -149,68 +156,54 @@ func TestHighWaterCallsTheAgent(t *testing.T) {
 	await(t, "a drain", func() bool { return m.LastDrain().Count > drains })
 }
 
-func TestLeavesNothingBehind(t *testing.T) {
-	w := newWire(t)
-	m := startMeter(t, w.host, func(o *Options) { o.Attach = AttachNetlink })
-	m.awaitState(t, "veth0", StateAttached)
-	if _, err := os.Stat(filepath.Join(m.options.PinPath, "flows_0")); err != nil {
-		t.Fatalf("pin of a map: %v", err)
-	}
-	m.stop()
-	if _, err := os.Stat(m.options.PinPath); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("pin path after close: got %v, want it to be gone", err)
-	}
-	if kinds := w.qdiscs(t); len(kinds) != 0 {
-		t.Errorf("qdiscs after close: got %v, want none", kinds)
+// Programs and maps outlive the meter; Uninstall removes all of it.
+func TestUninstallLeavesNothingBehind(t *testing.T) {
+	for _, mode := range []AttachMode{AttachTCX, AttachNetlink} {
+		t.Run(string(mode), func(t *testing.T) {
+			w := newWire(t)
+			m := startMeter(t, w.host, func(o *Options) { o.Attach = mode })
+			m.awaitState(t, "veth0", StateAttached)
+			m.stop()
+			if _, err := os.Stat(filepath.Join(m.options.PinPath, "flows_0")); err != nil {
+				t.Fatalf("pin of a map: %v", err)
+			}
+			want := len(pinNames()) + flows.Directions
+			var removed []string
+			err := w.host.Do(func() (err error) {
+				removed, err = Uninstall(m.options.PinPath)
+				return err
+			})
+			if err != nil || len(removed) != want {
+				t.Errorf("got %v, %v, want %d things removed", removed, err, want)
+			}
+			if _, err := os.Stat(m.options.PinPath); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("pin path: got %v, want it to be gone", err)
+			}
+			if used, err := clsactOn(w); err != nil || used {
+				t.Errorf("filters: got %v, %v, want none", used, err)
+			}
+			// The kernel ends a link a moment after its last user.
+			await(t, "no TCX program", func() bool { return tcxPrograms(t, w) == 0 })
+		})
 	}
 }
 
-// What a killed agent left is removed by the next one, and by Uninstall.
-func TestRemainsAreRemoved(t *testing.T) {
-	w := newWire(t)
-	o := testOptions(t, w.host, newBook())
-	o.Attach = AttachNetlink
-	leave := func() {
-		t.Helper()
-		m, err := New(t.Context(), o)
-		if err != nil {
-			t.Fatalf("new meter: %v", err)
+func tcxPrograms(t testing.TB, w *wire) (n int) {
+	t.Helper()
+	err := w.host.Do(func() error {
+		for d := range flows.Direction(flows.Directions) {
+			result, err := link.QueryPrograms(link.QueryOptions{Target: w.index, Attach: tcxAttachType(d)})
+			if err != nil {
+				return err
+			}
+			n += len(result.Programs)
 		}
-		err = w.host.Do(func() error {
-			_, _, err := m.attacher.attach(w.index)
-			return err
-		})
-		if err != nil {
-			t.Fatalf("attach: %v", err)
-		}
-		// As a kill does it: the descriptors go, pins and filters stay.
-		if err := errors.Join(m.objects.close(), m.lock.directory.Close()); err != nil {
-			t.Fatal(err)
-		}
-	}
-	leave()
-	m, err := New(t.Context(), o)
-	if err != nil {
-		t.Fatalf("new meter on remains: %v", err)
-	}
-	if used, err := clsactOn(w); err != nil || used {
-		t.Errorf("filters of the killed agent: got %v, %v, want none", used, err)
-	}
-	if err := m.Close(); err != nil {
-		t.Fatalf("close: %v", err)
-	}
-	leave()
-	var removed []string
-	err = w.host.Do(func() (err error) {
-		removed, err = Uninstall(o.PinPath)
-		return err
+		return nil
 	})
-	if err != nil || len(removed) != len(m.objects.pinned())+flows.Directions {
-		t.Errorf("uninstall: got %v, %v, want all maps and both filters", removed, err)
+	if err != nil {
+		t.Fatalf("query programs: %v", err)
 	}
-	if _, err := os.Stat(o.PinPath); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("pin path after uninstall: got %v, want it to be gone", err)
-	}
+	return n
 }
 
 func clsactOn(w *wire) (used bool, err error) {
@@ -261,4 +254,15 @@ func TestOutcomeNamesAreComplete(t *testing.T) {
 		}
 		seen[name] = true
 	}
+}
+
+// testPins makes a directory for pins that is removed with all in it.
+func testPins(t testing.TB) string {
+	t.Helper()
+	path := fmt.Sprintf("/sys/fs/bpf/podmeter-test-%d-%d", os.Getpid(), time.Now().UnixNano())
+	if err := preparePinPath(path); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(path) })
+	return path
 }

@@ -163,6 +163,25 @@ func clsactUsed(ifindex int) (bool, error) {
 	return false, nil
 }
 
+// findNetlink returns our filter of an interface with this build's program, nil
+// if there is none.
+func (a *attacher) findNetlink(ifindex int, direction flows.Direction) (hook, error) {
+	for _, filter := range ourFilters(device(ifindex), a.handle) {
+		if filter.Name != filterPrefix+direction.String() {
+			continue
+		}
+		h := netlinkHook{filter: a.filter(ifindex, direction, filter.Priority)}
+		if err := netlink.FilterReplace(h.filter); err != nil {
+			return nil, fmt.Errorf("adopt %s filter: %w", direction, err)
+		}
+		return h, nil
+	}
+	return nil, nil
+}
+
+// release has nothing to let go of: a filter stays by itself.
+func (netlinkHook) release() error { return nil }
+
 // alive looks for the filter on the interface.
 func (h netlinkHook) alive(ifindex int) (bool, error) {
 	filters, err := netlink.FilterList(device(ifindex), h.filter.Parent)

@@ -50,16 +50,16 @@ func (r remains) remove() (removed []string, err error) {
 	return append(removed, pins...), errors.Join(err, pinErr)
 }
 
-// removePins removes the pins of our maps, whatever build made them.
+// removePins removes the pins of our maps and links. A link ends with its pin.
 func (r remains) removePins() (removed []string, err error) {
 	entries, err := os.ReadDir(r.path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("list pins: %w", err)
 	}
-	known := (&objects{}).pinned()
+	known := pinNames()
 	var errs []error
 	for _, entry := range entries {
-		if _, ours := known[entry.Name()]; !ours {
+		if _, ours := known[entry.Name()]; !ours && !strings.HasPrefix(entry.Name(), linkPrefix) {
 			continue
 		}
 		path := filepath.Join(r.path, entry.Name())
@@ -73,8 +73,7 @@ func (r remains) removePins() (removed []string, err error) {
 }
 
 // removeFilters removes the netlink filters that bear our name and this pin
-// path's handle. Links of TCX end with the process that made them; a clsact qdisc
-// stays, as nobody can tell any more who made it.
+// path's handle. A clsact qdisc stays, as nobody can tell any more who made it.
 func (r remains) removeFilters() (removed []string, err error) {
 	links, err := netlink.LinkList()
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {

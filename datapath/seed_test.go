@@ -242,6 +242,9 @@ func TestIngressQdiscIsPartial(t *testing.T) {
 		t.Errorf("got %v counted and %v from the ledger, want transmit counted and receive from the ledger", totals, seeded)
 	}
 	m.stop()
+	if _, err := (remains{path: m.options.PinPath, within: w.host.Do}).remove(); err != nil {
+		t.Fatal(err)
+	}
 	if kinds := w.qdiscs(t); len(kinds) != 1 || kinds[0] != "ingress" {
 		t.Errorf("qdiscs after the end: got %v, want the ingress that was there", kinds)
 	}

@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"path/filepath"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/podmeter/podmeter/bpf"
+	"github.com/podmeter/podmeter/flows"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// openPins returns the pinned maps by the names that the collection has for
+// them, nil if there are none. The error is [ebpf.ErrMapIncompatible] when they
+// are of another layout or size, or not all there.
+func openPins(path string, spec *ebpf.CollectionSpec) (map[string]*ebpf.Map, error) {
+	pinned := make(map[string]*ebpf.Map)
+	missing := 0
+	for pin, name := range pinNames() {
+		m, err := ebpf.LoadPinnedMap(filepath.Join(path, pin), nil)
+		if errors.Is(err, fs.ErrNotExist) {
+			missing++
+			continue
+		}
+		if err == nil {
+			pinned[name] = m
+			// Of a data section the loader decides only later.
+			spec.Maps[name].Flags |= m.Flags() & unix.BPF_F_MMAPABLE
+			err = spec.Maps[name].Compatible(m)
+		}
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("adopt map %s: %w", pin, err), closeAll(pinned))
+		}
+	}
+	switch {
+	case len(pinned) == 0:
+		return nil, nil
+	case missing > 0:
+		err := fmt.Errorf("adopt maps: %d of them are not pinned: %w", missing, ebpf.ErrMapIncompatible)
+		return nil, errors.Join(err, closeAll(pinned))
+	}
+	return pinned, nil
+}
+
+func closeAll(maps map[string]*ebpf.Map) error {
+	var errs []error
+	for _, m := range maps {
+		errs = append(errs, m.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Resumed reports whether the meter goes on from the state that it was given;
+// if not, why.
+func (m *Meter) Resumed() (bool, error) { return m.resumed, m.rejected }
+
+// adopt goes on with maps that an earlier agent has left, from its state if that
+// fits them.
+func (m *Meter) adopt() error {
+	kernel, err := m.drainer.state.get()
+	if err != nil {
+		return err
+	}
+	m.setID = kernel.SetId
+	saved := m.options.Saved
+	if saved != nil {
+		m.rejected = saved.fits(kernel)
+	}
+	m.resumed = saved != nil && m.rejected == nil
+	if m.resumed {
+		err = m.resume(saved, kernel)
+	} else {
+		err = m.drainer.takeOver(kernel)
+	}
+	if err != nil {
+		return err
+	}
+	m.log.Info("went on with the maps of an earlier agent", "epoch", kernel.Epoch, "from-checkpoint", m.resumed)
+	return m.options.within(m.adoptAttachments)
+}
+
+// resume goes on from a state that fits.
+func (m *Meter) resume(saved *SavedState, kernel bpf.MeterEpochState) error {
+	m.drainer.restore(saved)
+	m.links.recall(saved.Existing)
+	for point, counters := range saved.Accounted {
+		m.attachments.accounted[point] = counters
+	}
+	for _, s := range saved.Attachments {
+		m.attachments.put(s.recall())
+	}
+	lost := kernel.Epoch - saved.Epoch
+	if lost > 2 {
+		m.log.Warn("epochs were drained and not saved: what they carried is exported as unattributed", "epochs", lost-2)
+	}
+	return m.drainer.takeUp(kernel, saved.Epoch)
+}
+
+// restore takes over what a state says of the sets.
+func (d *drainer) restore(saved *SavedState) {
+	d.began = saved.Began
+	for n, totals := range saved.Drained {
+		d.drained[n] = make(map[bpf.MeterTotalKey]bpf.MeterTotalCounters)
+		for _, total := range totals {
+			key, counters := total.split()
+			d.drained[n][key] = counters
+		}
+	}
+}
+
+// takeOver begins with sets of which nothing is known: what they hold is new.
+func (d *drainer) takeOver(kernel bpf.MeterEpochState) error {
+	return d.rest(int((kernel.Epoch + 1) & 1)) // the last agent may not have come to it
+}
+
+// takeUp goes on where a drain that published epoch last has ended or stopped.
+func (d *drainer) takeUp(kernel bpf.MeterEpochState, last uint64) error {
+	frozen := int((kernel.Epoch + 1) & 1)
+	if err := d.rest(frozen); err != nil {
+		return err
+	}
+	if last != kernel.Epoch-1 {
+		return nil
+	}
+	// The frozen set has been published: it is only to be cleared.
+	d.published = true
+	return d.sets[frozen].readFlows(func() {}, func(*bpf.MeterFlowKey, []bpf.MeterFlowCounters) {})
+}
+
+// adoptAttachments finds the programs of every point that the maps know. They
+// get this build's programs, without a packet between.
+func (m *Meter) adoptAttachments() error {
+	counted, err := m.drainer.countedAll()
+	if err != nil {
+		return err
+	}
+	links, err := listLinks()
+	if err != nil {
+		return err
+	}
+	present := make(map[uint32]netlink.Link, len(links))
+	for _, l := range links {
+		present[uint32(l.Attrs().Index)] = l
+	}
+	for point := range counted {
+		m.adoptPoint(point, present[point])
+	}
+	for _, point := range m.attachments.points(func(*attachment) bool { return true }) {
+		if _, known := counted[point]; !known { // deleted, and that was not saved any more
+			m.attachments.forget(point, byDirection{})
+		}
+	}
+	return m.attacher.removeStrangers(counted)
+}
+
+// adoptPoint restores the attachment of a point, or lets go of it if its programs
+// are not what runs on that interface. l is nil if there is no such link.
+func (m *Meter) adoptPoint(point uint32, l netlink.Link) {
+	var a *attachment
+	m.attachments.with(point, func(known *attachment) { a = known })
+	if a == nil {
+		a = &attachment{point: point, attached: time.Now(), peerNamespace: -1, drains: drainsAfterGone}
+		m.attachments.put(a)
+	}
+	h, mode, err := m.attacher.adopt(int(point), a.ledger.unmetered)
+	if err != nil {
+		m.log.Warn("adopt attachment", "interface", a.name, "ifindex", point, "error", err)
+	}
+	m.attachments.with(point, func(a *attachment) {
+		switch {
+		case h != hooks{} && l != nil && a.living(): // programs do not change their device
+			a.identify(l)
+			a.enter(h, mode)
+			h = hooks{}
+			return
+		case a.living():
+			a.leave(time.Now())
+		}
+		a.vanished = a.vanished || l == nil || a.device != deviceOf(l)
+	})
+	if err := h.detach(); err != nil { // of what is not adopted
+		m.log.Warn("detach", "interface", a.name, "error", err)
+	}
+	m.settleSoon()
+}
+
+// known returns the links whose past is nobody's.
+func (w *linkWatcher) known() map[uint32]string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return maps.Clone(w.existing)
+}
+
+// recall restores the links whose past is nobody's: of those that are there now,
+// those that were already.
+func (w *linkWatcher) recall(existing map[uint32]string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	maps.DeleteFunc(w.existing, func(point uint32, device string) bool { return existing[point] != device })
+}
+
+// adopt returns the hooks of an earlier agent on an interface, with this build's
+// programs, and none if they are not all there. unmetered directions have none.
+func (a *attacher) adopt(ifindex int, unmetered [flows.Directions]bool) (hooks, AttachMode, error) {
+	for _, find := range []struct {
+		mode AttachMode
+		hook func(int, flows.Direction) (hook, error)
+	}{{AttachTCX, a.findTCX}, {AttachNetlink, a.findNetlink}} {
+		var h hooks
+		missing := false
+		for direction := range flows.Direction(flows.Directions) {
+			found, err := find.hook(ifindex, direction)
+			if err != nil {
+				return hooks{}, find.mode, errors.Join(err, h.detach())
+			}
+			h[direction] = found
+			missing = missing || found == nil && !unmetered[direction]
+		}
+		if !missing {
+			return h, find.mode, nil
+		}
+		if err := h.detach(); err != nil {
+			return hooks{}, find.mode, err
+		}
+	}
+	return hooks{}, "", nil
+}

@@ -1,0 +1,325 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/internal/ktest"
+	"golang.org/x/sys/unix"
+)
+
+var errKilled = errors.New("killed")
+
+// archive is a sink with a checkpoint: what a killed agent leaves on disk. It can
+// be killed at its next epoch, before the checkpoint is written or after it.
+type archive struct {
+	*book
+	meter *Meter
+
+	lock          sync.Mutex
+	saved         *SavedState
+	before, after bool
+	dead          chan struct{} // closed when the kill has come
+}
+
+func newArchive() *archive { return &archive{book: newBook(), dead: make(chan struct{})} }
+
+func (a *archive) Publish(epoch *flows.Epoch) error {
+	a.lock.Lock()
+	defer a.lock.Unlock()
+	switch {
+	case a.isDead():
+		return errKilled
+	case a.before:
+		close(a.dead)
+		return errKilled
+	}
+	a.saved = a.meter.Save(epoch)
+	if err := a.book.Publish(epoch); err != nil {
+		return err
+	}
+	if a.after {
+		close(a.dead)
+		return errKilled
+	}
+	return nil
+}
+
+func (a *archive) isDead() bool {
+	select {
+	case <-a.dead:
+		return true
+	default:
+		return false
+	}
+}
+
+// life is one meter of many on the same pins.
+type life struct {
+	*Meter
+	cancel context.CancelFunc
+	done   chan error
+}
+
+func (a *archive) start(t *testing.T, o Options) *life {
+	t.Helper()
+	a.dead, a.before, a.after = make(chan struct{}), false, false
+	o.Sink, o.Saved = a, a.saved
+	m, err := New(t.Context(), o)
+	if err != nil {
+		t.Fatalf("new meter: %v", err)
+	}
+	a.meter = m
+	ctx, cancel := context.WithCancel(context.Background())
+	l := &life{Meter: m, cancel: cancel, done: make(chan error, 1)}
+	go func() { l.done <- m.Run(ctx) }()
+	return l
+}
+
+// kill ends a meter as SIGKILL does: nothing is drained, saved or detached.
+func (l *life) kill(t *testing.T) {
+	t.Helper()
+	l.cancel()
+	if err := <-l.done; err != nil {
+		t.Errorf("run: %v", err)
+	}
+	l.closed.Store(true)
+	l.attachments.each(func(a *attachment) { a.hooks.release() })
+	if err := l.release(); err != nil {
+		t.Errorf("release: %v", err)
+	}
+}
+
+func (l *life) stop(t *testing.T) {
+	t.Helper()
+	l.cancel()
+	if err := errors.Join(<-l.done, l.Close()); err != nil {
+		t.Errorf("stop: %v", err)
+	}
+}
+
+// trickle sends to ever other ports until it is stopped.
+func trickle(t *testing.T, from *ktest.Namespace) (stop func()) {
+	done := make(chan struct{})
+	var sender sync.WaitGroup
+	sender.Go(func() {
+		err := from.Do(func() error {
+			fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				return err
+			}
+			defer unix.Close(fd)
+			to := &unix.SockaddrInet4{Addr: netip.MustParseAddr("198.51.100.1").As4()}
+			pause := time.NewTicker(200 * time.Microsecond)
+			defer pause.Stop()
+			for port := 1000; ; port = 1000 + (port+1)%500 {
+				select {
+				case <-done:
+					return nil
+				case <-pause.C:
+				}
+				to.Port = port
+				if err := unix.Sendto(fd, make([]byte, 100), 0, to); err != nil && err != unix.ECONNREFUSED {
+					return err
+				}
+			}
+		})
+		if err != nil {
+			t.Errorf("send: %v", err)
+		}
+	})
+	return sync.OnceFunc(func() { close(done); sender.Wait() })
+}
+
+// Under traffic the meter is killed again and again: at any moment, before and
+// after its checkpoint, and ended in peace. Every byte is published once.
+func TestExactlyOnceAcrossKills(t *testing.T) {
+	for _, mode := range []AttachMode{AttachTCX, AttachNetlink} {
+		t.Run(string(mode), func(t *testing.T) {
+			w := newWire(t)
+			a := newArchive()
+			o := testOptions(t, w.host, nil)
+			o.Attach, o.DrainInterval = mode, 20*time.Millisecond
+			t.Cleanup(func() { (remains{path: o.PinPath, within: w.host.Do}).remove() })
+			l := a.start(t, o)
+			await(t, "veth0 is attached", func() bool {
+				all := l.Interfaces()
+				return len(all) == 1 && all[0].State == StateAttached && a.saved != nil
+			})
+			unpublished := byDirection(l.Interfaces()[0].Before)
+			stop := trickle(t, w.pod)
+			defer stop()
+			random := rand.New(rand.NewPCG(1, uint64(len(mode))))
+			for n := range 24 {
+				l = a.next(t, l, o, n%4, random)
+			}
+			stop()
+			want := w.ended(t).sub(unpublished)
+			l.stop(t)
+			totals, seeded := a.of("veth0")
+			if got := totals.add(seeded); got != want || seeded != (byDirection{}) {
+				t.Errorf("got %v, %v of it seeded, want the interface's %v", got, seeded, want)
+			}
+			if a.failed != 0 || a.residue != 0 {
+				t.Errorf("got a conservation error of %d and a residue of %d, want none", a.failed, a.residue)
+			}
+		})
+	}
+}
+
+// next ends a life in one of four ways and starts another.
+func (a *archive) next(t *testing.T, l *life, o Options, way int, random *rand.Rand) *life {
+	t.Helper()
+	time.Sleep(time.Duration(random.IntN(60)) * time.Millisecond) // any moment is meant
+	switch way {
+	case 0:
+		l.stop(t)
+	case 1:
+		l.kill(t)
+	default:
+		a.lock.Lock()
+		a.before, a.after = way == 2, way == 3
+		a.lock.Unlock()
+		await(t, "the kill", a.isDead)
+		l.kill(t)
+	}
+	next := a.start(t, o)
+	if resumed, why := next.Resumed(); !resumed {
+		t.Fatalf("after way %d: not resumed: %v", way, why)
+	}
+	return next
+}
+
+// What a state must not be believed for, and what is then published.
+func TestStateThatDoesNotFit(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		change func(*SavedState)
+	}{
+		{"another boot", func(s *SavedState) { s.BootID = "other" }},
+		{"other maps", func(s *SavedState) { s.SetID++ }},
+		{"from the future", func(s *SavedState) { s.Epoch += 3 }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			w := newWire(t)
+			a := newArchive()
+			o := testOptions(t, w.host, nil)
+			t.Cleanup(func() { (remains{path: o.PinPath, within: w.host.Do}).remove() })
+			l := a.start(t, o)
+			await(t, "veth0 is attached", func() bool { return len(l.Interfaces()) == 1 && l.Interfaces()[0].State == StateAttached })
+			unpublished := byDirection(l.Interfaces()[0].Before)
+			sendUDP(t, w.pod, "198.51.100.1:9", 30)
+			l.stop(t)
+			test.change(a.saved)
+			a.book = newBook() // the counters begin anew
+			l = a.start(t, o)
+			if resumed, why := l.Resumed(); resumed || why == nil {
+				t.Errorf("got resumed %t, %v, want a reason why not", resumed, why)
+			}
+			await(t, "veth0 is attached", func() bool { return len(l.Interfaces()) == 1 && l.Interfaces()[0].State == StateAttached })
+			sendUDP(t, w.pod, "198.51.100.1:9", 20)
+			want := w.ended(t).sub(unpublished)
+			l.stop(t)
+			totals, _ := a.of("veth0")
+			if totals != want { // what the maps hold, all of it
+				t.Errorf("got %v, want %v", totals, want)
+			}
+			if a.failed != 0 {
+				t.Errorf("conservation error: got %d, want 0", a.failed)
+			}
+		})
+	}
+}
+
+// Epochs that were drained while checkpoints failed are in the totals still, and
+// come as residue.
+func TestEpochsThatWereNotSaved(t *testing.T) {
+	w := newWire(t)
+	a := newArchive()
+	o := testOptions(t, w.host, nil)
+	t.Cleanup(func() { (remains{path: o.PinPath, within: w.host.Do}).remove() })
+	l := a.start(t, o)
+	await(t, "veth0 is attached", func() bool { return len(l.Interfaces()) == 1 && l.Interfaces()[0].State == StateAttached })
+	unpublished := byDirection(l.Interfaces()[0].Before)
+	sendUDP(t, w.pod, "198.51.100.1:9", 30)
+	drainBoth := func() {
+		for range 2 {
+			if err := l.Drain(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	drainBoth()
+	saved := a.saved
+	totals, _ := a.of("veth0")
+	sendUDP(t, w.pod, "198.51.100.1:9", 40)
+	drainBoth()
+	drainBoth()
+	l.kill(t)
+	a.saved, a.book = saved, newBook() // as if none of these had been written
+	a.book.totals["veth0"] = totals
+	l = a.start(t, o)
+	want := w.ended(t).sub(unpublished)
+	l.stop(t)
+	if got, _ := a.of("veth0"); got != want {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if a.residue < 40*142 || a.failed != 0 {
+		t.Errorf("got a residue of %d bytes and an error of %d, want at least 40 packets of 142 and no error", a.residue, a.failed)
+	}
+}
+
+// What came, went and changed while no meter ran.
+func TestChangesWhileNoMeterRuns(t *testing.T) {
+	w := newWire(t)
+	gone := &wire{host: w.host, pod: ktest.NewNamespace(t)}
+	gone.index = w.host.Veth(t, "veth1", gone.pod, "eth0")
+	gone.host.Address(t, "veth1", "203.0.113.1/24")
+	gone.pod.Address(t, "eth0", "203.0.113.2/24")
+	a := newArchive()
+	o := testOptions(t, w.host, nil)
+	t.Cleanup(func() { (remains{path: o.PinPath, within: w.host.Do}).remove() })
+	attached := func(l *life, names int) func() bool {
+		return func() bool {
+			ready := 0
+			for _, i := range l.Interfaces() {
+				if i.State == StateAttached {
+					ready++
+				}
+			}
+			return ready == names
+		}
+	}
+	l := a.start(t, o)
+	await(t, "both are attached", attached(l, 2))
+	unpublished := byDirection(l.Interfaces()[1].Before)
+	await(t, "a checkpoint", func() bool { a.lock.Lock(); defer a.lock.Unlock(); return a.saved != nil })
+	l.stop(t)
+	sendUDP(t, gone.pod, "203.0.113.1:9", 25) // counted while nobody looks
+	want := gone.ended(t).sub(unpublished)
+	w.host.DeleteLink(t, "veth1")
+	young := &wire{host: w.host, pod: ktest.NewNamespace(t)}
+	young.index = w.host.VethAt(t, gone.index, "veth2", young.pod, "eth0") // with the index of one that went
+	young.host.Address(t, "veth2", "203.0.113.1/24")
+	young.pod.Address(t, "eth0", "203.0.113.2/24")
+	sendUDP(t, young.pod, "203.0.113.1:9", 15) // counted by nobody but the ledger
+	l = a.start(t, o)
+	await(t, "veth0 and veth2 are attached", attached(l, 2))
+	sendUDP(t, young.pod, "203.0.113.1:9", 5)
+	wantYoung := young.ended(t)
+	l.stop(t)
+	if totals, seeded := a.of("veth1"); totals.add(seeded) != want {
+		t.Errorf("veth1: got %v and %v seeded, want %v", totals, seeded, want)
+	}
+	if totals, seeded := a.of("veth2"); totals.add(seeded) != wantYoung {
+		t.Errorf("veth2: got %v and %v seeded, want %v", totals, seeded, wantYoung)
+	}
+}

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/podmeter/podmeter/bpf"
+	"github.com/podmeter/podmeter/flows"
+)
+
+// SavedState is what a meter has to remember for the next one to go on where it
+// ended, taken between the reading of an epoch and its publication. Its fields
+// are exported to be written down.
+type SavedState struct {
+	// BootID is the kernel's, SetID that of the maps.
+	BootID string
+	SetID  uint64
+	// Epoch is the one that is about to be published.
+	Epoch uint64
+	// Began is when each set was last made the written one.
+	Began [sets]time.Time
+	// Drained are each set's totals when it was last read.
+	Drained     [sets][]DrainedTotal
+	Attachments []AttachmentState
+	// Existing are the interfaces whose past is nobody's, as they were there when
+	// counting began: by ifindex, what tells them from others with theirs.
+	Existing map[uint32]string
+	// Accounted are the counters of interfaces that were let go of and are still
+	// there, as far as they need no seeding.
+	Accounted map[uint32][flows.Directions]flows.Counters
+}
+
+// DrainedTotal is what a set's totals had for a point and direction.
+type DrainedTotal struct {
+	Point, Direction                                         uint32
+	Bytes, Packets, Inserted, UnplacedBytes, UnplacedPackets uint64
+}
+
+// AttachmentState is what is remembered of an interface.
+type AttachmentState struct {
+	Point          uint32
+	Name, Device   string
+	Mode           AttachMode
+	Attached, Gone time.Time
+	PeerNamespace  int
+	Addresses      []netip.Addr
+	Seeded         bool
+	Resumed        bool
+	Vanished       bool
+
+	Base, Before, Seeds, Last [flows.Directions]flows.Counters
+	Unmetered                 [flows.Directions]bool
+	Settled                   bool
+}
+
+// Save returns what to remember, the epoch that is being published included. It
+// is called by the sink, while it publishes.
+func (m *Meter) Save(epoch *flows.Epoch) *SavedState {
+	s := &SavedState{
+		BootID: bootID(), SetID: m.setID, Epoch: epoch.Number,
+		Began: m.drainer.began, Accounted: make(map[uint32][flows.Directions]flows.Counters),
+	}
+	for n := range s.Drained {
+		totals := m.drainer.drained[n]
+		if uint64(n) == epoch.Number&1 {
+			totals = m.drainer.reading
+		}
+		for key, total := range totals {
+			s.Drained[n] = append(s.Drained[n], drainedTotal(key, total))
+		}
+	}
+	s.Attachments = m.attachments.state(epoch, s.Accounted)
+	s.Existing = m.links.known()
+	return s
+}
+
+func drainedTotal(key bpf.MeterTotalKey, t bpf.MeterTotalCounters) DrainedTotal {
+	return DrainedTotal{
+		Point: key.Point, Direction: key.Direction, Bytes: t.Bytes, Packets: t.Packets, Inserted: t.Inserted,
+		UnplacedBytes: t.UnplacedBytes, UnplacedPackets: t.UnplacedPackets,
+	}
+}
+
+func (t DrainedTotal) split() (bpf.MeterTotalKey, bpf.MeterTotalCounters) {
+	return bpf.MeterTotalKey{Point: t.Point, Direction: t.Direction}, bpf.MeterTotalCounters{
+		Bytes: t.Bytes, Packets: t.Packets, Inserted: t.Inserted,
+		UnplacedBytes: t.UnplacedBytes, UnplacedPackets: t.UnplacedPackets,
+	}
+}
+
+// state returns what is remembered of the attachments. The seeds that the epoch
+// carries are published with it.
+func (r *registry) state(epoch *flows.Epoch, accounted map[uint32][flows.Directions]flows.Counters) []AttachmentState {
+	published := seedsOf(epoch)
+	var all []AttachmentState
+	r.each(func(a *attachment) {
+		s := a.remember()
+		s.Seeds = a.seeds.sub(published[a.point])
+		all = append(all, s)
+	})
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for point, counters := range r.accounted {
+		accounted[point] = counters
+	}
+	return all
+}
+
+func seedsOf(epoch *flows.Epoch) map[uint32]byDirection {
+	seeds := make(map[uint32]byDirection)
+	for _, total := range epoch.Totals {
+		s := seeds[uint32(total.Point)]
+		s[total.Direction] = total.Seeded
+		seeds[uint32(total.Point)] = s
+	}
+	return seeds
+}
+
+func (a *attachment) remember() AttachmentState {
+	return AttachmentState{
+		Point: a.point, Name: a.name, Device: a.device, Mode: a.mode,
+		Attached: a.attached, Gone: a.gone, PeerNamespace: a.peerNamespace, Addresses: a.addresses,
+		Seeded: a.seeded, Resumed: a.resumed, Vanished: a.vanished,
+		Base: a.ledger.base, Before: a.ledger.before, Seeds: a.seeds, Last: a.ledger.last.second,
+		Unmetered: a.ledger.unmetered, Settled: a.ledger.settled,
+	}
+}
+
+func (s AttachmentState) recall() *attachment {
+	return &attachment{
+		point: s.Point, name: s.Name, device: s.Device, mode: s.Mode,
+		attached: s.Attached, gone: s.Gone, peerNamespace: s.PeerNamespace, addresses: slices.Clone(s.Addresses),
+		seeded: s.Seeded, resumed: s.Resumed, vanished: s.Vanished, seeds: s.Seeds, drains: drainsAfterGone,
+		ledger: ledger{
+			base: s.Base, before: s.Before, unmetered: s.Unmetered, settled: s.Settled,
+			last: reading{first: s.Last, second: s.Last},
+		},
+	}
+}
+
+// bootID tells one boot of the kernel from another.
+func bootID() string {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "" // no two boots are then told apart, but their maps are
+	}
+	return strings.TrimSpace(string(id))
+}
+
+// fits says whether a state is about these maps at this epoch, and if not why.
+func (s *SavedState) fits(kernel bpf.MeterEpochState) error {
+	switch {
+	case s.BootID != bootID():
+		return fmt.Errorf("it is of another boot, %s", s.BootID)
+	case s.SetID != kernel.SetId:
+		return fmt.Errorf("it is about other maps, of set id %x instead of %x", s.SetID, kernel.SetId)
+	case s.Epoch >= kernel.Epoch:
+		return fmt.Errorf("it is of epoch %d, and the maps are at %d", s.Epoch, kernel.Epoch)
+	}
+	return nil
+}
