@@ -18,17 +18,21 @@ type Binder interface {
 
 // Bound is which pods have interfaces already, at one moment.
 type Bound struct {
-	uids map[string]bool
-	// namespaces are the pods of living interfaces by PeerNamespace. An id that
-	// interfaces of two pods show has nil: one of them is about to go.
-	namespaces map[int]*Pod
+	uids       map[string]bool
+	namespaces map[int]tenant // by PeerNamespace
+}
+
+// tenant is the pod of the living interfaces that show the same namespace id.
+type tenant struct {
+	pod   *Pod      // nil if they are of two pods: one of them is about to go
+	since time.Time // when the eldest was attached
 }
 
 // Has reports whether a pod is bound to an interface.
 func (b *Bound) Has(pod *Pod) bool { return b.uids[pod.UID] }
 
 func newBound(points map[Point]*point) *Bound {
-	b := &Bound{uids: make(map[string]bool), namespaces: make(map[int]*Pod)}
+	b := &Bound{uids: make(map[string]bool), namespaces: make(map[int]tenant)}
 	for _, pt := range points {
 		if pt.pod != nil {
 			b.add(pt.Interface, pt.pod)
@@ -42,17 +46,33 @@ func (b *Bound) add(i Interface, pod *Pod) {
 	if i.PeerNamespace < 0 || !i.Gone.IsZero() {
 		return
 	}
-	if other, known := b.namespaces[i.PeerNamespace]; known && (other == nil || other.UID != pod.UID) {
-		pod = nil
+	t, known := b.namespaces[i.PeerNamespace]
+	switch {
+	case !known:
+		t = tenant{pod, i.Attached}
+	case t.pod == nil || t.pod.UID != pod.UID:
+		t.pod = nil
+	case i.Attached.Before(t.since):
+		t.since = i.Attached
 	}
-	b.namespaces[i.PeerNamespace] = pod
+	b.namespaces[i.PeerNamespace] = t
 }
 
-// namespaceAge is how long ago an interface must have been attached to take the
-// pod of another one of its network namespace. The kernel frees the id of a
-// namespace that ends before it removes its interfaces (cleanup_net in
-// net/core/net_namespace.c): for a moment both can show the same id.
-const namespaceAge = 5 * time.Second
+// neighbour returns the pod of another interface in the network namespace of
+// this one.
+func (b *Bound) neighbour(i Interface, now time.Time) *Pod {
+	t := b.namespaces[i.PeerNamespace]
+	if !i.Gone.IsZero() || now.Sub(i.Attached) < namespaceAge || now.Sub(t.since) < namespaceAge {
+		return nil
+	}
+	return t.pod
+}
+
+// namespaceAge is for how long two interfaces must have shown the same namespace
+// id to be of one pod. The kernel frees the id of a namespace that ends before it
+// removes its interfaces (cleanup_net in net/core/net_namespace.c): for a moment
+// they show the id of another one.
+const namespaceAge = 10 * time.Second
 
 // NameBinder binds each interface to a pod of its own name: for hosts without
 // identity.
@@ -78,14 +98,13 @@ type AddressBinder struct {
 
 // Bind implements [Binder].
 func (b AddressBinder) Bind(i Interface, seen []netip.Addr, bound *Bound) *Pod {
-	age := b.now().Sub(i.Attached)
-	if age < b.MinAge {
+	if b.now().Sub(i.Attached) < b.MinAge {
 		return nil
 	}
 	if pod := b.owner(i, i.Addresses); pod != nil {
 		return pod
 	}
-	if pod := bound.namespaces[i.PeerNamespace]; pod != nil && i.Gone.IsZero() && age >= namespaceAge {
+	if pod := bound.neighbour(i, b.now()); pod != nil {
 		return pod
 	}
 	if pod := b.owner(i, seen); pod != nil && !bound.Has(pod) {

@@ -83,6 +83,10 @@ func TestSameNamespace(t *testing.T) {
 			epochOf(2, nil),
 			epochOf(3, []Interface{anonymous(2, 3)}, unplaced(2, 5)),
 		}},
+		{name: "id given again while nobody said that the old interface is gone", want: map[string]uint64{"pod1": 100}, wait: 5, epochs: []*Epoch{
+			epochOf(0, []Interface{inNamespace(1, 3)}, unplaced(1, 100)),
+			epochOf(1, []Interface{anonymous(2, 3)}, unplaced(2, 5)),
+		}},
 		{name: "gone interface", want: map[string]uint64{"pod1": 100}, wait: 5, epochs: []*Epoch{
 			epochOf(0, []Interface{anonymous(2, 3)}, unplaced(2, 5)),
 			epochOf(1, []Interface{gone(anonymous(2, 3), 6*time.Second), inNamespace(1, 3)}, unplaced(1, 100)),
@@ -114,17 +118,28 @@ func TestSameNamespace(t *testing.T) {
 }
 
 // The kernel gives an id again before it removes the interfaces of the namespace
-// that had it: a young interface takes no pod by it.
+// that had it: only if two interfaces show it for a while are they of one pod.
 func TestSameNamespaceTakesAge(t *testing.T) {
-	publisher, table, d := world(1, roomy, Optional{})
-	now := start
-	publisher.options.Binder = AddressBinder{Directory: d, Now: func() time.Time { return now }}
-	both := []Interface{inNamespace(1, 3), anonymous(2, 3)}
-	publish(t, publisher, epochOf(0, both, unplaced(1, 100), unplaced(2, 5)))
-	checkSent(t, table, map[string]uint64{"pod1": 100})
-	now = start.Add(namespaceAge)
-	publish(t, publisher, epochOf(1, both))
-	checkSent(t, table, map[string]uint64{"pod1": 105})
+	for _, c := range []struct {
+		name          string
+		named, unsaid time.Duration // when they were attached
+		now           time.Duration
+		want          uint64
+	}{
+		{"both old", 0, 0, namespaceAge, 105},
+		{"taker young", 0, time.Second, namespaceAge, 100},
+		{"giver young", time.Second, 0, namespaceAge, 100},
+		{"both old at last", time.Second, 0, namespaceAge + time.Second, 105},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			publisher, table, d := world(1, roomy, Optional{})
+			publisher.options.Binder = AddressBinder{Directory: d, Now: func() time.Time { return start.Add(c.now) }}
+			named, unsaid := inNamespace(1, 3), anonymous(2, 3)
+			named.Attached, unsaid.Attached = start.Add(c.named), start.Add(c.unsaid)
+			publish(t, publisher, epochOf(0, []Interface{named, unsaid}, unplaced(1, 100), unplaced(2, 5)))
+			checkSent(t, table, map[string]uint64{"pod1": c.want})
+		})
+	}
 }
 
 // Addresses that packets showed name a pod only if it has no interface yet.

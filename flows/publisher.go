@@ -105,8 +105,9 @@ func (p *Publisher) attribute(epoch *Epoch) *Batch {
 	for _, total := range epoch.Totals {
 		p.total(batch, total)
 	}
-	p.bind(batch)
 	p.leave(epoch)
+	p.bind(batch)
+	p.giveUp(epoch.End)
 	for _, pt := range p.points {
 		if pt.pod != nil {
 			batch.living[pt.pod.UID] = pt.pod
@@ -225,8 +226,7 @@ func (p *Publisher) forget(pt *point, then time.Time) {
 	p.orphans = append(p.orphans, pt)
 }
 
-// leave forgets the points that the datapath has let go of, and the orphans that
-// have waited for long enough.
+// leave forgets the points that the datapath has let go of.
 func (p *Publisher) leave(epoch *Epoch) {
 	present := make(map[Point]bool, len(epoch.Interfaces))
 	for _, i := range epoch.Interfaces {
@@ -237,11 +237,15 @@ func (p *Publisher) leave(epoch *Epoch) {
 			p.forget(pt, epoch.End)
 		}
 	}
+}
+
+// giveUp drops the orphans that nothing waits for, or that waited long enough.
+func (p *Publisher) giveUp(now time.Time) {
 	p.orphans = slices.DeleteFunc(p.orphans, func(pt *point) bool {
 		if pt.waiting.bytes() == 0 {
 			return true
 		}
-		if epoch.End.Sub(pt.Gone) < unboundGrace {
+		if now.Sub(pt.Gone) < unboundGrace {
 			return false
 		}
 		p.options.Logger.Warn("interface vanished and its pod was never known",

@@ -20,7 +20,8 @@ type TableOptions struct {
 	// folded is forgotten after one to two times as long. A pod of which
 	// 16,384 sets of a family are folded in that time admits no new ones meanwhile.
 	FlowIdle time.Duration
-	// SeriesGrace is how long the series of a name outlive its last pod.
+	// SeriesGrace is how long the series of a name outlive its last pod. What a
+	// batch adds is in the snapshot after it even with 0.
 	SeriesGrace time.Duration
 }
 
@@ -228,7 +229,7 @@ func (t *Table) bury(b *Batch) {
 // expire retires idle rows and forgets names whose grace is over.
 func (t *Table) expire(now time.Time) {
 	for n, a := range t.names {
-		if a.living == 0 && now.Sub(a.gone) >= t.options.SeriesGrace {
+		if a.living == 0 && now.After(a.gone) && now.Sub(a.gone) >= t.options.SeriesGrace {
 			t.flows -= a.flows.counted
 			t.externals -= a.externals.counted
 			delete(t.names, n)

@@ -80,6 +80,20 @@ func TestPodMadeAgainUnderItsName(t *testing.T) {
 	}
 }
 
+// What waited for a pod is shown once, even if the pod is gone by then and its
+// series have no grace.
+func TestLateBytesAreShownOnce(t *testing.T) {
+	publisher, table, d := world(1, TableOptions{FlowLimit: 100, ExternalLimit: 100}, Optional{})
+	pod := d.pods[podAddress(1)]
+	delete(d.pods, podAddress(1))
+	publish(t, publisher, epochOf(0, []Interface{iface(1)}, unplaced(1, 100)), epochOf(1, nil))
+	d.pods[podAddress(1)] = pod
+	publish(t, publisher, epochOf(2, nil))
+	checkSent(t, table, map[string]uint64{"pod1": 100})
+	publish(t, publisher, epochOf(3, nil))
+	checkSent(t, table, map[string]uint64{})
+}
+
 // toPorts is an epoch in which the pod of point 1 sent a byte to an external
 // address on each of the ports.
 func toPorts(number int, ports ...int) *Epoch {
