@@ -29,7 +29,11 @@ type PublisherOptions struct {
 	Binder    Binder
 	Places    Places // nil without GeoIP databases
 	Optional  Optional
-	Logger    *slog.Logger
+	// Persist, if not nil, is called with each new state before an exporter can
+	// see anything of it: what was seen must not be taken back by a restart. It
+	// must not keep the state.
+	Persist func(*State)
+	Logger  *slog.Logger
 }
 
 // Publisher attributes epochs and adds them to a table.
@@ -89,8 +93,12 @@ func NewPublisher(options PublisherOptions) *Publisher {
 // datapath's Sink.
 func (p *Publisher) Publish(epoch *Epoch) error {
 	batch := p.attribute(epoch)
-	p.options.Table.Add(batch)
 	p.account(epoch)
+	p.options.Table.add(batch, func() {
+		if p.options.Persist != nil {
+			p.options.Persist(p.state())
+		}
+	})
 	return nil
 }
 

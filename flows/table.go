@@ -137,7 +137,10 @@ func (b *Batch) addRow(pod *Pod, direction Direction, labels rowLabels, a amount
 
 // Add publishes a batch: all of it is in the next snapshot, or none. It also
 // retires rows that were idle and forgets names whose grace is over.
-func (t *Table) Add(b *Batch) {
+func (t *Table) Add(b *Batch) { t.add(b, func() {}) }
+
+// add calls before when the batch has been added and nobody can see it yet.
+func (t *Table) add(b *Batch, before func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, pod := range b.living {
@@ -151,6 +154,7 @@ func (t *Table) Add(b *Batch) {
 	}
 	t.bury(b)
 	t.expire(b.End)
+	before()
 }
 
 // account returns the account of a pod, which is living from then on.

@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package flows
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// State is all that a publisher and its table know, to be written down and given
+// to the next ones. Which label sets were folded lately is not in it.
+type State struct {
+	Accounts        []AccountState
+	Points, Orphans []PointState
+	// FoldedFlow and FoldedExternal are the bytes that limits folded.
+	FoldedFlow, FoldedExternal uint64
+	Stats                      Stats
+}
+
+// AccountState is the account of one namespace and pod name.
+type AccountState struct {
+	Namespace, Pod string
+	UIDs           []string // of the living pods of that name
+	Gone           time.Time
+	Total          PairState
+	Flows          []RowState[FlowLabels]
+	Externals      []RowState[ExternalLabels]
+	Retired        map[PeerKind]PairState
+
+	RetiredExternal PairState
+}
+
+// PairState is a counter for each direction and the start of its first epoch.
+type PairState struct {
+	Counters [Directions]Counters
+	Created  [Directions]time.Time
+}
+
+// RowState is a row of a family.
+type RowState[L comparable] struct {
+	Labels  L
+	Pair    PairState
+	Last    time.Time // end of the last epoch that had a byte of it
+	Counted bool      // towards the limits
+}
+
+// PointState is an observation point. Pod is nil while it is unbound.
+type PointState struct {
+	Interface Interface
+	Pod       *Pod
+	Totals    []WaitingState
+	Rows      []WaitingState
+	Seen      []netip.Addr
+}
+
+// WaitingState is what waits for a point's pod.
+type WaitingState struct {
+	Direction Direction
+	Flow      FlowLabels
+	External  ExternalLabels
+	Counters  Counters
+	Start     time.Time
+}
+
+// errNotEmpty keeps a state from being restored over another.
+var errNotEmpty = errors.New("there is something already")
+
+// Restore makes the publisher and its table go on from a state. It comes before
+// the first epoch.
+func (p *Publisher) Restore(s *State) error {
+	if err := p.options.Table.restore(s); err != nil {
+		return fmt.Errorf("restore table: %w", err)
+	}
+	for i := range s.Points {
+		pt := s.Points[i].point()
+		p.points[pt.Point] = pt
+	}
+	for i := range s.Orphans {
+		p.orphans = append(p.orphans, s.Orphans[i].point())
+	}
+	p.stats = s.Stats
+	p.account(&Epoch{End: s.Stats.LastEpoch})
+	return nil
+}
+
+// state returns what is known now. The caller holds the table.
+func (p *Publisher) state() *State {
+	s := p.options.Table.state()
+	for _, pt := range p.points {
+		s.Points = append(s.Points, pt.state())
+	}
+	for _, pt := range p.orphans {
+		s.Orphans = append(s.Orphans, pt.state())
+	}
+	s.Stats = p.Stats()
+	return s
+}
+
+func (pt *point) state() PointState {
+	s := PointState{Interface: pt.Interface, Pod: pt.pod, Seen: slices.Collect(maps.Keys(pt.seen))}
+	if pt.waiting == nil {
+		return s
+	}
+	for key, sum := range pt.waiting.totals {
+		s.Totals = append(s.Totals, WaitingState{Direction: key.direction, Counters: sum.Counters, Start: sum.start})
+	}
+	for key, sum := range pt.waiting.rows {
+		s.Rows = append(s.Rows, WaitingState{
+			Direction: key.direction, Flow: key.labels.flow, External: key.labels.external,
+			Counters: sum.Counters, Start: sum.start,
+		})
+	}
+	return s
+}
+
+func (s *PointState) point() *point {
+	pt := &point{Interface: s.Interface, pod: s.Pod}
+	if pt.pod != nil {
+		return pt
+	}
+	pt.waiting, pt.seen = newBatch(time.Time{}, time.Time{}), make(map[netip.Addr]struct{})
+	for _, address := range s.Seen {
+		pt.seen[address] = struct{}{}
+	}
+	for _, w := range s.Totals {
+		pt.waiting.addTotal(unknown, w.Direction, amount{w.Counters, w.Start})
+	}
+	for _, w := range s.Rows {
+		pt.waiting.addRow(unknown, w.Direction, rowLabels{w.Flow, w.External}, amount{w.Counters, w.Start})
+	}
+	return pt
+}
+
+// state returns the table's part of a state. The caller holds its lock.
+func (t *Table) state() *State {
+	s := &State{FoldedFlow: t.foldedFlow, FoldedExternal: t.foldedEx}
+	uids := make(map[*account][]string, len(t.names))
+	for uid, a := range t.pods {
+		uids[a] = append(uids[a], uid)
+	}
+	s.Accounts = make([]AccountState, 0, len(t.names))
+	for _, a := range t.names {
+		s.Accounts = append(s.Accounts, a.state(uids[a]))
+	}
+	return s
+}
+
+func (a *account) state(uids []string) AccountState {
+	s := AccountState{
+		Namespace: a.namespace, Pod: a.pod, UIDs: uids, Gone: a.gone, Total: a.total.state(),
+		Flows: a.flows.state(), Externals: a.externals.state(), RetiredExternal: a.retiredEx.state(),
+		Retired: make(map[PeerKind]PairState, len(a.retired)),
+	}
+	for kind, pair := range a.retired {
+		s.Retired[kind] = pair.state()
+	}
+	return s
+}
+
+func (p *counterPair) state() PairState { return PairState{p.counters, p.created} }
+
+func (s PairState) pair() counterPair { return counterPair{s.Counters, s.Created} }
+
+func (f *family[L]) state() []RowState[L] {
+	rows := make([]RowState[L], 0, len(f.rows))
+	for _, r := range f.rows {
+		rows = append(rows, RowState[L]{r.labels, r.counterPair.state(), r.last, r.counted})
+	}
+	return rows
+}
+
+func (f *family[L]) restore(rows []RowState[L]) {
+	for _, s := range rows {
+		r := f.fixed(s.Labels)
+		r.counterPair, r.last, r.counted = s.Pair.pair(), s.Last, s.Counted
+		if s.Counted {
+			f.counted++
+		}
+	}
+}
+
+func (t *Table) restore(s *State) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.names) > 0 {
+		return errNotEmpty
+	}
+	t.foldedFlow, t.foldedEx = s.FoldedFlow, s.FoldedExternal
+	for i := range s.Accounts {
+		a := s.Accounts[i].account()
+		t.names[a.name] = a
+		t.flows += a.flows.counted
+		t.externals += a.externals.counted
+		for _, uid := range s.Accounts[i].UIDs {
+			t.pods[uid] = a
+		}
+	}
+	return nil
+}
+
+func (s *AccountState) account() *account {
+	a := &account{
+		name: name{s.Namespace, s.Pod}, living: len(s.UIDs), gone: s.Gone, total: s.Total.pair(),
+		retired: make(map[PeerKind]*counterPair), retiredEx: s.RetiredExternal.pair(),
+	}
+	for kind, state := range s.Retired {
+		pair := state.pair()
+		a.retired[kind] = &pair
+	}
+	a.flows.restore(s.Flows)
+	a.externals.restore(s.Externals)
+	return a
+}
