@@ -69,7 +69,7 @@ func (m *Meter) adopt() error {
 		return err
 	}
 	m.setID = kernel.SetId
-	saved := m.options.Saved
+	saved := m.options.Saved()
 	if saved != nil {
 		m.rejected = saved.fits(kernel)
 	}

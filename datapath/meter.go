@@ -31,9 +31,10 @@ type Options struct {
 	DrainInterval time.Duration
 	// Sink takes the drained epochs.
 	Sink Sink
-	// Saved is what an earlier meter of this pin path had to remember, nil if
-	// nothing is known. [Meter.Resumed] tells whether it could be used.
-	Saved *SavedState
+	// Saved returns what an earlier meter of this pin path had to remember, nil if
+	// nothing is known. It is called once, when no other meter uses the pin path
+	// any more, and may be nil. [Meter.Resumed] tells whether it could be used.
+	Saved func() *SavedState
 	// OnDrain is called after each drain with how long it took; it may be nil.
 	OnDrain func(time.Duration)
 	Logger  *slog.Logger
@@ -68,6 +69,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.receiveBuffer == 0 {
 		o.receiveBuffer = defaultReceiveBuffer
+	}
+	if o.Saved == nil {
+		o.Saved = func() *SavedState { return nil }
 	}
 	if o.within == nil {
 		o.within = func(f func() error) error { return f() }
@@ -201,7 +205,7 @@ func (m *Meter) begin() error {
 		return err
 	}
 	m.setID = kernel.SetId
-	if m.options.Saved != nil {
+	if m.options.Saved() != nil {
 		m.rejected = errors.New("there are no maps that it could be about")
 	}
 	// Filters may be there of an agent whose pins are not.

@@ -72,7 +72,7 @@ type life struct {
 func (a *archive) start(t *testing.T, o Options) *life {
 	t.Helper()
 	a.dead, a.before, a.after = make(chan struct{}), false, false
-	o.Sink, o.Saved = a, a.saved
+	o.Sink, o.Saved = a, func() *SavedState { return a.saved }
 	m, err := New(t.Context(), o)
 	if err != nil {
 		t.Fatalf("new meter: %v", err)

@@ -36,12 +36,14 @@ type AccountState struct {
 
 // PairState is a counter for each direction and the start of its first epoch.
 type PairState struct {
+	_        struct{} `cbor:",toarray"`
 	Counters [Directions]Counters
 	Created  [Directions]time.Time
 }
 
 // RowState is a row of a family.
 type RowState[L comparable] struct {
+	_       struct{} `cbor:",toarray"`
 	Labels  L
 	Pair    PairState
 	Last    time.Time // end of the last epoch that had a byte of it
@@ -161,14 +163,14 @@ func (a *account) state(uids []string) AccountState {
 	return s
 }
 
-func (p *counterPair) state() PairState { return PairState{p.counters, p.created} }
+func (p *counterPair) state() PairState { return PairState{Counters: p.counters, Created: p.created} }
 
 func (s PairState) pair() counterPair { return counterPair{s.Counters, s.Created} }
 
 func (f *family[L]) state() []RowState[L] {
 	rows := make([]RowState[L], 0, len(f.rows))
 	for _, r := range f.rows {
-		rows = append(rows, RowState[L]{r.labels, r.counterPair.state(), r.last, r.counted})
+		rows = append(rows, RowState[L]{Labels: r.labels, Pair: r.counterPair.state(), Last: r.last, Counted: r.counted})
 	}
 	return rows
 }

@@ -33,6 +33,8 @@ type Agent struct {
 	DrainedEntries uint64
 	// LastDrain is when the last drain ended, zero if there was none.
 	LastDrain time.Time
+	// CheckpointErrors counts checkpoints that could not be written.
+	CheckpointErrors uint64
 	// Differences of one pod's interfaces are added.
 	Differences []Difference
 	// Interfaces counts them by state, Pods by the states of this package.

@@ -51,6 +51,14 @@ type Agent struct {
 	exporter  *metrics.Exporter
 	server    *metrics.Server
 	meter     *datapath.Meter
+
+	checkpoints *checkpoints
+	// found is the checkpoint that was there, nil if none could be used.
+	found *checkpoint
+	// epoch is what is being published.
+	epoch *flows.Epoch
+	saves saves
+
 	// listener serves metrics to the network, socket also the status to this host.
 	listener, socket net.Listener
 	// hangup gets SIGHUP, from before the agent is made: it would end the process.
@@ -74,7 +82,7 @@ func New(ctx context.Context, config Config, options Options) (*Agent, error) {
 	a := &Agent{config: config, options: options, log: options.Logger, hangup: make(chan os.Signal, 1)}
 	signal.Notify(a.hangup, unix.SIGHUP)
 	for _, step := range []func(context.Context) error{
-		a.openPlaces, a.openIdentity, a.makeTable, a.makeExporter, a.listen, a.loadMeter,
+		a.openPlaces, a.openIdentity, a.makeTable, a.makeExporter, a.listen, a.loadMeter, a.resume,
 	} {
 		if err := step(ctx); err != nil {
 			return nil, errors.Join(err, a.close())
@@ -107,7 +115,7 @@ func (a *Agent) makeTable(context.Context) error {
 	})
 	publisher := flows.PublisherOptions{
 		Table: a.table, Directory: a.identity.cache, Binder: a.identity.source.Binder(),
-		Optional: optional, Logger: a.log,
+		Optional: optional, Persist: a.persist, Logger: a.log,
 	}
 	if a.places != nil { // a nil *Databases in the interface would not be nil
 		publisher.Places = a.places
@@ -153,10 +161,13 @@ func (a *Agent) listen(ctx context.Context) (err error) {
 }
 
 func (a *Agent) loadMeter(ctx context.Context) (err error) {
+	if a.checkpoints, err = newCheckpoints(a.config.StateDir); err != nil {
+		return err
+	}
 	a.meter, err = datapath.New(ctx, datapath.Options{
 		PinPath: a.config.PinPath, Interfaces: a.config.Interfaces,
 		Attach: datapath.AttachMode(a.config.Attach), MapMemory: a.config.MapMemory,
-		DrainInterval: a.config.DrainInterval, Sink: a, OnDrain: a.exporter.ObserveDrain, Logger: a.log,
+		DrainInterval: a.config.DrainInterval, Sink: a, Saved: a.readCheckpoint, OnDrain: a.exporter.ObserveDrain, Logger: a.log,
 	})
 	if errors.Is(err, datapath.ErrPinPath) {
 		return Usage(err)
@@ -167,6 +178,7 @@ func (a *Agent) loadMeter(ctx context.Context) (err error) {
 // Publish implements [datapath.Sink].
 func (a *Agent) Publish(epoch *flows.Epoch) error {
 	a.identity.refreshHost(epoch.End)
+	a.epoch = epoch
 	return a.publisher.Publish(epoch)
 }
 

@@ -47,7 +47,9 @@ func (a *Agent) Agent() metrics.Agent {
 	if err != nil {
 		a.log.Warn("read how parsing ended", "error", err)
 	}
+	unsaved, _ := a.saves.status()
 	return metrics.Agent{
+		CheckpointErrors:       unsaved,
 		ConservationErrorBytes: stats.ConservationErrorBytes,
 		LostBytes: map[string]uint64{
 			lostUnbound: stats.LostUnboundBytes, lostNoInterface: stats.LostNoInterfaceBytes,
@@ -166,6 +168,7 @@ func (a *Agent) Status() Status {
 		Interfaces:             a.interfaceStatus(),
 	}
 	s.Node, _ = a.identity.cache.Here()
+	_, s.CheckpointProblem = a.saves.status()
 	return s
 }
 

@@ -38,6 +38,10 @@ type Status struct {
 	LostBytes    uint64 `json:"lostBytes"`
 	UnboundBytes uint64 `json:"unboundBytes"`
 
+	// CheckpointProblem is why counters cannot be saved for a restart, empty if
+	// they are.
+	CheckpointProblem string `json:"checkpointProblem,omitempty"`
+
 	GeoIP      []GeoIPStatus     `json:"geoip"`
 	Interfaces []InterfaceStatus `json:"interfaces"`
 }

@@ -7,17 +7,28 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"github.com/podmeter/podmeter/datapath"
 	"golang.org/x/sys/unix"
 )
 
-// Uninstall removes what agents have left under a pin path, and the state
-// directory if nothing is in it. It returns what was removed, also with an error.
+// Uninstall removes what agents have left under a pin path, and in a state
+// directory, which goes too if nothing else is in it. It returns what was removed,
+// also with an error.
 func Uninstall(pinPath, stateDir string) (removed []string, err error) {
 	removed, err = datapath.Uninstall(pinPath)
 	if err != nil {
 		return removed, err
+	}
+	for _, suffix := range []string{"", nextSuffix, rejectedSuffix} {
+		path := filepath.Join(stateDir, checkpointName+suffix)
+		switch err := os.Remove(path); {
+		case err == nil:
+			removed = append(removed, path)
+		case !errors.Is(err, fs.ErrNotExist):
+			return removed, fmt.Errorf("remove checkpoint: %w", err)
+		}
 	}
 	err = os.Remove(stateDir)
 	switch {

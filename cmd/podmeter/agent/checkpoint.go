@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/fxamacker/cbor/v2"
+	"github.com/podmeter/podmeter/datapath"
+	"github.com/podmeter/podmeter/flows"
+)
+
+// A checkpoint file is a header of 24 bytes and a body in CBOR (RFC 8949). The
+// header is the magic, and in big endian the version of the body's layout, the
+// body's CRC-32C and its length.
+const (
+	checkpointName    = "checkpoint"
+	checkpointMagic   = "podmeter"
+	checkpointVersion = 1
+	checkpointHeader  = len(checkpointMagic) + 4 + 4 + 8
+	// checkpointLimit bounds what is read of a file that may be anything.
+	checkpointLimit = 1 << 30
+	// rejectedSuffix names a checkpoint that was set aside.
+	rejectedSuffix = ".rejected"
+	// nextSuffix names one that is being written.
+	nextSuffix = ".next"
+)
+
+// errCheckpoint is returned for a file that is no checkpoint of this build.
+var errCheckpoint = errors.New("not a usable checkpoint")
+
+// checkpoint is what an agent leaves for the next one.
+type checkpoint struct {
+	Datapath *datapath.SavedState
+	Flows    *flows.State
+}
+
+// checkpoints are the checkpoint file of a state directory.
+type checkpoints struct {
+	path string
+	mode cbor.EncMode
+	// body is kept from one checkpoint to the next.
+	body bytes.Buffer
+}
+
+func newCheckpoints(stateDir string) (*checkpoints, error) {
+	mode, err := cbor.EncOptions{Time: cbor.TimeUnixMicro}.EncMode()
+	if err != nil {
+		return nil, fmt.Errorf("set up checkpoints: %w", err)
+	}
+	return &checkpoints{path: filepath.Join(stateDir, checkpointName), mode: mode}, nil
+}
+
+// write replaces the checkpoint. It is not synced to disk: a kill leaves what was
+// written, and after a crash of the kernel its maps are gone as well.
+func (c *checkpoints) write(content *checkpoint) error {
+	c.body.Reset()
+	c.body.Write(make([]byte, checkpointHeader))
+	if err := c.mode.NewEncoder(&c.body).Encode(content); err != nil {
+		return fmt.Errorf("encode checkpoint: %w", err)
+	}
+	file := c.body.Bytes()
+	putHeader(file)
+	if err := os.MkdirAll(filepath.Dir(c.path), 0o700); err != nil {
+		return fmt.Errorf("make state directory: %w", err)
+	}
+	next := c.path + nextSuffix
+	if err := os.WriteFile(next, file, 0o600); err != nil {
+		return fmt.Errorf("write checkpoint: %w", err)
+	}
+	if err := os.Rename(next, c.path); err != nil {
+		return fmt.Errorf("replace checkpoint: %w", err)
+	}
+	return nil
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func putHeader(file []byte) {
+	body := file[checkpointHeader:]
+	copy(file, checkpointMagic)
+	rest := file[len(checkpointMagic):]
+	binary.BigEndian.PutUint32(rest, checkpointVersion)
+	binary.BigEndian.PutUint32(rest[4:], crc32.Checksum(body, castagnoli))
+	binary.BigEndian.PutUint64(rest[8:], uint64(len(body)))
+}
+
+// read returns the checkpoint, nil if there is none. The error is errCheckpoint
+// for a file that is torn, truncated, older, newer or something else.
+func (c *checkpoints) read() (*checkpoint, error) {
+	info, err := os.Stat(c.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look at checkpoint: %w", err)
+	}
+	if !info.Mode().IsRegular() || info.Size() > checkpointLimit {
+		return nil, fmt.Errorf("%w: %s is no file, or of %d bytes", errCheckpoint, c.path, info.Size())
+	}
+	file, err := os.ReadFile(c.path)
+	if err != nil {
+		return nil, fmt.Errorf("read checkpoint: %w", err)
+	}
+	content, err := decodeCheckpoint(file)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", errCheckpoint, c.path, err)
+	}
+	return content, nil
+}
+
+func decodeCheckpoint(file []byte) (*checkpoint, error) {
+	if len(file) < checkpointHeader || string(file[:len(checkpointMagic)]) != checkpointMagic {
+		return nil, errors.New("it does not begin as one")
+	}
+	rest, body := file[len(checkpointMagic):], file[checkpointHeader:]
+	if version := binary.BigEndian.Uint32(rest); version != checkpointVersion {
+		return nil, fmt.Errorf("its layout is version %d, and this build has %d", version, checkpointVersion)
+	}
+	if length := binary.BigEndian.Uint64(rest[8:]); length != uint64(len(body)) {
+		return nil, fmt.Errorf("it has %d bytes, and should have %d", len(body), length)
+	}
+	if binary.BigEndian.Uint32(rest[4:]) != crc32.Checksum(body, castagnoli) {
+		return nil, errors.New("its checksum is wrong")
+	}
+	content := new(checkpoint)
+	if err := cbor.Unmarshal(body, content); err != nil {
+		return nil, fmt.Errorf("decode: %w", err)
+	}
+	if content.Datapath == nil || content.Flows == nil {
+		return nil, errors.New("a part of it is missing")
+	}
+	return content, nil
+}
+
+// setAside renames a checkpoint that cannot be used, and returns its new name.
+func (c *checkpoints) setAside() (string, error) {
+	aside := c.path + rejectedSuffix
+	if err := os.Rename(c.path, aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return aside, fmt.Errorf("set checkpoint aside: %w", err)
+	}
+	return aside, nil
+}

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/podmeter/podmeter/datapath"
+	"github.com/podmeter/podmeter/flows"
+)
+
+// sample returns a checkpoint with everything in it, of n flow series.
+func sample(n int) *checkpoint {
+	at := time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
+	pair := flows.PairState{
+		Counters: [flows.Directions]flows.Counters{{Bytes: 1<<63 + 1, Packets: 2}, {Bytes: 3, Packets: 4}},
+		Created:  [flows.Directions]time.Time{at, {}},
+	}
+	account := flows.AccountState{
+		Namespace: "shop", Pod: "web", UIDs: []string{"a", "b"}, Total: pair, RetiredExternal: pair,
+		Retired: map[flows.PeerKind]flows.PairState{flows.PeerExternal: pair},
+		Externals: []flows.RowState[flows.ExternalLabels]{{
+			Labels: flows.ExternalLabels{Country: "CH", City: "Zürich", IP: netip.MustParseAddr("2001:db8::1")},
+			Pair:   pair, Last: at, Counted: true,
+		}},
+	}
+	for i := range n {
+		account.Flows = append(account.Flows, flows.RowState[flows.FlowLabels]{
+			Labels: flows.FlowLabels{
+				Container: "nginx", Workload: flows.Workload{Type: "deployment", Name: "web"}, PeerKind: flows.PeerPod,
+				Locality: flows.LocalitySameZone, Protocol: flows.ProtoTCP, PeerNamespace: "shop",
+				Peer: fmt.Sprint("client-", i), PeerWorkloadType: "deployment",
+			},
+			Pair: pair, Last: at, Counted: true,
+		})
+	}
+	interfaceOf := flows.Interface{
+		Point: 7, Name: "veth0", Attached: at, PeerNamespace: -1, Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")},
+	}
+	waiting := []flows.WaitingState{{Direction: flows.Receive, Counters: flows.Counters{Bytes: 5, Packets: 1}, Start: at}}
+	return &checkpoint{
+		Datapath: &datapath.SavedState{
+			BootID: "boot", SetID: 1<<64 - 1, Epoch: 42, Began: [2]time.Time{at, at},
+			Drained: [2][]datapath.DrainedTotal{{{Point: 7, Direction: 1, Bytes: 9, Inserted: 1}}, nil},
+			Attachments: []datapath.AttachmentState{{
+				Point: 7, Name: "veth0", Mode: datapath.AttachTCX, Attached: at, Settled: true,
+				Addresses: interfaceOf.Addresses, Unmetered: [flows.Directions]bool{true, false},
+			}},
+			Existing:  map[uint32]string{7: "veth0 02:00:00:00:00:01 2"},
+			Accounted: map[uint32][flows.Directions]flows.Counters{9: {{Bytes: 1, Packets: 1}, {}}},
+		},
+		Flows: &flows.State{
+			Accounts: []flows.AccountState{account}, FoldedFlow: 1,
+			Points:  []flows.PointState{{Interface: interfaceOf, Pod: &flows.Pod{UID: "a", Name: "web"}}},
+			Orphans: []flows.PointState{{Interface: interfaceOf, Totals: waiting, Rows: waiting, Seen: interfaceOf.Addresses}},
+			Stats:   flows.Stats{ResidueBytes: 1, LastEpoch: at},
+		},
+	}
+}
+
+func testCheckpoints(t testing.TB) *checkpoints {
+	t.Helper()
+	c, err := newCheckpoints(t.TempDir() + "/state")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestCheckpointComesBackWhole(t *testing.T) {
+	c := testCheckpoints(t)
+	if got, err := c.read(); got != nil || err != nil {
+		t.Errorf("before the first: got %v, %v, want nothing", got, err)
+	}
+	for n := range 3 {
+		if err := c.write(sample(n)); err != nil {
+			t.Fatal(err)
+		}
+		got, err := c.read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		options := cmp.Options{cmpopts.EquateEmpty(), cmpopts.EquateComparable(netip.Addr{})}
+		if diff := cmp.Diff(sample(n), got, options); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	}
+}
+
+// Whatever is not a whole checkpoint of this layout is refused.
+func TestCheckpointIsRefused(t *testing.T) {
+	c := testCheckpoints(t)
+	if err := c.write(sample(2)); err != nil {
+		t.Fatal(err)
+	}
+	good, err := os.ReadFile(c.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	try := func(name string, content []byte) {
+		t.Helper()
+		if err := os.WriteFile(c.path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.read(); !errors.Is(err, errCheckpoint) {
+			t.Errorf("%s: got %v, want %v", name, err, errCheckpoint)
+		}
+	}
+	for n := range good {
+		try(fmt.Sprint("cut to ", n), good[:n])
+		flipped := append([]byte(nil), good...)
+		flipped[n] ^= 1
+		try(fmt.Sprint("bit of byte ", n), flipped)
+	}
+	try("longer", append(append([]byte(nil), good...), 0))
+	try("something else", []byte("pods:\n- name: a\n"))
+	aside, err := c.setAside()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(aside); err != nil {
+		t.Errorf("set aside: %v", err)
+	}
+	if got, err := c.read(); got != nil || err != nil {
+		t.Errorf("after it was set aside: got %v, %v, want nothing", got, err)
+	}
+}
+
+func TestCheckpointThatCannotBeWritten(t *testing.T) {
+	c := testCheckpoints(t)
+	if err := os.WriteFile(c.path[:len(c.path)-len("/"+checkpointName)], nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.write(sample(1)); err == nil {
+		t.Error("a file where the directory should be: got no error")
+	}
+}
+
+func FuzzDecodeCheckpoint(f *testing.F) {
+	c := testCheckpoints(f)
+	if err := c.write(sample(1)); err != nil {
+		f.Fatal(err)
+	}
+	good, err := os.ReadFile(c.path)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
+	f.Add(good[:checkpointHeader])
+	f.Fuzz(func(t *testing.T, body []byte) {
+		// With a right header, so that the body is looked at.
+		file := append(make([]byte, checkpointHeader), body...)
+		putHeader(file)
+		content, err := decodeCheckpoint(file)
+		if err == nil && (content.Datapath == nil || content.Flows == nil) {
+			t.Error("got half a checkpoint without an error")
+		}
+	})
+}
+
+// BenchmarkCheckpoint writes 10,000 flow series.
+func BenchmarkCheckpoint(b *testing.B) {
+	c := testCheckpoints(b)
+	content := sample(10_000)
+	for b.Loop() {
+		if err := c.write(content); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(c.body.Len())/10_000, "B/series")
+}
