@@ -18,6 +18,7 @@ import (
 func TestMeterEqualsTheLedger(t *testing.T) {
 	for _, mode := range []AttachMode{AttachTCX, AttachNetlink} {
 		t.Run(string(mode), func(t *testing.T) {
+			requireMode(t, mode)
 			old := newWire(t)
 			sendUDP(t, old.pod, "198.51.100.1:9", 11)
 			m := startMeter(t, old.host, func(o *Options) { o.Attach = mode })
@@ -180,6 +181,8 @@ func TestGapIsSeeded(t *testing.T) {
 	}
 }
 
+// rename also takes the interface down and up: before Linux 6.2 none that is up
+// can be renamed.
 func (w *wire) rename(t testing.TB, name string) {
 	t.Helper()
 	err := w.host.Do(func() error {
@@ -187,7 +190,13 @@ func (w *wire) rename(t testing.TB, name string) {
 		if err != nil {
 			return err
 		}
-		return netlink.LinkSetName(l, name)
+		if err := netlink.LinkSetDown(l); err != nil {
+			return err
+		}
+		if err := netlink.LinkSetName(l, name); err != nil {
+			return err
+		}
+		return netlink.LinkSetUp(l)
 	})
 	if err != nil {
 		t.Fatalf("rename to %s: %v", name, err)

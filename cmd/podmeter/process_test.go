@@ -111,7 +111,15 @@ func newHost(t testing.TB) *host {
 	h.pod.Address(t, "eth0", "198.51.100.2/24")
 	h.pins = fmt.Sprintf("/sys/fs/bpf/podmeter-test-%d-%d", os.Getpid(), time.Now().UnixNano())
 	h.sock = filepath.Join(h.dir, "agent.sock")
-	t.Cleanup(func() { os.RemoveAll(h.pins) }) // those of an agent that was killed
+	t.Cleanup(func() { // what outlives the agent
+		err := h.node.Do(func() error {
+			_, err := agent.Uninstall(h.pins, filepath.Join(h.dir, "state"))
+			return err
+		})
+		if err != nil {
+			t.Errorf("uninstall: %v", err)
+		}
+	})
 	return h
 }
 
@@ -210,7 +218,7 @@ func (h *host) value(t *testing.T, family, label, is string) float64 {
 }
 
 // The whole way: from a packet on a veth to a counter that equals the kernel's,
-// and nothing left when the agent ends.
+// and on when the agent is another.
 func TestAgentFromPacketToCounter(t *testing.T) {
 	h := newHost(t)
 	p := start(t, h.node, nil, h.flags()...)
@@ -233,14 +241,30 @@ func TestAgentFromPacketToCounter(t *testing.T) {
 	if got := h.value(t, "podmeter_flow_transmit_bytes_total", "peer_kind", "node"); got < 40*142 {
 		t.Errorf("to this host's address: got %v bytes, want at least 40 packets of 142", got)
 	}
+	p.terminate(t)
+	h.send(t, 30) // counted while no agent runs
+	p = start(t, h.node, nil, h.flags()...)
+	h.awaitAttached(t, p)
+	h.send(t, 10)
+	_, bytes = h.counters(t)
+	want = bytes - float64(before.Bytes)
+	h.await(t, p, "all is drained", func(*agent.Status) bool {
+		return h.value(t, "podmeter_pod_transmit_bytes_total", "pod", "veth0") >= want
+	})
+	if got := h.value(t, "podmeter_pod_transmit_bytes_total", "pod", "veth0"); got != want {
+		t.Errorf("after a restart: got %v, want the interface's %v", got, want)
+	}
+	p.terminate(t)
+}
+
+// terminate ends an agent in peace.
+func (p *process) terminate(t *testing.T) {
+	t.Helper()
 	if err := p.Process.Signal(unix.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
 	if code := p.end(t); code != 0 {
 		t.Errorf("exit code: got %d, want 0; the agent said:\n%s", code, &p.output)
-	}
-	if _, err := os.Stat(h.pins); !os.IsNotExist(err) {
-		t.Errorf("pins: got %v, want none", err)
 	}
 }
 

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/podmeter/podmeter/cmd/podmeter/agent"
+	"golang.org/x/sys/unix"
+)
+
+// kills is how often the agent is killed: more where stress is asked for.
+func kills(t *testing.T) int {
+	t.Helper()
+	n, err := strconv.Atoi(os.Getenv("PODMETER_KILLS"))
+	if err != nil {
+		return 12
+	}
+	return n
+}
+
+// The agent is killed at random moments under traffic, and ended in peace now and
+// then. A scraper never sees a series go down or disappear, and in the end the
+// counters are the interface's.
+func TestKilledAgainAndAgain(t *testing.T) {
+	for _, attach := range []string{"auto", "netlink"} {
+		t.Run(attach, func(t *testing.T) {
+			h := newHost(t)
+			flags := h.flags("--attach", attach, "--drain-interval", "100ms", "--flow-labels", "peer_port", "--log-level", "error")
+			p := start(t, h.node, nil, flags...)
+			before := h.awaitAttached(t, p).Interfaces[0].Before[0]
+			ctx, cancel := context.WithCancel(t.Context())
+			var running sync.WaitGroup
+			running.Go(func() { keepSending(ctx, t, h) })
+			running.Go(func() { keepScraping(ctx, t, h) })
+			random := rand.New(rand.NewPCG(2, 3))
+			for n := range kills(t) {
+				time.Sleep(time.Duration(random.IntN(400)) * time.Millisecond) // any moment is meant
+				end := unix.SIGKILL
+				if n%6 == 5 {
+					end = unix.SIGTERM // which may come before it is listened for
+				}
+				if err := p.Process.Signal(end); err != nil {
+					t.Fatal(err)
+				}
+				p.end(t)
+				p = start(t, h.node, nil, flags...)
+			}
+			h.awaitAttached(t, p)
+			cancel()
+			running.Wait()
+			_, all := h.counters(t)
+			want := all - float64(before.Bytes)
+			h.await(t, p, "all is drained", func(*agent.Status) bool {
+				return h.value(t, "podmeter_pod_transmit_bytes_total", "pod", "veth0") >= want
+			})
+			for _, family := range []string{"podmeter_pod_transmit_bytes_total", "podmeter_flow_transmit_bytes_total"} {
+				if got := h.value(t, family, "pod", "veth0"); got != want {
+					t.Errorf("%s: got %v, want the interface's %v", family, got, want)
+				}
+			}
+			p.terminate(t)
+		})
+	}
+}
+
+func keepSending(ctx context.Context, t *testing.T, h *host) {
+	for ctx.Err() == nil {
+		h.send(t, 20)
+	}
+}
+
+// keepScraping scrapes at 5 Hz, whenever there is an agent.
+func keepScraping(ctx context.Context, t *testing.T, h *host) {
+	ticker := time.NewTicker(200 * time.Millisecond)
+	defer ticker.Stop()
+	client := newClient(h.sock)
+	defer client.close()
+	last := make(map[string]float64)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		text, err := client.metrics(ctx)
+		if err != nil {
+			continue // killed
+		}
+		now := counters(text)
+		for series, value := range last {
+			if got, there := now[series]; !there || got < value {
+				t.Errorf("%s: got %v (there: %t), had %v", series, got, there, value)
+			}
+		}
+		last = now
+	}
+}
+
+// counters are the traffic series of an exposition by name and labels.
+func counters(text []byte) map[string]float64 {
+	all := make(map[string]float64)
+	for line := range bytes.Lines(text) {
+		series, number, found := strings.Cut(strings.TrimSpace(string(line)), "} ")
+		value, err := strconv.ParseFloat(number, 64)
+		traffic := strings.HasPrefix(series, "podmeter_pod_") || strings.HasPrefix(series, "podmeter_flow_")
+		if found && err == nil && traffic {
+			all[series] = value
+		}
+	}
+	return all
+}

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"os"
+	"strconv"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/podmeter/podmeter/bpf"
+	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/internal/ktest"
+)
+
+// expectCPUs is the environment variable by which who boots a kernel with many
+// possible CPUs makes sure of it: their number.
+const expectCPUs = "PODMETER_EXPECT_CPUS"
+
+// A CPU's counts are in the slot of its number, and a drain reads all slots: also
+// where most CPUs are possible, but not there.
+func TestEveryCPUIsRead(t *testing.T) {
+	cpus := ebpf.MustPossibleCPU()
+	if want := os.Getenv(expectCPUs); want != "" && want != strconv.Itoa(cpus) {
+		t.Errorf("possible CPUs: got %d, want the %s of %s", cpus, want, expectCPUs)
+	}
+	d, objects := newTestDrainer(t, Capacity(DefaultMapMemory, cpus))
+	want := make([]uint64, cpus)
+	var sum flows.Counters
+	for n, cpu := range ktest.OnlineCPUs(t) {
+		want[cpu] = uint64(n + 1)
+		for range n + 1 {
+			err := ktest.OnCPU(cpu, func() error { return sendFrom(objects, testPoint, 7) })
+			if err != nil {
+				t.Fatalf("run program on CPU %d: %v", cpu, err)
+			}
+			sum.Add(flows.Counters{Bytes: sent, Packets: 1})
+		}
+	}
+	checkSlots(t, objects.Flows1, want)
+	var got tally
+	drainTwice(t, d, &got)
+	if got.total != sum || got.placed != sum || got.records != 1 || got.failed != 0 {
+		t.Errorf("got %+v, want one record of %v and no conservation error", got, sum)
+	}
+}
+
+// checkSlots compares the packets in each slot of a set's only flow.
+func checkSlots(t *testing.T, m *ebpf.Map, want []uint64) {
+	t.Helper()
+	var key bpf.MeterFlowKey
+	var slots []bpf.MeterFlowCounters
+	if err := m.NextKey(nil, &key); err != nil {
+		t.Fatalf("find flow: %v", err)
+	}
+	if err := m.Lookup(key, &slots); err != nil {
+		t.Fatalf("look up flow: %v", err)
+	}
+	if len(slots) != len(want) {
+		t.Fatalf("got %d slots, want %d", len(slots), len(want))
+	}
+	for cpu, slot := range slots {
+		if slot.Packets != want[cpu] {
+			t.Errorf("CPU %d: got %d packets, want %d", cpu, slot.Packets, want[cpu])
+		}
+	}
+}
+
+// Both sets take the memory that they may, on as many CPUs as there can be: up to
+// a tenth more, as the kernel rounds a table's buckets up to a power of two.
+// Before Linux 6.3 it tells the memory of the values alone.
+func TestSetsFitTheirMemory(t *testing.T) {
+	ktest.Privileged(t)
+	capacity := Capacity(DefaultMapMemory, ebpf.MustPossibleCPU())
+	objects, err := loadTestObjects(capacity)
+	if err != nil {
+		t.Fatalf("load objects: %v", err)
+	}
+	defer objects.close()
+	var sum uint64
+	for _, m := range []*ebpf.Map{objects.Flows0, objects.Flows1} {
+		info, err := m.Info()
+		if err != nil {
+			t.Fatalf("look at map: %v", err)
+		}
+		memory, ok := info.Memlock()
+		if !ok || info.MaxEntries != capacity {
+			t.Fatalf("%s: got %d entries, memory told: %t, want %d entries and their memory", m, info.MaxEntries, ok, capacity)
+		}
+		sum += memory
+	}
+	t.Logf("%d flows a set, %d bytes in both", capacity, sum)
+	if sum > DefaultMapMemory*11/10 || sum < DefaultMapMemory/8 {
+		t.Errorf("got %d bytes, want about the %d asked for", sum, DefaultMapMemory)
+	}
+}
