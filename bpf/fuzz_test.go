@@ -96,18 +96,20 @@ func report(t *testing.T, comparisons []*comparison) {
 }
 
 // Every difference is one: without it gopacket judges some packet otherwise.
-// Packets that no other difference touches are what shows it.
 func TestEveryDifferenceIsOne(t *testing.T) {
 	all := reference{differences: differences()}
 	shown := make([]int, len(all.differences))
 	d := newDice(1, 0)
-	for range 200_000 {
+	for range 20_000 {
 		packet := d.packet()
 		want := all.parse(packet, 0)
 		used := all.used
 		for i := range all.differences {
+			if used>>i&1 == 0 || shown[i] > 0 {
+				continue
+			}
 			without := reference{differences: append(differences()[:i:i], differences()[i+1:]...)}
-			if used>>i&1 == 1 && without.parse(packet, 0) != want {
+			if without.parse(packet, 0) != want {
 				shown[i]++
 			}
 		}

@@ -20,10 +20,12 @@ const (
 	setEntries   = 4096
 )
 
-// comparison runs packets through the programs of a collection of its own and
-// through gopacket, and reports where the two disagree.
+// comparison brings packets to the programs of a collection of its own and to
+// gopacket, and reports where the two disagree.
 type comparison struct {
 	tb        testing.TB
+	deliver   func(packets [][]byte)
+	seen      func(packet []byte) []byte // what comes to the programs of it
 	objects   *MeterObjects
 	reference reference
 	plain     reference // without any difference
@@ -35,21 +37,36 @@ type comparison struct {
 	used            []uint64 // packets by difference
 }
 
+// newComparison makes one by BPF_PROG_TEST_RUN.
 func newComparison(tb testing.TB) *comparison {
 	tb.Helper()
+	c := newComparisonAt(tb, loopback)
+	c.seen = func(packet []byte) []byte { return packet }
+	c.deliver = func(packets [][]byte) {
+		for _, packet := range packets {
+			c.meter(packet)
+		}
+	}
+	return c
+}
+
+// newComparisonAt makes one of packets of a point, without what delivers them.
+func newComparisonAt(tb testing.TB, point uint32) *comparison {
+	tb.Helper()
 	c := &comparison{
-		tb: tb, objects: loadSized(tb, setEntries),
+		tb: tb, objects: loadSized(tb, setEntries, point),
 		keys:  make([]MeterFlowKey, setEntries),
 		slots: make([]MeterFlowCounters, setEntries*ebpf.MustPossibleCPU()),
 	}
+	c.plain.point, c.reference.point = point, point
 	c.reference.differences = differences()
 	c.used = make([]uint64, len(c.reference.differences))
 	c.counted = c.outcomes()
 	return c
 }
 
-// loadSized loads a collection whose set 0 has so many entries.
-func loadSized(tb testing.TB, entries uint32) *MeterObjects {
+// loadSized loads a collection whose set 0 has so many entries and knows the point.
+func loadSized(tb testing.TB, entries, point uint32) *MeterObjects {
 	tb.Helper()
 	ktest.Privileged(tb)
 	spec, err := LoadMeter()
@@ -63,7 +80,7 @@ func loadSized(tb testing.TB, entries uint32) *MeterObjects {
 	}
 	tb.Cleanup(func() { objects.Close() })
 	for _, direction := range []uint32{0, 1} {
-		createPlace(tb, objects.Totals0, MeterTotalKey{Point: loopback, Direction: direction})
+		createPlace(tb, objects.Totals0, MeterTotalKey{Point: point, Direction: direction})
 	}
 	return &objects
 }
@@ -111,9 +128,10 @@ func (c *comparison) run(packets [][]byte) bool {
 	c.tb.Helper()
 	want := newTally()
 	for _, packet := range packets {
-		want.add(c.expect(packet), len(packet))
-		c.meter(packet)
+		seen := c.seen(packet)
+		want.add(c.expect(seen), len(seen))
 	}
+	c.deliver(packets)
 	got := c.drain()
 	if got.equal(want) {
 		return true

@@ -54,9 +54,12 @@ func (d *dice) bytes(n int) []byte {
 // one returns one of the values.
 func one[T any](d *dice, values ...T) T { return values[d.below(len(values))] }
 
-// packet makes a packet that program run takes: mostly sound, sometimes with
-// bytes changed, cut off or added.
-func (d *dice) packet() []byte {
+// packet makes a packet that program run takes.
+func (d *dice) packet() []byte { return runnable(d.mutated()) }
+
+// mutated makes a frame: mostly sound, sometimes with bytes changed, cut off or
+// added.
+func (d *dice) mutated() []byte {
 	packet := d.frame()
 	if d.percent(25) {
 		for range 1 + d.below(4) {
@@ -69,7 +72,7 @@ func (d *dice) packet() []byte {
 	if d.percent(10) {
 		packet = append(packet, d.bytes(d.below(64))...)
 	}
-	return runnable(packet)
+	return packet
 }
 
 // runnable returns the packet as program run takes it. It refuses an IP packet

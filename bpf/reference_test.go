@@ -28,6 +28,7 @@ const maxTags, maxExtensions = 3, 8
 // would. Where the two are known to differ, a difference edits the header
 // before gopacket sees it; in all else they have to agree.
 type reference struct {
+	point       uint32 // that packets come from
 	differences []difference
 	used        uint64 // by index, those that edited a header of the last packet
 
@@ -59,9 +60,9 @@ func (r *reference) SetErrorLayer(gopacket.ErrorLayer)             {}
 func (r *reference) DumpPacketData()                               {}
 func (r *reference) DecodeOptions() *gopacket.DecodeOptions        { return &r.options }
 
-// parse returns what the meter should make of a packet of the loopback.
+// parse returns what the meter should make of a packet.
 func (r *reference) parse(packet []byte, direction uint8) verdict {
-	v := verdict{key: MeterFlowKey{Point: loopback, Direction: direction}}
+	v := verdict{key: MeterFlowKey{Point: r.point, Direction: direction}}
 	r.used = 0
 	v.outcome = r.link(&v.key, r.meet(header{layer: layers.LayerTypeEthernet, data: packet}))
 	return v
