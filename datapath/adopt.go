@@ -82,6 +82,7 @@ func (m *Meter) adopt() error {
 	if err != nil {
 		return err
 	}
+	m.drainEarly() // the sets may have filled up meanwhile
 	m.log.Info("went on with the maps of an earlier agent", "epoch", kernel.Epoch, "from-checkpoint", m.resumed)
 	return m.options.within(m.adoptAttachments)
 }
@@ -166,7 +167,8 @@ func (m *Meter) adoptPoint(point uint32, l netlink.Link) {
 	var a *attachment
 	m.attachments.with(point, func(known *attachment) { a = known })
 	if a == nil {
-		a = &attachment{point: point, attached: time.Now(), peerNamespace: -1, drains: drainsAfterGone}
+		// Attached since the last checkpoint, or that is unknown.
+		a = &attachment{point: point, attached: time.Now(), peerNamespace: -1, seeded: m.resumed && !m.links.existed(point)}
 		m.attachments.put(a)
 	}
 	h, mode, err := m.attacher.adopt(int(point), a.ledger.unmetered)

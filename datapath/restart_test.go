@@ -323,3 +323,40 @@ func TestChangesWhileNoMeterRuns(t *testing.T) {
 		t.Errorf("veth2: got %v and %v seeded, want %v", totals, seeded, wantYoung)
 	}
 }
+
+// An interface that was attached when the agent was killed before any checkpoint
+// knew of it.
+func TestAttachedSinceTheCheckpoint(t *testing.T) {
+	host := newWire(t)
+	a := newArchive()
+	o := testOptions(t, host.host, nil)
+	t.Cleanup(func() { (remains{path: o.PinPath, within: host.host.Do}).remove() })
+	l := a.start(t, o)
+	await(t, "a checkpoint", func() bool { a.lock.Lock(); defer a.lock.Unlock(); return a.saved != nil })
+	a.lock.Lock()
+	a.before = true
+	a.lock.Unlock()
+	w := &wire{host: host.host, pod: ktest.NewNamespace(t)}
+	w.index = w.host.Veth(t, "veth1", w.pod, "eth0")
+	w.host.Address(t, "veth1", "203.0.113.1/24")
+	w.pod.Address(t, "eth0", "203.0.113.2/24")
+	attached := func() bool {
+		for _, i := range l.Interfaces() {
+			if i.Name == "veth1" && i.State == StateAttached {
+				return true
+			}
+		}
+		return false
+	}
+	await(t, "veth1 is attached", attached)
+	await(t, "the kill", a.isDead)
+	sendUDP(t, w.pod, "203.0.113.1:9", 20)
+	l.kill(t)
+	l = a.start(t, o)
+	await(t, "veth1 is attached again", attached)
+	want := w.ended(t)
+	l.stop(t)
+	if totals, seeded := a.of("veth1"); totals.add(seeded) != want || want[flows.Transmit].Packets < 20 {
+		t.Errorf("got %v and %v seeded, want %v", totals, seeded, want)
+	}
+}
