@@ -7,6 +7,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -27,6 +28,7 @@ type archive struct {
 	lock          sync.Mutex
 	saved         *SavedState
 	before, after bool
+	afterSeed     bool          // after the checkpoint that has a seed
 	dead          chan struct{} // closed when the kill has come
 }
 
@@ -46,11 +48,15 @@ func (a *archive) Publish(epoch *flows.Epoch) error {
 	if err := a.book.Publish(epoch); err != nil {
 		return err
 	}
-	if a.after {
+	if a.after || a.afterSeed && hasSeed(epoch) {
 		close(a.dead)
 		return errKilled
 	}
 	return nil
+}
+
+func hasSeed(epoch *flows.Epoch) bool {
+	return slices.ContainsFunc(epoch.Totals, func(total flows.Total) bool { return !total.Seeded.IsZero() })
 }
 
 func (a *archive) isDead() bool {
@@ -71,7 +77,7 @@ type life struct {
 
 func (a *archive) start(t *testing.T, o Options) *life {
 	t.Helper()
-	a.dead, a.before, a.after = make(chan struct{}), false, false
+	a.dead, a.before, a.after, a.afterSeed = make(chan struct{}), false, false, false
 	o.Sink, o.Saved = a, func() *SavedState { return a.saved }
 	m, err := New(t.Context(), o)
 	if err != nil {
@@ -324,30 +330,38 @@ func TestChangesWhileNoMeterRuns(t *testing.T) {
 	}
 }
 
-// An interface that was attached when the agent was killed before any checkpoint
-// knew of it.
-func TestAttachedSinceTheCheckpoint(t *testing.T) {
-	host := newWire(t)
+// An interface that had traffic and was attached when the agent was killed, before
+// any checkpoint knew of it or with the one that published its seed.
+func TestSeedAcrossAKill(t *testing.T) {
+	t.Run("before", func(t *testing.T) { testSeedAcrossAKill(t, func(a *archive) { a.before = true }) })
+	t.Run("after", func(t *testing.T) { testSeedAcrossAKill(t, func(a *archive) { a.afterSeed = true }) })
+}
+
+func testSeedAcrossAKill(t *testing.T, aim func(*archive)) {
+	host := ktest.NewNamespace(t)
 	a := newArchive()
-	o := testOptions(t, host.host, nil)
-	t.Cleanup(func() { (remains{path: o.PinPath, within: host.host.Do}).remove() })
+	o := testOptions(t, host, nil)
+	var hold sync.Mutex // while it is held nothing is attached
+	o.within = func(f func() error) error {
+		hold.Lock()
+		defer hold.Unlock()
+		return host.Do(f)
+	}
+	t.Cleanup(func() { (remains{path: o.PinPath, within: host.Do}).remove() })
 	l := a.start(t, o)
 	await(t, "a checkpoint", func() bool { a.lock.Lock(); defer a.lock.Unlock(); return a.saved != nil })
+	hold.Lock()
 	a.lock.Lock()
-	a.before = true
+	aim(a)
 	a.lock.Unlock()
-	w := &wire{host: host.host, pod: ktest.NewNamespace(t)}
+	w := &wire{host: host, pod: ktest.NewNamespace(t)}
 	w.index = w.host.Veth(t, "veth1", w.pod, "eth0")
 	w.host.Address(t, "veth1", "203.0.113.1/24")
 	w.pod.Address(t, "eth0", "203.0.113.2/24")
-	attached := func() bool {
-		for _, i := range l.Interfaces() {
-			if i.Name == "veth1" && i.State == StateAttached {
-				return true
-			}
-		}
-		return false
-	}
+	sendUDP(t, w.pod, "203.0.113.1:9", 10)
+	w.settled(t)
+	hold.Unlock()
+	attached := func() bool { all := l.Interfaces(); return len(all) == 1 && all[0].State == StateAttached }
 	await(t, "veth1 is attached", attached)
 	await(t, "the kill", a.isDead)
 	sendUDP(t, w.pod, "203.0.113.1:9", 20)
@@ -356,7 +370,7 @@ func TestAttachedSinceTheCheckpoint(t *testing.T) {
 	await(t, "veth1 is attached again", attached)
 	want := w.ended(t)
 	l.stop(t)
-	if totals, seeded := a.of("veth1"); totals.add(seeded) != want || want[flows.Transmit].Packets < 20 {
+	if totals, seeded := a.of("veth1"); totals.add(seeded) != want || seeded[flows.Transmit].Packets < 10 {
 		t.Errorf("got %v and %v seeded, want %v", totals, seeded, want)
 	}
 }

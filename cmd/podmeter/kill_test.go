@@ -43,7 +43,10 @@ func TestKilledAgainAndAgain(t *testing.T) {
 			running.Go(func() { keepScraping(ctx, t, h) })
 			random := rand.New(rand.NewPCG(2, 3))
 			for n := range kills(t) {
-				time.Sleep(time.Duration(random.IntN(400)) * time.Millisecond) // any moment is meant
+				if n%4 != 0 { // else it may still be starting
+					h.awaitAttached(t, p)
+				}
+				time.Sleep(time.Duration(random.IntN(600)) * time.Millisecond) // any moment is meant
 				end := unix.SIGKILL
 				if n%6 == 5 {
 					end = unix.SIGTERM // which may come before it is listened for
@@ -85,6 +88,12 @@ func keepScraping(ctx context.Context, t *testing.T, h *host) {
 	client := newClient(h.sock)
 	defer client.close()
 	last := make(map[string]float64)
+	compared := 0
+	defer func() {
+		if compared < 100 {
+			t.Errorf("compared %d values of series, want at least 100", compared)
+		}
+	}()
 	for {
 		select {
 		case <-ctx.Done():
@@ -96,6 +105,7 @@ func keepScraping(ctx context.Context, t *testing.T, h *host) {
 			continue // killed
 		}
 		now := counters(text)
+		compared += len(last)
 		for series, value := range last {
 			if got, there := now[series]; !there || got < value {
 				t.Errorf("%s: got %v (there: %t), had %v", series, got, there, value)
