@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"strings"
 	"testing"
 )
 
@@ -117,6 +118,19 @@ func TestEveryDifferenceIsOne(t *testing.T) {
 	for i, difference := range all.differences {
 		if shown[i] == 0 {
 			t.Errorf("%s: got no packet that is judged otherwise without it", difference.name)
+		}
+	}
+}
+
+// The list is also in the documents, with the same words.
+func TestDifferencesAreDocumented(t *testing.T) {
+	document, err := os.ReadFile("../docs/PARSER.md")
+	if err != nil {
+		t.Fatalf("read document: %v", err)
+	}
+	for _, d := range differences() {
+		if row := "| " + d.name + " | " + d.reason + " | "; !strings.Contains(string(document), row) {
+			t.Errorf("docs/PARSER.md: got no row %q", row)
 		}
 	}
 }

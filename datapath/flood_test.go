@@ -15,17 +15,14 @@ import (
 )
 
 const (
-	floodPorts    = 20_000
-	floodDuration = 10 * time.Second
-	floodFlip     = 50 * time.Millisecond
+	floodPorts = 20_000
+	floodFlip  = 50 * time.Millisecond
 )
 
 // Two senders flood 20,000 ports while the epoch flips every 50 ms: no epoch
 // loses a byte, and all of them together are what the interface counted.
 func TestFloodIsExact(t *testing.T) {
-	if testing.Short() {
-		t.Skip("floods for 10 s")
-	}
+	lasting := scanFor(t, 10*time.Second, time.Minute)
 	d, objects := newTestDrainer(t, Capacity(DefaultMapMemory, 2))
 	w := newWire(t)
 	if err := d.createPoint(uint32(w.index)); err != nil {
@@ -34,7 +31,7 @@ func TestFloodIsExact(t *testing.T) {
 	h := attachTo(t, w, newAttacher(AttachAuto, &objects.MeterObjects, testPins(t)))
 	before := w.counters(t)
 	var senders sync.WaitGroup
-	stop := time.Now().Add(floodDuration)
+	stop := time.Now().Add(lasting)
 	for sender := range 2 {
 		senders.Go(func() { flood(t, w.pod, 20_000+20_000*sender, stop) })
 	}

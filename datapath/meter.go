@@ -44,6 +44,8 @@ type Options struct {
 	within func(func() error) error
 	// receiveBuffer is the link subscription's, in bytes.
 	receiveBuffer int
+	// noWakeups keeps sets from being drained before their time.
+	noWakeups bool
 }
 
 const (
@@ -168,8 +170,8 @@ func (m *Meter) load(ctx context.Context) (err error) {
 	m.drainer = newDrainer(&m.objects.MeterObjects, m.grace, m.cpus)
 	m.attacher = newAttacher(m.options.Attach, &m.objects.MeterObjects, m.options.PinPath)
 	m.pressure = newPressure(m.capacity, m.cpus)
-	if err := m.objects.HighWater.Set(m.pressure.highWater()); err != nil {
-		return fmt.Errorf("set high water: %w", err)
+	if _, err := m.setHighWater(); err != nil {
+		return err
 	}
 	if adopted {
 		return m.adopt()

@@ -4,6 +4,7 @@ package datapath
 
 import (
 	"fmt"
+	"math"
 	"time"
 )
 
@@ -55,9 +56,9 @@ func (p *pressure) highWater() uint64 {
 // been passed already: the programs call once only.
 func (m *Meter) relievePressure(p *publication, took time.Duration) error {
 	m.pressure.observe(took, p.inserted, p.span)
-	mark := m.pressure.highWater()
-	if err := m.objects.HighWater.Set(mark); err != nil {
-		return fmt.Errorf("set high water: %w", err)
+	mark, err := m.setHighWater()
+	if err != nil {
+		return err
 	}
 	if p.residue+p.unplaced > 0 {
 		m.log.Warn("the maps were too small for the traffic: these bytes are exported as unattributed",
@@ -72,6 +73,18 @@ func (m *Meter) relievePressure(p *publication, took time.Duration) error {
 		m.drainEarly()
 	}
 	return nil
+}
+
+// setHighWater tells the programs when to call, and returns what it told.
+func (m *Meter) setHighWater() (mark uint64, err error) {
+	mark = m.pressure.highWater()
+	if m.options.noWakeups {
+		mark = math.MaxUint64
+	}
+	if err := m.objects.HighWater.Set(mark); err != nil {
+		return 0, fmt.Errorf("set high water: %w", err)
+	}
+	return mark, nil
 }
 
 // memoryFor returns the map memory in bytes whose sets hold this many flows with

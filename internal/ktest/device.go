@@ -5,6 +5,7 @@ package ktest
 import (
 	"fmt"
 	"net"
+	"os"
 	"runtime"
 	"testing"
 	"unsafe"
@@ -51,7 +52,7 @@ func ethtool(fd int, device string, command uint32, on bool) error {
 
 // Injector sends whole frames out of a device, past the IP stack.
 type Injector struct {
-	fd      int
+	socket  *os.File
 	headers []mmsghdr
 	vectors []unix.Iovec
 }
@@ -73,22 +74,30 @@ func (ns *Namespace) NewInjector(tb testing.TB, device string, bypass bool) *Inj
 		if err != nil {
 			return err
 		}
-		if i.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0); err != nil {
+		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
 			return err
 		}
+		i = InjectorOf(os.NewFile(uintptr(fd), device))
 		if bypass {
-			if err := unix.SetsockoptInt(i.fd, unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, 1); err != nil {
+			if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, 1); err != nil {
 				return err
 			}
 		}
-		return unix.Bind(i.fd, &unix.SockaddrLinklayer{Ifindex: link.Index})
+		return unix.Bind(fd, &unix.SockaddrLinklayer{Ifindex: link.Index})
 	})
 	if err != nil {
 		tb.Fatalf("open packet socket on %s: %v", device, err)
 	}
-	tb.Cleanup(func() { unix.Close(i.fd) })
+	tb.Cleanup(func() { i.socket.Close() })
 	return i
 }
+
+// InjectorOf makes an injector of a socket that another process opened and bound.
+func InjectorOf(socket *os.File) *Injector { return &Injector{socket: socket} }
+
+// Socket is the injector's, to be handed to another process.
+func (i *Injector) Socket() *os.File { return i.socket }
 
 // Send sends the frames and returns how many the device took: where it is busy
 // the rest is left out.
@@ -105,7 +114,7 @@ func (i *Injector) Send(frames ...[]byte) (int, error) {
 		h.header.SetIovlen(1)
 		i.headers = append(i.headers, h)
 	}
-	sent, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(i.fd),
+	sent, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, i.socket.Fd(),
 		uintptr(unsafe.Pointer(&i.headers[0])), uintptr(len(frames)), 0, 0, 0)
 	switch errno {
 	case 0:
