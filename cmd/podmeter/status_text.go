@@ -32,6 +32,9 @@ func writeStatus(w io.Writer, s *agent.Status, now time.Time) error {
 	} {
 		fmt.Fprintf(table, "%s\t%s\n", line[0], line[1])
 	}
+	if s.CheckpointProblem != "" {
+		fmt.Fprintf(table, "checkpoint\tnot written, a restart would not know what came since: %s\n", s.CheckpointProblem)
+	}
 	for i := range s.GeoIP {
 		fmt.Fprintf(table, "geoip\t%s\n", geoIPText(&s.GeoIP[i], now))
 	}
