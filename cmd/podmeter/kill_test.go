@@ -7,6 +7,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -127,4 +128,67 @@ func counters(text []byte) map[string]float64 {
 		}
 	}
 	return all
+}
+
+// Where the checkpoint cannot be written, or is not one, the agent says so, counts
+// on, and the next one begins with what the maps hold.
+func TestCheckpointThatIsOfNoUse(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		spoil func(t *testing.T, state string)
+		aside bool
+	}{
+		{"no directory can be made", func(t *testing.T, state string) { replace(t, state, "a file") }, false},
+		{"torn", func(t *testing.T, state string) { truncate(t, filepath.Join(state, "checkpoint")) }, true},
+		{"something else", func(t *testing.T, state string) { replace(t, filepath.Join(state, "checkpoint"), "pods: []\n") }, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			h := newHost(t)
+			state := filepath.Join(h.dir, "state")
+			p := start(t, h.node, nil, h.flags()...)
+			before := h.awaitAttached(t, p).Interfaces[0].Before[0]
+			h.send(t, 20)
+			p.terminate(t)
+			test.spoil(t, state)
+			p = start(t, h.node, nil, h.flags()...)
+			status := h.awaitAttached(t, p)
+			if told := status.CheckpointProblem != ""; told == test.aside {
+				t.Errorf("problem told: got %q", status.CheckpointProblem)
+			}
+			if _, err := os.Stat(filepath.Join(state, "checkpoint.rejected")); (err == nil) != test.aside {
+				t.Errorf("set aside: got %v, want %t", err, test.aside)
+			}
+			h.send(t, 10)
+			_, all := h.counters(t)
+			want := all - float64(before.Bytes)
+			h.await(t, p, "all that the maps hold is there", func(*agent.Status) bool {
+				return h.value(t, "podmeter_pod_transmit_bytes_total", "pod", "veth0") >= want
+			})
+			if got := h.value(t, "podmeter_pod_transmit_bytes_total", "pod", "veth0"); got != want {
+				t.Errorf("got %v, want the interface's %v", got, want)
+			}
+			p.terminate(t)
+		})
+	}
+}
+
+func replace(t *testing.T, path, content string) {
+	t.Helper()
+	if err := os.RemoveAll(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func truncate(t *testing.T, path string) {
+	t.Helper()
+	info, err := os.Stat(path)
+	if err == nil {
+		err = os.Truncate(path, info.Size()/2)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }

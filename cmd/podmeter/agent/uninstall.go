@@ -26,16 +26,16 @@ func Uninstall(pinPath, stateDir string) (removed []string, err error) {
 		switch err := os.Remove(path); {
 		case err == nil:
 			removed = append(removed, path)
-		case !errors.Is(err, fs.ErrNotExist):
+		case !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR):
 			return removed, fmt.Errorf("remove checkpoint: %w", err)
 		}
 	}
-	err = os.Remove(stateDir)
+	err = unix.Rmdir(stateDir)
 	switch {
 	case err == nil:
 		return append(removed, stateDir), nil
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENOTEMPTY):
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENOTEMPTY), errors.Is(err, unix.ENOTDIR):
 		return removed, nil
 	}
-	return removed, fmt.Errorf("remove state directory: %w", err)
+	return removed, fmt.Errorf("remove state directory %s: %w", stateDir, err)
 }
