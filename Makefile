@@ -28,6 +28,10 @@ root:
 test: ## Run every test; the kernel ones need root
 	@hack/test.sh
 
+.PHONY: test-vm
+test-vm: ## Run the kernel tests on Debian's Linux 6.1 in a virtual machine; BOOTS="plain nohz_full cpus64" (no root)
+	@hack/vm/run.sh $(BOOTS)
+
 .PHONY: race
 race: ## Run the tests that need no kernel under the race detector (needs gcc)
 	@CGO_ENABLED=1 $(GO) test -race -count=1 ./flows/... ./metrics/... ./cmd/podmeter/agent

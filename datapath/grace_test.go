@@ -39,5 +39,5 @@ func nohzFull(t *testing.T) string {
 	if err != nil && !os.IsNotExist(err) {
 		t.Fatal(err)
 	}
-	return strings.Trim(string(list), " (null)\n")
+	return strings.Trim(string(list), " (nul)\n")
 }
