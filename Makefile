@@ -36,6 +36,10 @@ test-vm: ## Run the kernel tests on Debian's Linux 6.1 in a virtual machine; BOO
 race: ## Run the tests that need no kernel under the race detector (needs gcc)
 	@CGO_ENABLED=1 $(GO) test -race -count=1 ./flows/... ./metrics/... ./cmd/podmeter/agent
 
+.PHONY: stress
+stress: ## Run the long forms of the floods and what else is done to the meter (root)
+	@hack/stress.sh
+
 .PHONY: bench
 bench: ## Run the benchmarks; those of the kernel side need root
 	@hack/bench.sh

@@ -179,5 +179,5 @@ func (r *row) check(t *testing.T, w *wire) {
 	if m.book.failed != 0 || m.book.residue != 0 {
 		t.Errorf("got a conservation error of %d and residue of %d bytes, want none", m.book.failed, m.book.residue)
 	}
-	t.Logf("interface %+v, podmeter %+v", ledger, ours)
+	t.Logf("%s: interface %+v, podmeter %+v", r.name, ledger, ours)
 }

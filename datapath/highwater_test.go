@@ -52,8 +52,8 @@ func scanThrough(t *testing.T, like sender, change func(*Options)) *scanned {
 func (s *scanned) check(t *testing.T) {
 	t.Helper()
 	sent := s.ledger[flows.Transmit]
-	t.Logf("%d packets, %.0f/s, each a flow; %d drains, the longest %v; not in a flow: %d",
-		sent.Packets, float64(sent.Packets)/s.lasting.Seconds(), s.epochs, s.worst.Round(time.Millisecond),
+	t.Logf("%s: %d packets, %.0f/s, each a flow; %d drains, the longest %v; not in a flow: %d",
+		t.Name(), sent.Packets, float64(sent.Packets)/s.lasting.Seconds(), s.epochs, s.worst.Round(time.Millisecond),
 		s.residue.Packets+s.unplaced.Packets)
 	if s.total != sent || sent.Packets < floodPorts {
 		t.Errorf("totals: got %+v, want the interface's %+v", s.total, sent)

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Runs the long forms of the tests that do something to the meter while traffic
+# runs, and prints the machine, what each test says and whether it passed. Needs
+# root. docs/RELIABILITY.md has the figures of one run.
+#
+# STRESS=regexp   which tests to run
+# OUT=file        write all of it there as well
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export PODMETER_STRESS=1 REQUIRE_KERNEL=1
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+
+all() {
+	printf 'date: %s\n' "$(date -u +%Y-%m-%d)"
+	printf 'commit: %s\n' "$(git describe --always --dirty 2>/dev/null || echo unknown)"
+	printf 'kernel: %s, %s cores online\n' "$(uname -r)" "$(getconf _NPROCESSORS_ONLN)"
+	printf 'load: %s\n\n' "$(cut -d ' ' -f 1-3 /proc/loadavg)"
+	# One package at a time: none takes the other's CPUs.
+	go test -p 1 -count=1 -timeout 60m -v -run "${STRESS:-Flood|Scan|LedgerDiffers}" ./datapath 2>&1
+}
+
+status=0
+# Without the meter's own log and go test's progress.
+all | tee "$log" | grep --line-buffered -vE '^ *time=|^=== |^PASS$' || status=$?
+if [ -n "${OUT:-}" ]; then
+	cp "$log" "$OUT"
+fi
+exit "$status"
