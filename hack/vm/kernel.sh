@@ -8,6 +8,7 @@
 # VM_KERNEL=package   take this package instead
 # VM_CACHE=folder     keep it there instead of in ~/.cache/podmeter/vm
 set -euo pipefail
+PATH=$PATH:/usr/sbin # depmod and modprobe, which need no root here
 
 cache=${VM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/podmeter/vm}
 

@@ -8,6 +8,7 @@
 # run.sh [boot...]    these boots alone
 # VM_LOGS=folder      keep the logs there
 set -euo pipefail
+PATH=$PATH:/usr/sbin # modprobe, which needs no root here
 cd "$(dirname "$0")/../.."
 vm=hack/vm
 packages=(bpf datapath cmd/podmeter cmd/podmeter/demo)
