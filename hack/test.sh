@@ -16,9 +16,10 @@ if [ "$status" -ne 0 ]; then
 fi
 skipped=$(grep -cE '^ *--- SKIP' "$log")
 printf '\n%s tests skipped\n' "$skipped"
-# The reason stands before the line that says so.
-awk '/^ *[a-z_]+\.go:[0-9]+: / { sub(/^ *[a-z_]+\.go:[0-9]+: /, ""); reason = $0 }
-	/^ *--- SKIP/ { count[reason]++ }
+# A reason is the last line of its test, which others may follow before the verdict.
+awk '/^=== (RUN|NAME|CONT) / { test = $3 }
+	/^ *[a-z0-9_]+\.go:[0-9]+: / { sub(/^ *[a-z0-9_]+\.go:[0-9]+: /, ""); reason[test] = $0 }
+	/^ *--- SKIP: / { count[reason[$3]]++ }
 	END { for (r in count) printf "  %4d  %s\n", count[r], r }' "$log"
 passed=$(grep -cE '^ *--- PASS' "$log")
 failed=$(grep -cE '^ *--- FAIL' "$log")

@@ -18,14 +18,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// kills is how often the agent is killed: more where stress is asked for.
-func kills(t *testing.T) int {
-	t.Helper()
-	n, err := strconv.Atoi(os.Getenv("PODMETER_KILLS"))
-	if err != nil {
-		return 12
+// kills is how often the agent is killed or ended: more where stress is asked for.
+func kills() int {
+	if os.Getenv("PODMETER_STRESS") == "1" {
+		return 120
 	}
-	return n
+	return 12
 }
 
 // The agent is killed at random moments under traffic, and ended in peace now and
@@ -43,7 +41,7 @@ func TestKilledAgainAndAgain(t *testing.T) {
 			running.Go(func() { keepSending(ctx, t, h) })
 			running.Go(func() { keepScraping(ctx, t, h) })
 			random := rand.New(rand.NewPCG(2, 3))
-			for n := range kills(t) {
+			for n := range kills() {
 				if n%4 != 0 { // else it may still be starting
 					h.awaitAttached(t, p)
 				}
