@@ -127,7 +127,9 @@ func (w *wire) root() netlink.QdiscAttrs {
 
 func (w *wire) shape(t *testing.T, q netlink.Qdisc) (lacks string) {
 	t.Helper()
-	w.knowPod(t)
+	// A request or an answer that the qdisc loses would come again later.
+	w.host.Introduce(t, "veth0", "198.51.100.2", w.pod, "eth0")
+	w.pod.Introduce(t, "eth0", "198.51.100.1", w.host, "veth0")
 	err := w.host.Do(func() error { return netlink.QdiscAdd(q) })
 	if errors.Is(err, unix.ENOENT) {
 		return "this kernel has no qdisc " + q.Type()
@@ -136,26 +138,6 @@ func (w *wire) shape(t *testing.T, q netlink.Qdisc) (lacks string) {
 		t.Fatalf("add qdisc %s: %v", q.Type(), err)
 	}
 	return ""
-}
-
-// knowPod tells the host the pod's link address: a request for it that the qdisc
-// loses would hold back what is sent until the next, when it was thought to be over.
-func (w *wire) knowPod(t *testing.T) {
-	t.Helper()
-	pod := &netlink.Neigh{LinkIndex: w.index, State: netlink.NUD_PERMANENT, IP: net.ParseIP("198.51.100.2")}
-	err := w.pod.Do(func() error {
-		l, err := netlink.LinkByName("eth0")
-		if err == nil {
-			pod.HardwareAddr = l.Attrs().HardwareAddr
-		}
-		return err
-	})
-	if err == nil {
-		err = w.host.Do(func() error { return netlink.NeighSet(pod) })
-	}
-	if err != nil {
-		t.Fatalf("set the pod's link address: %v", err)
-	}
 }
 
 func smallMTU(t *testing.T, w *wire) string {
