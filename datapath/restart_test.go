@@ -150,6 +150,9 @@ func trickle(t *testing.T, from *ktest.Namespace) (stop func()) {
 func TestExactlyOnceAcrossKills(t *testing.T) {
 	for _, mode := range []AttachMode{AttachTCX, AttachNetlink} {
 		t.Run(string(mode), func(t *testing.T) {
+			if mode == AttachTCX {
+				ktest.RequireTCX(t)
+			}
 			w := newWire(t)
 			a := newArchive()
 			o := testOptions(t, w.host, nil)

@@ -89,8 +89,8 @@ func keepScraping(ctx context.Context, t *testing.T, h *host) {
 	last := make(map[string]float64)
 	compared := 0
 	defer func() {
-		if compared < 100 {
-			t.Errorf("compared %d values of series, want at least 100", compared)
+		if compared == 0 {
+			t.Error("no two scrapes could be compared")
 		}
 	}()
 	for {
