@@ -160,9 +160,7 @@ func TestHighWaterCallsTheAgent(t *testing.T) {
 func TestUninstallLeavesNothingBehind(t *testing.T) {
 	for _, mode := range []AttachMode{AttachTCX, AttachNetlink} {
 		t.Run(string(mode), func(t *testing.T) {
-			if mode == AttachTCX {
-				ktest.RequireTCX(t)
-			}
+			requireMode(t, mode)
 			w := newWire(t)
 			m := startMeter(t, w.host, func(o *Options) { o.Attach = mode })
 			m.awaitState(t, "veth0", StateAttached)

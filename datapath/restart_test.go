@@ -150,9 +150,7 @@ func trickle(t *testing.T, from *ktest.Namespace) (stop func()) {
 func TestExactlyOnceAcrossKills(t *testing.T) {
 	for _, mode := range []AttachMode{AttachTCX, AttachNetlink} {
 		t.Run(string(mode), func(t *testing.T) {
-			if mode == AttachTCX {
-				ktest.RequireTCX(t)
-			}
+			requireMode(t, mode)
 			w := newWire(t)
 			a := newArchive()
 			o := testOptions(t, w.host, nil)
