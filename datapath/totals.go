@@ -6,11 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/podmeter/podmeter/bpf"
 	"github.com/podmeter/podmeter/flows"
+	"golang.org/x/sys/unix"
 )
+
+// displaceTries is how often a displaced entry is asked for, a millisecond apart.
+const displaceTries = 100
 
 // totals are a set's cumulative counters by point and direction. Each of these
 // has one place in an array, which is quick to find for the programs, or if
@@ -118,9 +123,22 @@ func (t *totals) create(key bpf.MeterTotalKey) error {
 		return err
 	}
 	if place[0].Owner != (bpf.MeterTotalKey{}) {
-		return t.displaced.Update(key, make([]bpf.MeterTotalCounters, t.cpus), ebpf.UpdateNoExist)
+		return t.displace(key)
 	}
 	return t.own(key, key)
+}
+
+// displace makes an entry in the hash. Linux takes its memory from a reserve that
+// it fills up in the background (kernel/bpf/memalloc.c): with many possible CPUs
+// it can be empty for some milliseconds.
+func (t *totals) displace(key bpf.MeterTotalKey) error {
+	for try := 1; ; try++ {
+		err := t.displaced.Update(key, make([]bpf.MeterTotalCounters, t.cpus), ebpf.UpdateNoExist)
+		if try == displaceTries || !errors.Is(err, unix.ENOMEM) {
+			return err
+		}
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // own gives the place of a key to an owner, the zero value to free it, with
