@@ -100,14 +100,21 @@ func startMeter(t testing.TB, host *ktest.Namespace, change func(*Options)) *tes
 			t.Errorf("close: %v", err)
 		}
 	})
+	cleanPins(t, o)
+	t.Cleanup(stop)
+	return &testMeter{Meter: m, book: book, stop: stop}
+}
+
+// cleanPins removes at the end of the test what outlives its meters.
+func cleanPins(t testing.TB, o Options) {
 	t.Cleanup(func() {
-		stop()
-		if _, err := (remains{path: o.PinPath, within: host.Do}).remove(); err != nil {
+		if _, err := (remains{path: o.PinPath, within: o.within}).remove(); err != nil {
 			t.Errorf("uninstall: %v", err)
 		}
-		os.Remove(o.PinPath)
+		if err := remove(o.PinPath); err != nil {
+			t.Errorf("remove pin directory: %v", err)
+		}
 	})
-	return &testMeter{Meter: m, book: book, stop: stop}
 }
 
 // await waits until a condition holds.

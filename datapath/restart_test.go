@@ -155,7 +155,7 @@ func TestExactlyOnceAcrossKills(t *testing.T) {
 			a := newArchive()
 			o := testOptions(t, w.host, nil)
 			o.Attach, o.DrainInterval = mode, 20*time.Millisecond
-			t.Cleanup(func() { (remains{path: o.PinPath, within: w.host.Do}).remove() })
+			cleanPins(t, o)
 			l := a.start(t, o)
 			await(t, "veth0 is attached", func() bool {
 				all := l.Interfaces()
@@ -219,7 +219,7 @@ func TestStateThatDoesNotFit(t *testing.T) {
 			w := newWire(t)
 			a := newArchive()
 			o := testOptions(t, w.host, nil)
-			t.Cleanup(func() { (remains{path: o.PinPath, within: w.host.Do}).remove() })
+			cleanPins(t, o)
 			l := a.start(t, o)
 			await(t, "veth0 is attached", func() bool { return len(l.Interfaces()) == 1 && l.Interfaces()[0].State == StateAttached })
 			unpublished := byDirection(l.Interfaces()[0].Before)
@@ -252,7 +252,7 @@ func TestEpochsThatWereNotSaved(t *testing.T) {
 	w := newWire(t)
 	a := newArchive()
 	o := testOptions(t, w.host, nil)
-	t.Cleanup(func() { (remains{path: o.PinPath, within: w.host.Do}).remove() })
+	cleanPins(t, o)
 	l := a.start(t, o)
 	await(t, "veth0 is attached", func() bool { return len(l.Interfaces()) == 1 && l.Interfaces()[0].State == StateAttached })
 	unpublished := byDirection(l.Interfaces()[0].Before)
@@ -293,7 +293,7 @@ func TestChangesWhileNoMeterRuns(t *testing.T) {
 	gone.pod.Address(t, "eth0", "203.0.113.2/24")
 	a := newArchive()
 	o := testOptions(t, w.host, nil)
-	t.Cleanup(func() { (remains{path: o.PinPath, within: w.host.Do}).remove() })
+	cleanPins(t, o)
 	attached := func(l *life, names int) func() bool {
 		return func() bool {
 			ready := 0
@@ -348,7 +348,7 @@ func testSeedAcrossAKill(t *testing.T, aim func(*archive)) {
 		defer hold.Unlock()
 		return host.Do(f)
 	}
-	t.Cleanup(func() { (remains{path: o.PinPath, within: host.Do}).remove() })
+	cleanPins(t, o)
 	l := a.start(t, o)
 	await(t, "a checkpoint", func() bool { a.lock.Lock(); defer a.lock.Unlock(); return a.saved != nil })
 	hold.Lock()
