@@ -74,13 +74,14 @@ func (m *Meter) adopt() error {
 		m.rejected = saved.fits(kernel)
 	}
 	m.resumed = saved != nil && m.rejected == nil
-	if m.resumed {
-		err = m.resume(saved, kernel)
-	} else {
-		err = m.drainer.takeOver(kernel)
-	}
-	if err != nil {
+	// The last agent may not have come to it.
+	if err := m.drainer.rest(int((kernel.Epoch + 1) & 1)); err != nil {
 		return err
+	}
+	if m.resumed {
+		if err := m.resume(saved, kernel); err != nil {
+			return err
+		}
 	}
 	m.drainEarly() // the sets may have filled up meanwhile
 	m.log.Info("went on with the maps of an earlier agent", "epoch", kernel.Epoch, "from-checkpoint", m.resumed)
@@ -116,23 +117,14 @@ func (d *drainer) restore(saved *SavedState) {
 	}
 }
 
-// takeOver begins with sets of which nothing is known: what they hold is new.
-func (d *drainer) takeOver(kernel bpf.MeterEpochState) error {
-	return d.rest(int((kernel.Epoch + 1) & 1)) // the last agent may not have come to it
-}
-
 // takeUp goes on where a drain that published epoch last has ended or stopped.
 func (d *drainer) takeUp(kernel bpf.MeterEpochState, last uint64) error {
-	frozen := int((kernel.Epoch + 1) & 1)
-	if err := d.rest(frozen); err != nil {
-		return err
-	}
 	if last != kernel.Epoch-1 {
 		return nil
 	}
 	// The frozen set has been published: it is only to be cleared.
 	d.published = true
-	return d.sets[frozen].readFlows(func() {}, func(*bpf.MeterFlowKey, []bpf.MeterFlowCounters) {})
+	return d.sets[(kernel.Epoch+1)&1].readFlows(func() {}, func(*bpf.MeterFlowKey, []bpf.MeterFlowCounters) {})
 }
 
 // adoptAttachments finds the programs of every point that the maps know. They

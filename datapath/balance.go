@@ -22,7 +22,7 @@ func (a account) balance() (residue flows.Counters, failed uint64) {
 	unplaced := flows.Counters{Bytes: a.total.UnplacedBytes, Packets: a.total.UnplacedPackets}
 	explained := a.placed
 	explained.Add(unplaced)
-	total := flows.Counters{Bytes: a.total.Bytes, Packets: a.total.Packets}
+	total := countersOf(a.total)
 	if explained.Bytes > total.Bytes || explained.Packets > total.Packets {
 		return flows.Counters{}, distance(explained, total)
 	}

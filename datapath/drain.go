@@ -167,7 +167,7 @@ func (d *drainer) read(number int) (*flows.Epoch, map[bpf.MeterTotalKey]bpf.Mete
 		epoch.Totals = append(epoch.Totals, flows.Total{
 			Point:     flows.Point(key.Point),
 			Direction: flows.Direction(key.Direction),
-			Counters:  flows.Counters{Bytes: a.total.Bytes, Packets: a.total.Packets},
+			Counters:  countersOf(a.total),
 			Unplaced:  flows.Counters{Bytes: a.total.UnplacedBytes, Packets: a.total.UnplacedPackets},
 			Residue:   residue,
 		})

@@ -189,7 +189,10 @@ func (m *Meter) loadMaps() (adopted bool, err error) {
 	maps, err := openPins(m.options.PinPath, spec)
 	if errors.Is(err, ebpf.ErrMapIncompatible) {
 		m.log.Warn("the pinned maps are of another size or layout: begin anew", "error", err)
-		err = m.sweep()
+		err = nil
+	}
+	if err == nil && maps == nil {
+		err = m.sweep() // filters may be there of an agent whose pins are not
 	}
 	if err != nil {
 		return false, err
@@ -209,10 +212,6 @@ func (m *Meter) begin() error {
 	m.setID = kernel.SetId
 	if m.options.Saved() != nil {
 		m.rejected = errors.New("there are no maps that it could be about")
-	}
-	// Filters may be there of an agent whose pins are not.
-	if err := m.sweep(); err != nil {
-		return err
 	}
 	return pinMaps(m.options.PinPath, m.objects.pinned())
 }

@@ -98,15 +98,11 @@ func (r *registry) complete(epoch *flows.Epoch) map[uint32]byDirection {
 		epoch.Interfaces = append(epoch.Interfaces, a.domain())
 		waiting[a.point] = a.seeds
 	})
-	added := make(map[uint32]byDirection)
 	for i := range epoch.Totals {
 		total := &epoch.Totals[i]
 		total.Seeded = waiting[uint32(total.Point)][total.Direction]
-		seeds := added[uint32(total.Point)]
-		seeds[total.Direction] = total.Seeded
-		added[uint32(total.Point)] = seeds
 	}
-	return added
+	return seedsOf(epoch)
 }
 
 // seeded notes that seeds have been published. More may have come meanwhile.
