@@ -5,7 +5,8 @@
 // drains the maps exactly, handing [flows.Epoch] values to a [Sink].
 //
 // A [Meter] is made by [New], driven by [Meter.Run] and ended by [Meter.Close];
-// Run has returned before Close is called. Drain, Status and Interfaces may be
+// Run has returned before Close is called; programs and maps stay for the next
+// meter, or for [Uninstall]. Drain, Fresh, LastDrain, Interfaces and Outcomes may be
 // called from any goroutine meanwhile. The one lifetime trap: the records of an
 // epoch belong to the meter and are overwritten by the next drain, so a sink
 // copies what it keeps.

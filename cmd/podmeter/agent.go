@@ -29,8 +29,9 @@ commas; in the file they may be a list:
   flow-labels: [peer_port]
   interfaces: ["veth*", "!veth0"]
 
-It needs Linux 5.15 or later and root, or the capabilities BPF, NET_ADMIN, PERFMON
-and, to see which namespace an interface leads to, SYS_ADMIN.
+It needs Linux 5.15 or later and root, or the capabilities BPF, NET_ADMIN and PERFMON.
+When it ends, programs and maps stay and the next agent goes on with them;
+'podmeter uninstall' removes them.
 What the metrics mean: https://github.com/podmeter/podmeter#metrics`
 
 const agentExample = `  podmeter agent

@@ -21,8 +21,8 @@ const uninstallLong = `Remove what an agent leaves on the host when it stops: th
 the pinned maps, which go on counting, and the state in files. The counters end
 with them; the next agent starts from zero. Stop the agent first.
 
-Only what is podmeter's own is touched: its links and its filters, its pins, its
-state, and a clsact qdisc only if podmeter made it and nobody else uses it. What
+Only what is podmeter's own is touched: its links and its filters, its pins and its
+state. A clsact qdisc stays, as nobody can tell any more who made it. What
 was removed is printed, a line each. With nothing there to remove all is well.`
 
 func (c *commands) uninstaller() *cobra.Command {

@@ -46,6 +46,7 @@ type Agent struct {
 
 	places    *geo.Databases
 	identity  *identities
+	optional  flows.Optional
 	table     *flows.Table
 	publisher *flows.Publisher
 	exporter  *metrics.Exporter
@@ -105,9 +106,9 @@ func (a *Agent) openIdentity(context.Context) (err error) {
 }
 
 func (a *Agent) makeTable(context.Context) error {
-	optional, err := a.optional()
-	if err != nil {
-		return err
+	var err error
+	if a.optional, err = flows.ParseOptional(a.config.FlowLabels, a.config.ExternalLabels); err != nil {
+		return Usage(err)
 	}
 	a.table = flows.NewTable(flows.TableOptions{
 		FlowLimit: a.config.FlowSeriesLimit, ExternalLimit: a.config.ExternalSeriesLimit,
@@ -115,7 +116,7 @@ func (a *Agent) makeTable(context.Context) error {
 	})
 	publisher := flows.PublisherOptions{
 		Table: a.table, Directory: a.identity.cache, Binder: a.identity.source.Binder(),
-		Optional: optional, Persist: a.persist, Logger: a.log,
+		Optional: a.optional, Persist: a.persist, Logger: a.log,
 	}
 	if a.places != nil { // a nil *Databases in the interface would not be nil
 		publisher.Places = a.places
@@ -124,18 +125,9 @@ func (a *Agent) makeTable(context.Context) error {
 	return nil
 }
 
-func (a *Agent) optional() (flows.Optional, error) {
-	optional, err := flows.ParseOptional(a.config.FlowLabels, a.config.ExternalLabels)
-	return optional, Usage(err)
-}
-
-func (a *Agent) makeExporter(context.Context) error {
-	optional, err := a.optional()
-	if err != nil {
-		return err
-	}
+func (a *Agent) makeExporter(context.Context) (err error) {
 	a.exporter, err = metrics.New(metrics.Options{
-		Source: a, Optional: optional, Known: known(),
+		Source: a, Optional: a.optional, Known: known(),
 		FlowSeriesLimit: a.config.FlowSeriesLimit, ExternalSeriesLimit: a.config.ExternalSeriesLimit,
 		Version: a.options.Version, Revision: a.options.Revision, Logger: a.log,
 	})
