@@ -104,6 +104,14 @@ func (l *life) kill(t *testing.T) {
 	}
 }
 
+// attached is a condition: so many interfaces, and no more, are attached.
+func (l *life) attached(want int) func() bool {
+	return func() bool {
+		all := l.Interfaces()
+		return len(all) == want && !slices.ContainsFunc(all, func(i InterfaceStatus) bool { return i.State != StateAttached })
+	}
+}
+
 func (l *life) stop(t *testing.T) {
 	t.Helper()
 	l.cancel()
@@ -221,7 +229,7 @@ func TestStateThatDoesNotFit(t *testing.T) {
 			o := testOptions(t, w.host, nil)
 			cleanPins(t, o)
 			l := a.start(t, o)
-			await(t, "veth0 is attached", func() bool { return len(l.Interfaces()) == 1 && l.Interfaces()[0].State == StateAttached })
+			await(t, "veth0 is attached", l.attached(1))
 			unpublished := byDirection(l.Interfaces()[0].Before)
 			sendUDP(t, w.pod, "198.51.100.1:9", 30)
 			l.stop(t)
@@ -231,7 +239,7 @@ func TestStateThatDoesNotFit(t *testing.T) {
 			if resumed, why := l.Resumed(); resumed || why == nil {
 				t.Errorf("got resumed %t, %v, want a reason why not", resumed, why)
 			}
-			await(t, "veth0 is attached", func() bool { return len(l.Interfaces()) == 1 && l.Interfaces()[0].State == StateAttached })
+			await(t, "veth0 is attached", l.attached(1))
 			sendUDP(t, w.pod, "198.51.100.1:9", 20)
 			want := w.ended(t).sub(unpublished)
 			l.stop(t)
@@ -254,7 +262,7 @@ func TestEpochsThatWereNotSaved(t *testing.T) {
 	o := testOptions(t, w.host, nil)
 	cleanPins(t, o)
 	l := a.start(t, o)
-	await(t, "veth0 is attached", func() bool { return len(l.Interfaces()) == 1 && l.Interfaces()[0].State == StateAttached })
+	await(t, "veth0 is attached", l.attached(1))
 	unpublished := byDirection(l.Interfaces()[0].Before)
 	sendUDP(t, w.pod, "198.51.100.1:9", 30)
 	drainBoth := func() {
@@ -294,19 +302,8 @@ func TestChangesWhileNoMeterRuns(t *testing.T) {
 	a := newArchive()
 	o := testOptions(t, w.host, nil)
 	cleanPins(t, o)
-	attached := func(l *life, names int) func() bool {
-		return func() bool {
-			ready := 0
-			for _, i := range l.Interfaces() {
-				if i.State == StateAttached {
-					ready++
-				}
-			}
-			return ready == names
-		}
-	}
 	l := a.start(t, o)
-	await(t, "both are attached", attached(l, 2))
+	await(t, "both are attached", l.attached(2))
 	unpublished := byDirection(l.Interfaces()[1].Before)
 	await(t, "a checkpoint", func() bool { a.lock.Lock(); defer a.lock.Unlock(); return a.saved != nil })
 	l.stop(t)
@@ -319,7 +316,7 @@ func TestChangesWhileNoMeterRuns(t *testing.T) {
 	young.pod.Address(t, "eth0", "203.0.113.2/24")
 	sendUDP(t, young.pod, "203.0.113.1:9", 15) // counted by nobody but the ledger
 	l = a.start(t, o)
-	await(t, "veth0 and veth2 are attached", attached(l, 2))
+	await(t, "veth0 and veth2 are attached", l.attached(2))
 	sendUDP(t, young.pod, "203.0.113.1:9", 5)
 	wantYoung := young.ended(t)
 	l.stop(t)
@@ -362,13 +359,12 @@ func testSeedAcrossAKill(t *testing.T, aim func(*archive)) {
 	sendUDP(t, w.pod, "203.0.113.1:9", 10)
 	w.settled(t)
 	hold.Unlock()
-	attached := func() bool { all := l.Interfaces(); return len(all) == 1 && all[0].State == StateAttached }
-	await(t, "veth1 is attached", attached)
+	await(t, "veth1 is attached", l.attached(1))
 	await(t, "the kill", a.isDead)
 	sendUDP(t, w.pod, "203.0.113.1:9", 20)
 	l.kill(t)
 	l = a.start(t, o)
-	await(t, "veth1 is attached again", attached)
+	await(t, "veth1 is attached again", l.attached(1))
 	want := w.ended(t)
 	l.stop(t)
 	if totals, seeded := a.of("veth1"); totals.add(seeded) != want || seeded[flows.Transmit].Packets < 10 {

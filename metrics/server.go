@@ -71,16 +71,28 @@ func NewServer(options ServerOptions) (*Server, error) {
 	return &Server{options: options, handler: mux}, nil
 }
 
-// Handler returns what Serve serves, without TLS and authentication: for a
-// socket that is protected by its mode.
+// Handler returns what Serve serves, to be served with more by ServePlain.
 func (s *Server) Handler() http.Handler { return s.handler }
 
 // Serve serves on the listener until the context ends, then waits for running
 // requests for as long as the options say, and cuts off what is left. It closes
 // the listener. It may be called for several listeners.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
+	return s.serve(ctx, listener, s.handler, func(server *http.Server) error {
+		return web.Serve(listener, server, &web.FlagConfig{WebConfigFile: &s.options.WebConfigFile}, s.options.Logger)
+	})
+}
+
+// ServePlain serves a handler as Serve does its own, without TLS and
+// authentication: for a socket that is protected by its mode.
+func (s *Server) ServePlain(ctx context.Context, listener net.Listener, handler http.Handler) error {
+	return s.serve(ctx, listener, handler, func(server *http.Server) error { return server.Serve(listener) })
+}
+
+// serve runs a server until the context ends.
+func (s *Server) serve(ctx context.Context, listener net.Listener, handler http.Handler, run func(*http.Server) error) error {
 	server := &http.Server{
-		Handler:     s.handler,
+		Handler:     handler,
 		ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
 		ErrorLog: slog.NewLogLogger(s.options.Logger.Handler(), slog.LevelWarn),
 	}
@@ -89,7 +101,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 		defer close(stopped)
 		s.shutdown(ctx, server)
 	})
-	err := web.Serve(listener, server, &web.FlagConfig{WebConfigFile: &s.options.WebConfigFile}, s.options.Logger)
+	err := run(server)
 	listener.Close() // which web.Serve may not have come to
 	if !cancel() {
 		<-stopped

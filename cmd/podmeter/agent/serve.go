@@ -6,14 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net/http"
-	"time"
-)
-
-const (
-	readTimeout     = 10 * time.Second
-	shutdownTimeout = 5 * time.Second
 )
 
 // serveSocket serves the status, and all that the network gets, to this host.
@@ -21,24 +14,7 @@ func (a *Agent) serveSocket(ctx context.Context) error {
 	mux := http.NewServeMux()
 	mux.Handle("/", a.server.Handler())
 	mux.HandleFunc("GET "+StatusPath, a.serveStatus)
-	server := &http.Server{Handler: mux, ReadTimeout: readTimeout}
-	stopped := make(chan struct{})
-	cancel := context.AfterFunc(ctx, func() {
-		defer close(stopped)
-		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
-		defer cancel()
-		if server.Shutdown(bounded) != nil {
-			server.Close()
-		}
-	})
-	err := server.Serve(a.socket)
-	if !cancel() {
-		<-stopped
-	}
-	if errors.Is(err, http.ErrServerClosed) {
-		return nil
-	}
-	return fmt.Errorf("serve on socket: %w", err)
+	return a.server.ServePlain(ctx, a.socket, mux)
 }
 
 func (a *Agent) serveStatus(w http.ResponseWriter, _ *http.Request) {
