@@ -144,6 +144,21 @@ func runs(t *testing.T, objects *MeterObjects) []run {
 	return found
 }
 
+// forget empties what runs looks at, so that the next packet finds nothing.
+func forget(t *testing.T, objects *MeterObjects) {
+	t.Helper()
+	for _, run := range runs(t, objects) {
+		if err := objects.Flows0.Delete(run.key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			t.Fatalf("delete flow: %v", err)
+		}
+	}
+	for outcome := range MeterOutcomeOUTCOMES {
+		if err := objects.Outcomes.Put(outcome, make([]uint64, ebpf.MustPossibleCPU())); err != nil {
+			t.Fatalf("zero outcome: %v", err)
+		}
+	}
+}
+
 func swap16(v uint16) uint16 { return v<<8 | v>>8 }
 
 // key4 is the key of an IPv4 packet; ports in host order.
@@ -252,10 +267,11 @@ func linkCases() []parseCase {
 }
 
 func TestParse(t *testing.T) {
+	objects := loadMeter(t, loopback)
 	for _, c := range append(append(ipv4Cases(), ipv6Cases()...), linkCases()...) {
 		for _, direction := range []uint32{0, 1} {
 			t.Run(c.name+"/"+[]string{"transmit", "receive"}[direction], func(t *testing.T) {
-				objects := loadMeter(t, loopback)
+				defer forget(t, objects)
 				program := []*ebpf.Program{objects.PodmeterTransmit, objects.PodmeterReceive}[direction]
 				c.key.Direction = uint8(direction)
 				want := []run{{outcome: c.outcome, key: c.key,
