@@ -137,7 +137,6 @@ func (m *Meter) forget(points []uint32) error {
 type publication struct {
 	meter                  *Meter
 	number                 uint64
-	records                int
 	inserted               uint64
 	span                   time.Duration
 	residue, unplaced, gap uint64 // bytes
@@ -150,7 +149,7 @@ func (p *publication) Publish(epoch *flows.Epoch) error {
 		return err
 	}
 	p.meter.attachments.seeded(seeds)
-	p.number, p.records, p.gap = epoch.Number, len(epoch.Records), epoch.ConservationError
+	p.number, p.gap = epoch.Number, epoch.ConservationError
 	p.span, p.inserted = epoch.End.Sub(epoch.Start), p.meter.drainer.inserted
 	for _, total := range epoch.Totals {
 		p.residue += total.Residue.Bytes
@@ -167,8 +166,7 @@ func (m *Meter) note(p *publication, took time.Duration, err error) {
 		now.Problem = err.Error()
 	} else {
 		now = DrainStatus{
-			Count: before.Count + 1, Epoch: p.number, Records: p.records,
-			Ended: time.Now(), Took: took,
+			Count: before.Count + 1, Epoch: p.number, Ended: time.Now(), Took: took,
 		}
 	}
 	m.last.Store(&now)

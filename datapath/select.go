@@ -15,12 +15,19 @@ type selector struct {
 	include, exclude []string // globs
 }
 
+// ValidGlob reports whether a glob is one that [Options].Interfaces takes.
+func ValidGlob(glob string) bool {
+	name := strings.TrimPrefix(glob, "!")
+	_, err := path.Match(name, "")
+	return err == nil && name != ""
+}
+
 // newSelector takes globs as path.Match knows them; a leading ! excludes.
 func newSelector(globs []string) (selector, error) {
 	var s selector
 	for _, glob := range globs {
 		name, excluded := strings.CutPrefix(glob, "!")
-		if _, err := path.Match(name, ""); err != nil || name == "" {
+		if !ValidGlob(glob) {
 			return selector{}, fmt.Errorf("interfaces: %q is not a glob such as 'veth*' or '!docker*'", glob)
 		}
 		if excluded {

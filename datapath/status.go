@@ -14,10 +14,8 @@ import (
 type DrainStatus struct {
 	// Count is how many drains there were; Epoch is the one that was read last.
 	Count, Epoch uint64
-	// Records is how many flow entries it had.
-	Records int
-	Ended   time.Time
-	Took    time.Duration
+	Ended        time.Time
+	Took         time.Duration
 	// Problem is why the last attempt failed, empty if it did not.
 	Problem string
 }
@@ -30,9 +28,9 @@ type InterfaceStatus struct {
 	State State
 	Mode  AttachMode
 	Since time.Time
-	// Counters are those of the interface itself at the last reading, Counted
-	// ours since the attachment.
-	Counters, Counted [flows.Directions]flows.Counters
+	// Counted is what the programs counted since the attachment, at the last
+	// reading.
+	Counted [flows.Directions]flows.Counters
 	// Before is what passed before the attachment. Seeded is whether it is
 	// published: not for what was there when the meter started.
 	Before [flows.Directions]flows.Counters
@@ -53,8 +51,7 @@ func (m *Meter) Interfaces() []InterfaceStatus {
 	m.attachments.each(func(a *attachment) {
 		all = append(all, InterfaceStatus{
 			Point: flows.Point(a.point), Name: a.name, State: a.state(), Mode: a.mode, Since: a.attached,
-			Counters: a.ledger.last.second, Counted: a.ledger.last.ours,
-			Before: a.ledger.before, Seeded: a.seeded, Difference: a.ledger.difference,
+			Counted: a.ledger.last.ours, Before: a.ledger.before, Seeded: a.seeded, Difference: a.ledger.difference,
 		})
 	})
 	return all

@@ -64,8 +64,6 @@ type Stats struct {
 	Entries              uint64
 	// UnboundBytes wait for the identity of their interface's pod.
 	UnboundBytes uint64
-	// Pods counts bound ones, Unbound the interfaces without.
-	Pods, Unbound int
 	// LastEpoch is the end of the last epoch.
 	LastEpoch time.Time
 }
@@ -272,15 +270,12 @@ func (p *Publisher) lose(sum *uint64, bytes uint64) {
 
 func (p *Publisher) account(epoch *Epoch) {
 	var unboundBytes uint64
-	unbound, pods := 0, make(map[string]struct{})
 	byPoint := make(map[Point]*Pod, len(p.points))
 	for id, pt := range p.points {
 		if pt.pod != nil {
-			pods[pt.pod.UID] = struct{}{}
 			byPoint[id] = pt.pod
 			continue
 		}
-		unbound++
 		unboundBytes += pt.waiting.bytes()
 	}
 	for _, pt := range p.orphans {
@@ -292,7 +287,7 @@ func (p *Publisher) account(epoch *Epoch) {
 	s := &p.stats
 	s.ConservationErrorBytes += epoch.ConservationError
 	s.Entries += uint64(len(epoch.Records))
-	s.LastEpoch, s.UnboundBytes, s.Unbound, s.Pods = epoch.End, unboundBytes, unbound, len(pods)
+	s.LastEpoch, s.UnboundBytes = epoch.End, unboundBytes
 	for _, total := range epoch.Totals {
 		s.ResidueBytes += total.Residue.Bytes
 		s.UnplacedBytes += total.Unplaced.Bytes

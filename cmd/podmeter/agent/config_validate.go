@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/podmeter/podmeter/datapath"
 	"github.com/podmeter/podmeter/flows"
 )
 
@@ -79,8 +80,7 @@ func (c Config) checkServing() (faults []error) {
 
 func (c Config) checkMeter() (faults []error) {
 	for _, glob := range c.Interfaces {
-		name := strings.TrimPrefix(glob, "!")
-		if _, err := path.Match(name, ""); err != nil || name == "" {
+		if !datapath.ValidGlob(glob) {
 			faults = append(faults, fault("interfaces", strconv.Quote(glob), "a glob is expected, such as 'veth*' or '!docker*'"))
 		}
 	}
