@@ -122,11 +122,11 @@ func (d *Databases) openAll(embedded []Embedded) error {
 }
 
 // Place returns where the address is; the zero Place when no database knows,
-// and for addresses that are nowhere: loopback, link-local, multicast,
-// unspecified and private ones (RFC 1918, RFC 4193, RFC 6598).
+// and for addresses that are in no particular place, whatever a database claims:
+// all but those of [flows.PeerExternal] by [flows.KindOf].
 func (d *Databases) Place(address netip.Addr) flows.Place {
 	address = address.Unmap().WithZone("")
-	if nowhere(address) {
+	if flows.KindOf(address) != flows.PeerExternal {
 		return flows.Place{}
 	}
 	if p, ok := d.cache.get(address); ok {

@@ -18,24 +18,17 @@ var (
 	ownerLinkLocal = &flows.Owner{Kind: flows.PeerLinkLocal}
 )
 
-var (
-	// sharedSpace is RFC 6598's shared address space of carriers.
-	sharedSpace = netip.PrefixFrom(netip.AddrFrom4([4]byte{100, 64}), 10)
-	// limitedBroadcast is 255.255.255.255 (RFC 919).
-	limitedBroadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
-)
-
 // special returns the owner of an address that nobody is known to own.
 func special(a netip.Addr) *flows.Owner {
-	switch {
-	case !a.IsValid():
-		return ownerAmbiguous
-	case a.IsLoopback(), a.IsLinkLocalUnicast(), a.IsUnspecified():
+	switch flows.KindOf(a) {
+	case flows.PeerLinkLocal:
 		return ownerLinkLocal
-	case a.IsMulticast(), a == limitedBroadcast:
+	case flows.PeerMulticast:
 		return ownerMulticast
-	case a.IsPrivate(), sharedSpace.Contains(a):
+	case flows.PeerPrivate:
 		return ownerPrivate
+	case flows.PeerExternal:
+		return ownerExternal
 	}
-	return ownerExternal
+	return ownerAmbiguous
 }
