@@ -50,7 +50,7 @@ lint: ## Check formatting, vet and staticcheck
 	$(GO) mod tidy -diff
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
-	$(CLANG_FORMAT) --dry-run --Werror bpf/*.c bpf/*.h
+	$(CLANG_FORMAT) --dry-run --Werror bpf/*.c bpf/*.h bpf/*/*.c
 
 .PHONY: generate
 generate: ## Regenerate committed output (needs clang-16, llvm-16, libbpf-dev)

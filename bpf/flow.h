@@ -31,8 +31,13 @@ enum outcome {
 	OUTCOME_VLAN_LIMIT, /* the EtherType of the tag after MAX_VLAN_TAGS */
 	OUTCOME_EXTENSION_LIMIT, /* addresses, the number after MAX_EXTENSIONS headers */
 	OUTCOME_NO_POINT, /* the interface has no totals entry: nothing else is counted */
-	OUTCOMES,
+	OUTCOMES, /* new ones before this, so that the others keep their numbers */
 };
+
+#define MAX_OUTCOMES 32
+
+/* Of flow_key and flow_counters: raise it when they change. Pins have it in their names. */
+#define FLOW_LAYOUT 1
 
 /* 44 bytes. What a packet does not carry is zero. */
 struct flow_key {
@@ -56,6 +61,9 @@ struct flow_counters {
 	__u64 packets;
 	__u32 first; /* clock() of the first packet, in ticks; meaningless while packets is 0 */
 	__u32 last; /* clock() of the last packet, in ticks */
+#ifdef MORE_FLOW_COUNTERS /* a build that tests upgrade to */
+	MORE_FLOW_COUNTERS
+#endif
 };
 
 struct total_key {

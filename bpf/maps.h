@@ -56,10 +56,13 @@ struct total_hash {
 struct total_hash displaced_0 SEC(".maps");
 struct total_hash displaced_1 SEC(".maps");
 
-/* Packets by enum outcome. Written by programs, cumulative, never cleared. */
+/*
+ * Packets by enum outcome, with room for those to come, as the map outlives its
+ * build. Written by programs, cumulative, never cleared.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, OUTCOMES);
+	__uint(max_entries, MAX_OUTCOMES);
 	__type(key, enum outcome);
 	__type(value, __u64);
 } outcomes SEC(".maps");
@@ -73,11 +76,11 @@ struct {
 	__uint(max_entries, 4096);
 } wakeups SEC(".maps");
 
-/* Alone in its section, so that its pin means the same to every later build. */
+/* Frozen, and alone in its section: the pin means the same to every later build. */
 volatile struct epoch_state epoch SEC(".data.epoch");
 
 /*
- * When to call the agent early: flow entries created in each set by all CPUs,
+ * Frozen. When to call the agent early: flow entries created in each set by all CPUs,
  * cleared with the set, and how many of them wake the agent (0: never).
  */
 volatile __u64 inserted_0 SEC(".data.pressure");

@@ -9,3 +9,7 @@ func (k MeterTotalKey) Place() uint32 { return (k.Point<<1 | k.Direction) % tota
 
 // totalPlaces is TOTAL_PLACES of flow.h.
 const totalPlaces = 2048
+
+// FlowLayout is FLOW_LAYOUT of flow.h: the number of the layout that flows have in
+// maps, which later builds have to know.
+const FlowLayout = 1
