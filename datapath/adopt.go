@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"maps"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -18,15 +19,22 @@ import (
 )
 
 // openPins returns the pinned maps by the names that the collection has for
-// them, nil if there are none. The error is [ebpf.ErrMapIncompatible] when they
-// are of another layout or size, or not all there.
-func openPins(path string, spec *ebpf.CollectionSpec) (map[string]*ebpf.Map, error) {
+// them, nil if there are none. Of the flows there need be none of our layout and
+// size. The error is [ebpf.ErrMapIncompatible] when maps that never change are not
+// what they should be, or not all there.
+func openPins(path string, spec *ebpf.CollectionSpec, own [sets]string) (map[string]*ebpf.Map, error) {
 	pinned := make(map[string]*ebpf.Map)
 	missing := 0
-	for pin, name := range pinNames() {
+	names := pinNames()
+	for n, pin := range own {
+		names[pin] = flowMaps[n]
+	}
+	for pin, name := range names {
 		m, err := ebpf.LoadPinnedMap(filepath.Join(path, pin), nil)
 		if errors.Is(err, fs.ErrNotExist) {
-			missing++
+			if !slices.Contains(own[:], pin) {
+				missing++
+			}
 			continue
 		}
 		if err == nil {
@@ -69,6 +77,9 @@ func (m *Meter) adopt() error {
 		return err
 	}
 	m.setID = kernel.SetId
+	if err := errors.Join(m.pinMissing(), m.openOutgoing()); err != nil {
+		return err
+	}
 	saved := m.options.Saved()
 	if saved != nil {
 		m.rejected = saved.fits(kernel)
@@ -124,7 +135,8 @@ func (d *drainer) takeUp(kernel bpf.MeterEpochState, last uint64) error {
 	}
 	// The frozen set has been published: it is only to be cleared.
 	d.published = true
-	return d.sets[(kernel.Epoch+1)&1].readFlows(func() {}, func(*bpf.MeterFlowKey, []bpf.MeterFlowCounters) {})
+	_, err := d.sets[(kernel.Epoch+1)&1].readFlows(clock{}, nil)
+	return err
 }
 
 // adoptAttachments finds the programs of every point that the maps know. They

@@ -59,12 +59,19 @@ func (e *epochState) get() (bpf.MeterEpochState, error) {
 	return state, nil
 }
 
-func newDrainer(objects *bpf.MeterObjects, grace *grace, cpus int) *drainer {
+// newDrainer returns a drainer of maps whose flows have the layout.
+func newDrainer(objects *bpf.MeterObjects, layout layout, grace *grace, cpus int) *drainer {
 	now := time.Now()
 	return &drainer{
 		sets: [sets]*set{
-			newSet(objects.Flows0, newTotals(objects.Totals0, objects.Displaced0, cpus), objects.Inserted0, cpus),
-			newSet(objects.Flows1, newTotals(objects.Totals1, objects.Displaced1, cpus), objects.Inserted1, cpus),
+			{
+				flows: layout.open(objects.Flows0, cpus), inserted: objects.Inserted0,
+				totals: newTotals(objects.Totals0, objects.Displaced0, cpus),
+			},
+			{
+				flows: layout.open(objects.Flows1, cpus), inserted: objects.Inserted1,
+				totals: newTotals(objects.Totals1, objects.Displaced1, cpus),
+			},
 		},
 		state: &epochState{variable: objects.Epoch},
 		clock: objects.PodmeterClock,
@@ -175,32 +182,28 @@ func (d *drainer) read(number int) (*flows.Epoch, map[bpf.MeterTotalKey]bpf.Mete
 	return epoch, totals, nil
 }
 
-// readFlows decodes a set's flows into the drainer's records and adds each to
-// the account of its point.
+// readFlows reads a set's flows into the drainer's records and adds each to the
+// account of its point.
 func (d *drainer) readFlows(s *set, accounts map[bpf.MeterTotalKey]*account) error {
 	clock, err := readClock(d.clock)
 	if err != nil {
 		return err
 	}
-	return s.readFlows(
-		func() {
-			d.records = d.records[:0]
-			for _, a := range accounts {
-				a.placed, a.read = flows.Counters{}, 0
-			}
-		},
-		func(key *bpf.MeterFlowKey, slots []bpf.MeterFlowCounters) {
-			record := decode(key, slots, clock)
-			point := bpf.MeterTotalKey{Point: key.Point, Direction: uint32(key.Direction)}
-			a := accounts[point]
-			if a == nil { // a flow without a point: the identity will name it
-				a = &account{}
-				accounts[point] = a
-			}
-			a.read++
-			a.placed.Add(record.Counters)
-			d.records = append(d.records, record)
-		})
+	if d.records, err = s.readFlows(clock, d.records[:0]); err != nil {
+		return err
+	}
+	for i := range d.records {
+		record := &d.records[i]
+		point := bpf.MeterTotalKey{Point: uint32(record.Key.Point), Direction: uint32(record.Key.Direction)}
+		a := accounts[point]
+		if a == nil { // a flow without a point: the identity will name it
+			a = &account{}
+			accounts[point] = a
+		}
+		a.read++
+		a.placed.Add(record.Counters)
+	}
+	return nil
 }
 
 // counted returns what both sets hold of a point since it was created. It may
@@ -231,6 +234,9 @@ func (d *drainer) writtenInsertions() (uint64, error) {
 	}
 	return inserted, nil
 }
+
+// release lets go of what the drainer alone holds.
+func (d *drainer) release() error { return errors.Join(d.sets[0].release(), d.sets[1].release()) }
 
 // createPoint prepares both sets for a point that is about to be attached.
 func (d *drainer) createPoint(point uint32) error {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/google/go-cmp/cmp"
+	"github.com/podmeter/podmeter/bpf"
 	"github.com/podmeter/podmeter/flows"
 	"github.com/podmeter/podmeter/internal/ktest"
 )
@@ -48,7 +49,7 @@ func newTestDrainer(t testing.TB, capacity uint32) (*drainer, *objects) {
 		t.Fatalf("make grace: %v", err)
 	}
 	t.Cleanup(func() { grace.close() })
-	d := newDrainer(&objects.MeterObjects, grace, ebpf.MustPossibleCPU())
+	d := newDrainer(&objects.MeterObjects, thisBuild().layouts[0], grace, ebpf.MustPossibleCPU())
 	if err := d.createPoint(testPoint); err != nil {
 		t.Fatalf("create point: %v", err)
 	}
@@ -139,7 +140,7 @@ func TestSkippedEntryMovesTheError(t *testing.T) {
 		t.Fatalf("drain: %v", err)
 	}
 	skip := sinkFunc(func(epoch *flows.Epoch) error {
-		frozen := d.sets[epoch.Number&1]
+		frozen := d.sets[epoch.Number&1].flows.(*flowTable[bpf.MeterFlowKey, bpf.MeterFlowCounters])
 		frozen.keys = frozen.keys[:len(frozen.keys)-1]
 		return got.Publish(epoch)
 	})
@@ -222,7 +223,7 @@ func TestDeletedPointBeginsAgain(t *testing.T) {
 }
 
 func loadTestObjects(capacity uint32) (*objects, error) {
-	spec, err := sizedSpec(capacity)
+	spec, err := thisBuild().sizedSpec(capacity)
 	if err != nil {
 		return nil, err
 	}

@@ -28,6 +28,9 @@ const (
 	DefaultMapMemory = 64 << 20
 )
 
+// flowMaps are the maps of flows by set, as the collection names them.
+var flowMaps = [sets]string{bpf.MeterMapFlows0, bpf.MeterMapFlows1}
+
 // The data sections, which are maps to the kernel.
 const (
 	mapEpoch    = ".data.epoch"
@@ -72,12 +75,12 @@ func loadObjects(spec *ebpf.CollectionSpec, adopted map[string]*ebpf.Map) (*obje
 
 // sizedSpec returns the collection with the size of the flow maps and a fresh set
 // id, which only counts for fresh maps.
-func sizedSpec(capacity uint32) (*ebpf.CollectionSpec, error) {
-	spec, err := bpf.LoadMeter()
+func (b build) sizedSpec(capacity uint32) (*ebpf.CollectionSpec, error) {
+	spec, err := b.spec()
 	if err != nil {
 		return nil, fmt.Errorf("read BPF object: %w", err)
 	}
-	for _, name := range []string{bpf.MeterMapFlows0, bpf.MeterMapFlows1} {
+	for _, name := range flowMaps {
 		spec.Maps[name].MaxEntries = capacity
 	}
 	var id [8]byte
@@ -100,12 +103,12 @@ func (o *objects) close() error {
 	return errors.Join(errs...)
 }
 
-// pinNames are the collection's names of the maps that are pinned, by the names of
-// their pins, none of which may hold a dot.
+// pinNames are the collection's names of the maps that no later build changes, by
+// the names of their pins, none of which may hold a dot.
 func pinNames() map[string]string {
 	names := map[string]string{"epoch": mapEpoch, "pressure": mapPressure}
 	for _, name := range []string{
-		bpf.MeterMapFlows0, bpf.MeterMapFlows1, bpf.MeterMapTotals0, bpf.MeterMapTotals1,
+		bpf.MeterMapTotals0, bpf.MeterMapTotals1,
 		bpf.MeterMapDisplaced0, bpf.MeterMapDisplaced1, bpf.MeterMapOutcomes, bpf.MeterMapWakeups,
 	} {
 		names[name] = name
@@ -113,11 +116,11 @@ func pinNames() map[string]string {
 	return names
 }
 
-// pinned are the maps by the names of their pins.
-func (o *objects) pinned() map[string]*ebpf.Map {
+// pinned are the maps by the names of their pins, given those of the flows.
+func (o *objects) pinned(own [sets]string) map[string]*ebpf.Map {
 	return map[string]*ebpf.Map{
-		bpf.MeterMapFlows0:     o.Flows0,
-		bpf.MeterMapFlows1:     o.Flows1,
+		own[0]:                 o.Flows0,
+		own[1]:                 o.Flows1,
 		bpf.MeterMapTotals0:    o.Totals0,
 		bpf.MeterMapTotals1:    o.Totals1,
 		bpf.MeterMapDisplaced0: o.Displaced0,

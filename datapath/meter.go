@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"sync/atomic"
 	"time"
 
@@ -46,6 +47,8 @@ type Options struct {
 	receiveBuffer int
 	// noWakeups keeps sets from being drained before their time.
 	noWakeups bool
+	// build is this build, or one that tests make of it.
+	build build
 }
 
 const (
@@ -74,6 +77,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Saved == nil {
 		o.Saved = func() *SavedState { return nil }
+	}
+	if o.build.spec == nil {
+		o.build = thisBuild()
 	}
 	if o.within == nil {
 		o.within = func(f func() error) error { return f() }
@@ -167,7 +173,7 @@ func (m *Meter) load(ctx context.Context) (err error) {
 	if m.grace, err = newGrace(); err != nil {
 		return err
 	}
-	m.drainer = newDrainer(&m.objects.MeterObjects, m.grace, m.cpus)
+	m.drainer = newDrainer(&m.objects.MeterObjects, m.options.build.layouts[0], m.grace, m.cpus)
 	m.attacher = newAttacher(m.options.Attach, &m.objects.MeterObjects, m.options.PinPath)
 	m.pressure = newPressure(m.capacity, m.cpus)
 	if _, err := m.setHighWater(); err != nil {
@@ -179,16 +185,16 @@ func (m *Meter) load(ctx context.Context) (err error) {
 	return m.begin()
 }
 
-// loadMaps loads the programs with the pinned maps, if there are and they fit, or
-// with fresh ones.
+// loadMaps loads the programs with the pinned maps, if there are, or with fresh
+// ones.
 func (m *Meter) loadMaps() (adopted bool, err error) {
-	spec, err := sizedSpec(m.capacity)
+	spec, err := m.options.build.sizedSpec(m.capacity)
 	if err != nil {
 		return false, err
 	}
-	maps, err := openPins(m.options.PinPath, spec)
+	maps, err := openPins(m.options.PinPath, spec, m.flowPins())
 	if errors.Is(err, ebpf.ErrMapIncompatible) {
-		m.log.Warn("the pinned maps are of another size or layout: begin anew", "error", err)
+		m.log.Warn("the pinned maps are not all there, or not podmeter's: begin anew", "error", err)
 		err = nil
 	}
 	if err == nil && maps == nil {
@@ -203,6 +209,17 @@ func (m *Meter) loadMaps() (adopted bool, err error) {
 	return maps != nil, nil
 }
 
+// pinMissing pins the maps that are not pinned yet, before any program writes them.
+func (m *Meter) pinMissing() error {
+	missing := m.objects.pinned(m.flowPins())
+	for pin := range missing {
+		if exists(filepath.Join(m.options.PinPath, pin)) {
+			delete(missing, pin)
+		}
+	}
+	return pinMaps(m.options.PinPath, missing)
+}
+
 // begin starts with fresh maps.
 func (m *Meter) begin() error {
 	kernel, err := m.drainer.state.get()
@@ -213,7 +230,7 @@ func (m *Meter) begin() error {
 	if m.options.Saved() != nil {
 		m.rejected = errors.New("there are no maps that it could be about")
 	}
-	return pinMaps(m.options.PinPath, m.objects.pinned())
+	return m.pinMissing()
 }
 
 // sweep removes what an earlier agent has left behind under our pin path.
@@ -261,6 +278,9 @@ func (m *Meter) Close() error {
 // release gives back what load acquired, but the pins.
 func (m *Meter) release() error {
 	var errs []error
+	if m.drainer != nil {
+		errs = append(errs, m.drainer.release())
+	}
 	if m.objects != nil {
 		errs = append(errs, m.objects.close())
 	}

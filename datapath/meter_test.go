@@ -172,10 +172,10 @@ func TestUninstallLeavesNothingBehind(t *testing.T) {
 			m := startMeter(t, w.host, func(o *Options) { o.Attach = mode })
 			m.awaitState(t, "veth0", StateAttached)
 			m.stop()
-			if _, err := os.Stat(filepath.Join(m.options.PinPath, "flows_0")); err != nil {
+			if _, err := os.Stat(filepath.Join(m.options.PinPath, m.flowPins()[0])); err != nil {
 				t.Fatalf("pin of a map: %v", err)
 			}
-			want := len(pinNames()) + flows.Directions
+			want := len(pinNames()) + sets + flows.Directions
 			var removed []string
 			err := w.host.Do(func() (err error) {
 				removed, err = Uninstall(m.options.PinPath)

@@ -59,7 +59,8 @@ func (r remains) removePins() (removed []string, err error) {
 	known := pinNames()
 	var errs []error
 	for _, entry := range entries {
-		if _, ours := known[entry.Name()]; !ours && !strings.HasPrefix(entry.Name(), linkPrefix) {
+		_, ours := known[entry.Name()]
+		if !ours && !strings.HasPrefix(entry.Name(), linkPrefix) && !strings.HasPrefix(entry.Name(), flowPinPrefix) {
 			continue
 		}
 		path := filepath.Join(r.path, entry.Name())

@@ -7,99 +7,72 @@ import (
 	"fmt"
 
 	"github.com/cilium/ebpf"
-	"github.com/podmeter/podmeter/bpf"
+	"github.com/podmeter/podmeter/flows"
 )
 
 // set is one of the two groups of maps that programs write in turn. All methods
 // but those of the embedded totals want it frozen: no program writes it.
 type set struct {
 	*totals
-	flows    *ebpf.Map
+	// flows is the map that this build's programs write.
+	flows    flowMap
 	inserted *ebpf.Variable
-	cpus     int
-
-	flowReader *batchReader[bpf.MeterFlowKey, bpf.MeterFlowCounters]
-	// keys are those of the flows that were read and are to be cleared; buffer
-	// is the memory they lie in.
-	keys, buffer []bpf.MeterFlowKey
+	// outgoing are maps that only the programs of earlier builds wrote.
+	outgoing []outgoing
 }
 
-func newSet(flows *ebpf.Map, totals *totals, inserted *ebpf.Variable, cpus int) *set {
-	return &set{
-		totals: totals, flows: flows, inserted: inserted, cpus: cpus,
-		flowReader: newBatchReader[bpf.MeterFlowKey, bpf.MeterFlowCounters](flows, cpus),
-	}
-}
-
-// readFlows calls visit for every flow with its slot of each CPU. begin is
-// called before the first, and again if the pass had to start anew.
-func (s *set) readFlows(begin func(), visit func(key *bpf.MeterFlowKey, slots []bpf.MeterFlowCounters)) error {
-	return s.flowReader.read(
-		func() { s.keys = s.buffer[:0]; begin() },
-		func(keys []bpf.MeterFlowKey, slots []bpf.MeterFlowCounters) {
-			s.keys = append(s.keys, keys...)
-			s.buffer = s.keys
-			for i := range keys {
-				visit(&keys[i], slots[i*s.cpus:(i+1)*s.cpus])
-			}
-		})
-}
-
-// clear deletes the flows that were read and returns the bytes of those that
-// are left then: flows that the read missed, which must not be.
-func (s *set) clear() (missed uint64, err error) {
-	chunk := len(s.flowReader.keys)
-	for len(s.keys) > 0 {
-		keys := s.keys[:min(chunk, len(s.keys))]
-		if err := s.delete(keys); err != nil {
-			return 0, fmt.Errorf("clear map %s: %w", s.flows, err)
+// readFlows appends the set's flows to records.
+func (s *set) readFlows(clock clock, records []flows.Record) (_ []flows.Record, err error) {
+	for _, m := range s.maps() {
+		if records, err = m.read(clock, records); err != nil {
+			return records, err
 		}
-		s.keys = s.keys[len(keys):]
 	}
-	if missed, err = s.clearMissed(); err != nil {
-		return missed, err
+	return records, nil
+}
+
+func (s *set) maps() []flowMap {
+	all := []flowMap{s.flows}
+	for _, o := range s.outgoing {
+		all = append(all, o.flowMap)
+	}
+	return all
+}
+
+// clear empties the set of the flows that were read and returns the bytes of
+// those that are left then, which must not be. The outgoing maps have served
+// their time.
+func (s *set) clear() (missed uint64, err error) {
+	for _, m := range s.maps() {
+		missing, err := m.clear()
+		missed += missing
+		if err != nil {
+			return missed, err
+		}
 	}
 	if err := s.inserted.Set(uint64(0)); err != nil {
 		return missed, fmt.Errorf("reset insertions: %w", err)
 	}
-	return missed, nil
+	return missed, s.discardOutgoing()
 }
 
-// delete removes keys at once, or one by one where a failed attempt before has
-// left a part of them.
-func (s *set) delete(keys []bpf.MeterFlowKey) error {
-	if _, err := s.flows.BatchDelete(keys, nil); err == nil {
-		return nil
-	}
-	for _, key := range keys {
-		if err := s.flows.Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return err
+// discardOutgoing is for when they have been drained: no program of an earlier
+// build was attached any more when this set was frozen.
+func (s *set) discardOutgoing() error {
+	for len(s.outgoing) > 0 {
+		if err := s.outgoing[0].discard(); err != nil {
+			return fmt.Errorf("discard an earlier build's map: %w", err)
 		}
+		s.outgoing = s.outgoing[1:]
 	}
 	return nil
 }
 
-// clearMissed empties the set of what clear left, until it is verified empty.
-func (s *set) clearMissed() (uint64, error) {
-	var missed uint64
-	var key bpf.MeterFlowKey
-	slots := make([]bpf.MeterFlowCounters, s.cpus)
-	for {
-		err := s.flows.NextKey(nil, &key)
-		if errors.Is(err, ebpf.ErrKeyNotExist) {
-			return missed, nil
-		}
-		if err != nil {
-			return missed, fmt.Errorf("verify that map %s is empty: %w", s.flows, err)
-		}
-		if err := s.flows.Lookup(key, slots); err != nil {
-			return missed, fmt.Errorf("read missed flow: %w", err)
-		}
-		for i := range slots {
-			missed += slots[i].Bytes
-		}
-		if err := s.flows.Delete(key); err != nil {
-			return missed, fmt.Errorf("delete missed flow: %w", err)
-		}
+// release lets go of the outgoing maps, which stay pinned.
+func (s *set) release() error {
+	var errs []error
+	for _, o := range s.outgoing {
+		errs = append(errs, o.m.Close())
 	}
+	return errors.Join(errs...)
 }

@@ -50,7 +50,7 @@ type departed struct {
 func newShow(options Options, w *world, address net.Addr) *show {
 	hints := []string{
 		"curl -s " + address.String() + "/metrics | grep podmeter_flow",
-		"bpftool map dump pinned " + fromOutside(pinPath) + "/flows_0",
+		"bpftool map dump pinned " + fromOutside(pinPath) + "/flows_0_*",
 	}
 	t := newTally()
 	return &show{

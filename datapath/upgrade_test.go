@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/podmeter/podmeter/bpf"
+	"github.com/podmeter/podmeter/bpf/otherbuild"
+	"github.com/podmeter/podmeter/flows"
+)
+
+// laterBuild returns a build whose programs write flows of another layout, and
+// that can still read the layout before it, whose number is given.
+func laterBuild(previous int) build {
+	before := newLayout(bpf.FlowLayout, decode)
+	before.number = previous
+	return build{spec: otherbuild.LoadOther, layouts: []layout{newLayout(previous+1, decodeOther), before}}
+}
+
+// earlierBuild returns a build of which this one is the next.
+func earlierBuild() build {
+	return build{spec: otherbuild.LoadOther, layouts: []layout{newLayout(bpf.FlowLayout-1, decodeOther)}}
+}
+
+// upgraded returns this build, as it will be when there is a layout before its own.
+func upgraded() build {
+	b := thisBuild()
+	b.layouts = append(b.layouts, earlierBuild().layouts...)
+	return b
+}
+
+func decodeOther(key *otherbuild.OtherFlowKey, slots []otherbuild.OtherFlowCounters, clock clock) flows.Record {
+	known := make([]bpf.MeterFlowCounters, len(slots))
+	for i, s := range slots {
+		known[i] = bpf.MeterFlowCounters{Bytes: s.Bytes, Packets: s.Packets, First: s.First, Last: s.Last}
+	}
+	k := bpf.MeterFlowKey{
+		Source: key.Source, Destination: key.Destination, Point: key.Point, SourcePort: key.SourcePort,
+		DestinationPort: key.DestinationPort, Ethertype: key.Ethertype, Protocol: key.Protocol, Direction: key.Direction,
+	}
+	return decode(&k, known, clock)
+}
+
+// Under traffic builds take over from each other; each ended in peace or was killed
+// at some moment. What one cannot read of an earlier one's flows is in the totals.
+func TestUpgrade(t *testing.T) {
+	here := thisBuild()
+	next := laterBuild(bpf.FlowLayout)
+	for _, test := range []struct {
+		name       string
+		versions   []version
+		unreadable bool
+	}{
+		{"other sizes", []version{{here, 8}, {here, 16}, {here, 4}, {here, 8}}, false},
+		{"the next layout", []version{{here, 8}, {next, 8}}, false},
+		{"the next layout and size", []version{{here, 8}, {here, 16}, {next, 4}, {next, 8}}, false},
+		{"from the layout before", []version{{earlierBuild(), 8}, {upgraded(), 16}}, false},
+		{"the layout after the next", []version{{here, 8}, {laterBuild(bpf.FlowLayout + 1), 8}}, true},
+		{"back", []version{{next, 8}, {here, 8}}, true},
+	} {
+		for _, mode := range []AttachMode{AttachTCX, AttachNetlink} {
+			t.Run(test.name+" "+string(mode), func(t *testing.T) {
+				requireMode(t, mode)
+				for range upgrades() {
+					u := newUpgrade(t, mode, test.versions[0])
+					for _, v := range test.versions[1:] {
+						u.pass(t, v)
+					}
+					u.check(t, test.unreadable)
+				}
+			})
+		}
+	}
+}
+
+// upgrades is how often each upgrade is made.
+func upgrades() int {
+	if os.Getenv("PODMETER_STRESS") != "" {
+		return 10
+	}
+	return 1
+}
+
+// version is a build with a size of its maps, in MiB.
+type version struct {
+	build  build
+	memory uint64
+}
+
+// upgrade is an installation that builds pass to each other.
+type upgrade struct {
+	*archive
+	wire    *wire
+	options Options
+	life    *life
+	stop    func()
+	random  *rand.Rand
+	// unpublished passed before the first attachment.
+	unpublished byDirection
+}
+
+func newUpgrade(t *testing.T, mode AttachMode, first version) *upgrade {
+	u := &upgrade{archive: newArchive(), wire: newWire(t), random: rand.New(rand.NewPCG(1, rand.Uint64()))}
+	u.options = testOptions(t, u.wire.host, nil)
+	u.options.Attach, u.options.DrainInterval = mode, 20*time.Millisecond
+	cleanPins(t, u.options)
+	u.install(first)
+	u.life = u.start(t, u.options)
+	await(t, "veth0 is attached", u.life.attached(1))
+	await(t, "a checkpoint", func() bool { u.lock.Lock(); defer u.lock.Unlock(); return u.saved != nil })
+	u.unpublished = u.life.Interfaces()[0].Before
+	u.stop = trickle(t, u.wire.pod)
+	t.Cleanup(u.stop)
+	return u
+}
+
+func (u *upgrade) install(v version) { u.options.build, u.options.MapMemory = v.build, v.memory<<20 }
+
+// pass hands the installation to another version.
+func (u *upgrade) pass(t *testing.T, to version) {
+	t.Helper()
+	u.install(to)
+	u.life = u.next(t, u.life, u.options, u.random.IntN(4), u.random)
+}
+
+// check compares what was published with the interface, and looks for what
+// earlier builds have left.
+func (u *upgrade) check(t *testing.T, unreadable bool) {
+	t.Helper()
+	drains := u.life.LastDrain().Count
+	await(t, "both sets are drained", func() bool { return u.life.LastDrain().Count > drains+sets })
+	if got, want := flowPinsIn(t, u.options.PinPath), u.life.flowPins(); !slices.Equal(got, want[:]) {
+		t.Errorf("maps of flows: got %v, want this build's %v", got, want)
+	}
+	u.stop()
+	want := u.wire.ended(t).sub(u.unpublished)
+	u.life.stop(t)
+	totals, seeded := u.of("veth0")
+	if totals != want || seeded != (byDirection{}) {
+		t.Errorf("got %v and %v seeded, want the interface's %v", totals, seeded, want)
+	}
+	if u.failed != 0 || (u.residue != 0) != unreadable {
+		t.Errorf("got a conservation error of %d, and %d bytes unattributed, want no error and some: %t", u.failed, u.residue, unreadable)
+	}
+}
+
+func flowPinsIn(t *testing.T, path string) (pins []string) {
+	t.Helper()
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, entry := range entries {
+		if strings.HasPrefix(entry.Name(), flowPinPrefix) {
+			pins = append(pins, filepath.Base(entry.Name()))
+		}
+	}
+	return pins
+}
