@@ -106,6 +106,9 @@ func (m *Meter) resume(saved *SavedState, kernel bpf.MeterEpochState) error {
 	for point, counters := range saved.Accounted {
 		m.attachments.accounted[point] = counters
 	}
+	for device, counters := range saved.Departed {
+		m.attachments.departed[device] = counters
+	}
 	for _, s := range saved.Attachments {
 		m.attachments.put(s.recall())
 	}
@@ -173,7 +176,12 @@ func (m *Meter) adoptPoint(point uint32, l netlink.Link) {
 	if a == nil {
 		// Attached since the last checkpoint, or that is unknown.
 		a = &attachment{point: point, attached: time.Now(), peerNamespace: -1, seeded: m.resumed && !m.links.existed(point)}
-		m.attachments.put(a)
+		if l == nil {
+			m.attachments.put(a)
+		} else {
+			a.identify(l)
+			m.attachments.enter(a, ledgerOf(l))
+		}
 	}
 	h, mode, err := m.attacher.adopt(int(point), a.ledger.unmetered)
 	if err != nil {

@@ -28,6 +28,9 @@ type hook interface {
 	// detach ends the attachment. An attachment that is gone already, with its
 	// interface or by another's hand, is not an error.
 	detach() error
+	// mayReturn reports whether the device may have moved to another network
+	// namespace, where it is not at its place any more.
+	mayReturn() bool
 	// release lets go of what the agent holds of the attachment, which stays.
 	release() error
 }
@@ -46,6 +49,17 @@ func (h hooks) detach() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// mayReturn reports whether a device that vanished may be in another network
+// namespace.
+func (h hooks) mayReturn() bool {
+	for _, hook := range h {
+		if hook != nil && hook.mayReturn() {
+			return true
+		}
+	}
+	return false
 }
 
 // release lets go of the attachments, which stay.

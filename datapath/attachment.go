@@ -57,6 +57,9 @@ type attachment struct {
 	drains int
 	// vanished is whether the device itself is gone, and not only the attachment.
 	vanished bool
+	// mayReturn is whether a device that vanished may be in another network
+	// namespace.
+	mayReturn bool
 }
 
 func (a *attachment) living() bool { return a.gone.IsZero() }

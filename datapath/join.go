@@ -51,7 +51,10 @@ func (w *linkWatcher) join(point uint32) error {
 			return unlessVanished(err)
 		}
 		a.identify(l)
-		w.attachments.put(a)
+		if err := w.freeDevice(a.device, point); err != nil {
+			return err
+		}
+		w.attachments.enter(a, ledgerOf(l))
 		if err := w.attach(a); err != nil {
 			return errors.Join(unlessVanished(err), w.giveUp(point))
 		}
@@ -109,6 +112,20 @@ func (w *linkWatcher) freePoint(point uint32) error {
 		}
 	}
 	return fmt.Errorf("ifindex %d still has packets of an earlier interface to be drained", point)
+}
+
+// freeDevice makes sure that nothing is to be drained of a device that has come
+// back with another ifindex, so that it is known what was published of it.
+func (w *linkWatcher) freeDevice(device string, point uint32) error {
+	earlier := w.attachments.points(func(a *attachment) bool {
+		return a.device == device && a.point != point && !a.living()
+	})
+	for _, point := range earlier {
+		if err := w.freePoint(point); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // leave ends an attachment; its last packets are still to be drained.

@@ -29,6 +29,16 @@ func (b byDirection) add(o byDirection) byDirection {
 	return b
 }
 
+// covers reports whether nothing in b is less than in o.
+func (b byDirection) covers(o byDirection) bool {
+	for d := range b {
+		if b[d].Bytes < o[d].Bytes || b[d].Packets < o[d].Packets {
+			return false
+		}
+	}
+	return true
+}
+
 // ledgerOf returns the interface's own counters, as the pod sees directions.
 func ledgerOf(l netlink.Link) (counters byDirection) {
 	s := l.Attrs().Statistics

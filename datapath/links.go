@@ -204,6 +204,11 @@ func (w *linkWatcher) vanished(point uint32) {
 	delete(w.existing, point)
 	w.mu.Unlock()
 	delete(w.retries, point)
+	w.attachments.with(point, func(a *attachment) {
+		if a != nil && a.living() {
+			a.mayReturn = a.hooks.mayReturn()
+		}
+	})
 	w.leave(point)
 	w.attachments.vanished(point)
 }

@@ -182,6 +182,9 @@ func (a *attacher) findNetlink(ifindex int, direction flows.Direction) (hook, er
 // release has nothing to let go of: a filter stays by itself.
 func (netlinkHook) release() error { return nil }
 
+// mayReturn cannot know: qdiscs and filters do not move with their device.
+func (netlinkHook) mayReturn() bool { return true }
+
 // alive looks for the filter on the interface.
 func (h netlinkHook) alive(ifindex int) (bool, error) {
 	filters, err := netlink.FilterList(device(ifindex), h.filter.Parent)

@@ -18,10 +18,18 @@ type registry struct {
 	// accounted is, for devices that were let go of and are still there, what of
 	// their own counters needs no seeding any more.
 	accounted map[uint32]byDirection
+	// departed is the same for devices that may have moved to another network
+	// namespace, from where they can come back with any ifindex.
+	departed map[string]byDirection
 }
 
+// maxDeparted bounds how many devices that left are remembered.
+const maxDeparted = 1024
+
 func newRegistry() *registry {
-	return &registry{of: make(map[uint32]*attachment), accounted: make(map[uint32]byDirection)}
+	return &registry{
+		of: make(map[uint32]*attachment), accounted: make(map[uint32]byDirection), departed: make(map[string]byDirection),
+	}
 }
 
 // with calls f with the attachment of a point, nil if there is none. f must not
@@ -32,15 +40,30 @@ func (r *registry) with(point uint32, f func(*attachment)) {
 	f(r.of[point])
 }
 
-// put adds an attachment that is about to be made. What was published of the
-// device before is not seeded again; the rest is, as a gap.
+// put adds an attachment that is about to be made.
 func (r *registry) put(a *attachment) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if base, ok := r.accounted[a.point]; ok {
-		a.ledger.base, a.seeded, a.resumed = base, true, true
-		delete(r.accounted, a.point)
+	r.of[a.point] = a
+}
+
+// enter adds an attachment that is about to be made to a device with these
+// counters. What was published of the device before is not seeded again; the rest
+// is, as a gap.
+func (r *registry) enter(a *attachment, now byDirection) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	base, known := r.accounted[a.point]
+	if !known {
+		// A device that only looks like it has begun to count later.
+		base, known = r.departed[a.device]
+		known = known && now.covers(base)
 	}
+	if known {
+		a.ledger.base, a.seeded, a.resumed = base, true, true
+	}
+	delete(r.accounted, a.point)
+	delete(r.departed, a.device)
 	r.of[a.point] = a
 }
 
@@ -136,8 +159,26 @@ func (r *registry) drained(left []uint32) []uint32 {
 func (r *registry) forget(point uint32, counted byDirection) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if a := r.of[point]; a != nil && !a.vanished && (a.seeded || a.ledger.settled) {
-		r.accounted[point] = a.accounted(counted)
-	}
+	a := r.of[point]
 	delete(r.of, point)
+	if a == nil || !a.seeded && !a.ledger.settled {
+		return
+	}
+	if !a.vanished {
+		r.accounted[point] = a.accounted(counted)
+	} else if a.mayReturn {
+		r.depart(a.device, a.accounted(counted))
+	}
+}
+
+// depart remembers a device that left, in the place of any other if there are too
+// many. The caller holds the lock.
+func (r *registry) depart(device string, accounted byDirection) {
+	for other := range r.departed {
+		if len(r.departed) < maxDeparted {
+			break
+		}
+		delete(r.departed, other)
+	}
+	r.departed[device] = accounted
 }

@@ -34,6 +34,9 @@ type SavedState struct {
 	// Accounted are the counters of interfaces that were let go of and are still
 	// there, as far as they need no seeding.
 	Accounted map[uint32][flows.Directions]flows.Counters
+	// Departed are the same by device, for those that may come back from another
+	// network namespace.
+	Departed map[string][flows.Directions]flows.Counters
 }
 
 // DrainedTotal is what a set's totals had for a point and direction.
@@ -53,6 +56,7 @@ type AttachmentState struct {
 	Seeded         bool
 	Resumed        bool
 	Vanished       bool
+	MayReturn      bool
 
 	Base, Before, Seeds, Last [flows.Directions]flows.Counters
 	Unmetered                 [flows.Directions]bool
@@ -64,7 +68,7 @@ type AttachmentState struct {
 func (m *Meter) Save(epoch *flows.Epoch) *SavedState {
 	s := &SavedState{
 		BootID: bootID(), SetID: m.setID, Epoch: epoch.Number,
-		Began: m.drainer.began, Accounted: make(map[uint32][flows.Directions]flows.Counters),
+		Began: m.drainer.began,
 	}
 	for n := range s.Drained {
 		totals := m.drainer.drained[n]
@@ -75,7 +79,7 @@ func (m *Meter) Save(epoch *flows.Epoch) *SavedState {
 			s.Drained[n] = append(s.Drained[n], drainedTotal(key, total))
 		}
 	}
-	s.Attachments = m.attachments.state(epoch, s.Accounted)
+	m.attachments.save(epoch, s)
 	s.Existing = m.links.known()
 	return s
 }
@@ -94,20 +98,25 @@ func (t DrainedTotal) split() (bpf.MeterTotalKey, bpf.MeterTotalCounters) {
 	}
 }
 
-// state returns what is remembered of the attachments. The seeds that the epoch
+// save writes down what is remembered of the attachments. The seeds that the epoch
 // carries are published with it.
-func (r *registry) state(epoch *flows.Epoch, accounted map[uint32][flows.Directions]flows.Counters) []AttachmentState {
+func (r *registry) save(epoch *flows.Epoch, s *SavedState) {
 	published := seedsOf(epoch)
-	var all []AttachmentState
 	r.each(func(a *attachment) {
-		s := a.remember()
-		s.Seeds = a.seeds.sub(published[a.point])
-		all = append(all, s)
+		state := a.remember()
+		state.Seeds = a.seeds.sub(published[a.point])
+		s.Attachments = append(s.Attachments, state)
 	})
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for point, counters := range r.accounted {
-		accounted[point] = counters
+	s.Accounted = saved(r.accounted)
+	s.Departed = saved(r.departed)
+}
+
+func saved[K comparable](counters map[K]byDirection) map[K][flows.Directions]flows.Counters {
+	all := make(map[K][flows.Directions]flows.Counters, len(counters))
+	for key, c := range counters {
+		all[key] = c
 	}
 	return all
 }
@@ -126,7 +135,7 @@ func (a *attachment) remember() AttachmentState {
 	return AttachmentState{
 		Point: a.point, Name: a.name, Device: a.device, Mode: a.mode,
 		Attached: a.attached, Gone: a.gone, PeerNamespace: a.peerNamespace, Addresses: a.addresses,
-		Seeded: a.seeded, Resumed: a.resumed, Vanished: a.vanished,
+		Seeded: a.seeded, Resumed: a.resumed, Vanished: a.vanished, MayReturn: a.mayReturn,
 		Base: a.ledger.base, Before: a.ledger.before, Seeds: a.seeds, Last: a.ledger.last.second,
 		Unmetered: a.ledger.unmetered, Settled: a.ledger.settled,
 	}
@@ -136,7 +145,7 @@ func (s AttachmentState) recall() *attachment {
 	return &attachment{
 		point: s.Point, name: s.Name, device: s.Device, mode: s.Mode,
 		attached: s.Attached, gone: s.Gone, peerNamespace: s.PeerNamespace, addresses: slices.Clone(s.Addresses),
-		seeded: s.Seeded, resumed: s.Resumed, vanished: s.Vanished, seeds: s.Seeds, drains: drainsAfterGone,
+		seeded: s.Seeded, resumed: s.Resumed, vanished: s.Vanished, mayReturn: s.MayReturn, seeds: s.Seeds, drains: drainsAfterGone,
 		ledger: ledger{
 			base: s.Base, before: s.Before, unmetered: s.Unmetered, settled: s.Settled,
 			last: reading{first: s.Last, second: s.Last},

@@ -113,6 +113,12 @@ func (h tcxHook) detach() error {
 // release closes the link and leaves it attached, by its pin.
 func (h tcxHook) release() error { return h.link.Close() }
 
+// mayReturn knows: a link stays with its device until that is deleted.
+func (h tcxHook) mayReturn() bool {
+	info, err := h.link.Info()
+	return err == nil && info.TCX() != nil && info.TCX().Ifindex != 0
+}
+
 // alive looks for the link among those of the interface. What the link itself
 // says would not do: it follows its device into other network namespaces.
 func (h tcxHook) alive(ifindex int) (bool, error) {
