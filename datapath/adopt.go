@@ -104,7 +104,7 @@ func (m *Meter) resume(saved *SavedState, kernel bpf.MeterEpochState) error {
 	m.drainer.restore(saved)
 	m.links.recall(saved.Existing)
 	for point, counters := range saved.Accounted {
-		m.attachments.accounted[point] = counters
+		m.attachments.accounted[point] = past{device: saved.AccountedDevices[point], counters: counters}
 	}
 	for device, counters := range saved.Departed {
 		m.attachments.departed[device] = counters
@@ -175,11 +175,12 @@ func (m *Meter) adoptPoint(point uint32, l netlink.Link) {
 	m.attachments.with(point, func(known *attachment) { a = known })
 	if a == nil {
 		// Attached since the last checkpoint, or that is unknown.
-		a = &attachment{point: point, attached: time.Now(), peerNamespace: -1, seeded: m.resumed && !m.links.existed(point)}
+		a = &attachment{point: point, attached: time.Now(), peerNamespace: -1, seeded: m.resumed}
 		if l == nil {
 			m.attachments.put(a)
 		} else {
 			a.identify(l)
+			a.seeded = m.resumed && !m.links.existed(l)
 			m.attachments.enter(a, ledgerOf(l))
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/podmeter/podmeter/flows"
@@ -78,6 +79,14 @@ func (a *attachment) identify(l netlink.Link) {
 func deviceOf(l netlink.Link) string {
 	attrs := l.Attrs()
 	return fmt.Sprintf("%s %s %d", attrs.Name, attrs.HardwareAddr, attrs.ParentIndex)
+}
+
+// sameDevice reports whether two devices that have had one ifindex are the same,
+// as far as that can be told: names may change.
+func sameDevice(a, b string) bool {
+	_, a, _ = strings.Cut(a, " ")
+	_, b, _ = strings.Cut(b, " ")
+	return a == b
 }
 
 // enter notes that the programs are attached.

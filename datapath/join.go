@@ -44,13 +44,14 @@ func (w *linkWatcher) join(point uint32) error {
 	if err := w.freePoint(point); err != nil {
 		return err
 	}
-	a := &attachment{point: point, seeded: !w.existed(point), attached: time.Now()}
+	a := &attachment{point: point, attached: time.Now()}
 	return w.options.within(func() error {
 		l, err := netlink.LinkByIndex(int(point))
 		if err != nil || !w.selector.wants(l) {
 			return unlessVanished(err)
 		}
 		a.identify(l)
+		a.seeded = !w.existed(l)
 		if err := w.freeDevice(a.device, point); err != nil {
 			return err
 		}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -151,12 +152,13 @@ func (w *linkWatcher) list() {
 		return
 	}
 	w.detachAgain()
-	present := make(map[uint32]bool, len(links))
+	present := make(map[uint32]netlink.Link, len(links))
 	for _, l := range links {
-		present[uint32(l.Attrs().Index)] = true
+		present[uint32(l.Attrs().Index)] = l
 	}
 	for _, point := range w.attachments.points((*attachment).living) {
-		if !present[point] {
+		l, there := present[point]
+		if !there || w.replaced(point, l) {
 			w.vanished(point)
 		} else if !w.alive(point) {
 			w.leave(point)
@@ -165,7 +167,18 @@ func (w *linkWatcher) list() {
 	for _, l := range links {
 		w.consider(l)
 	}
+	w.forgetAbsent(present)
 	w.greet()
+}
+
+// forgetAbsent forgets what is remembered of links that are gone without an event.
+func (w *linkWatcher) forgetAbsent(present map[uint32]netlink.Link) {
+	absent := func(point uint32) bool { return present[point] == nil }
+	maps.DeleteFunc(w.retries, func(point uint32, _ *retry) bool { return absent(point) })
+	w.mu.Lock()
+	maps.DeleteFunc(w.existing, func(point uint32, _ string) bool { return absent(point) })
+	w.mu.Unlock()
+	w.attachments.forgetAbsent(absent)
 }
 
 // greet says what the first listing gave.
@@ -186,14 +199,33 @@ func (w *linkWatcher) event(update netlink.LinkUpdate) {
 	if update.IfInfomsg.Family != unix.AF_UNSPEC {
 		return // of a bridge about its port: the link itself has not changed
 	}
-	if update.Header.Type != unix.RTM_DELLINK {
-		w.consider(update.Link)
-		return
-	}
 	// The event may be older than the last listing, and the index another's by
-	// now: what we know of is gone only if its programs do not run there.
-	if point := uint32(update.Link.Attrs().Index); !w.alive(point) {
-		w.vanished(point)
+	// now: what we know of is gone only if its programs do not run there, and what
+	// the event says of a device that we know by other names need not be true of it.
+	point := uint32(update.Link.Attrs().Index)
+	switch {
+	case update.Header.Type == unix.RTM_DELLINK:
+		if !w.alive(point) {
+			w.vanished(point)
+		}
+	case w.changed(point, update.Link):
+		w.reconsider(point)
+	default:
+		w.consider(update.Link)
+	}
+}
+
+// reconsider decides about a link as it is now.
+func (w *linkWatcher) reconsider(point uint32) {
+	var l netlink.Link
+	err := w.options.within(func() (err error) {
+		l, err = netlink.LinkByIndex(int(point))
+		return err
+	})
+	if err == nil {
+		w.consider(l)
+	} else if err := unlessVanished(err); err != nil {
+		w.log.Warn("look at a link", "ifindex", point, "error", err)
 	}
 }
 
@@ -213,12 +245,25 @@ func (w *linkWatcher) vanished(point uint32) {
 	w.attachments.vanished(point)
 }
 
+// changed reports whether the link differs from the living attachment with its
+// ifindex.
+func (w *linkWatcher) changed(point uint32, l netlink.Link) (changed bool) {
+	w.attachments.with(point, func(a *attachment) { changed = a != nil && a.living() && a.device != deviceOf(l) })
+	return changed
+}
+
+// replaced reports whether the ifindex of a living attachment has come back as
+// another device's, which lost events do not tell.
+func (w *linkWatcher) replaced(point uint32, l netlink.Link) bool {
+	return w.changed(point, l) && !w.alive(point) // else it has another name or address
+}
+
 // existed reports whether a link was there when counting began.
-func (w *linkWatcher) existed(point uint32) bool {
+func (w *linkWatcher) existed(l netlink.Link) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	_, existed := w.existing[point]
-	return existed
+	device, known := w.existing[uint32(l.Attrs().Index)]
+	return known && sameDevice(device, deviceOf(l))
 }
 
 // alive reports whether our programs run on the link with this index.
@@ -247,6 +292,9 @@ func (w *linkWatcher) alive(point uint32) bool {
 // consider decides about one link that is there.
 func (w *linkWatcher) consider(l netlink.Link) {
 	point, wanted := uint32(l.Attrs().Index), w.selector.wants(l)
+	if w.replaced(point, l) {
+		w.vanished(point)
+	}
 	living := false
 	w.attachments.with(point, func(a *attachment) {
 		living = a != nil && a.living()

@@ -120,11 +120,19 @@ func cleanPins(t testing.TB, o Options) {
 // await waits until a condition holds.
 func await(t testing.TB, what string, condition func() bool) {
 	t.Helper()
+	if err := eventually(what, condition); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// eventually is await for goroutines that are not the test's own.
+func eventually(what string, condition func() bool) error {
 	for deadline := time.Now().Add(20 * time.Second); !condition(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("never came: %s", what)
+			return fmt.Errorf("never came: %s", what)
 		}
 	}
+	return nil
 }
 
 func (m *testMeter) state(name string) State {

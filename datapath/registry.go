@@ -4,6 +4,7 @@ package datapath
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"sync"
 
@@ -17,10 +18,16 @@ type registry struct {
 	of map[uint32]*attachment
 	// accounted is, for devices that were let go of and are still there, what of
 	// their own counters needs no seeding any more.
-	accounted map[uint32]byDirection
+	accounted map[uint32]past
 	// departed is the same for devices that may have moved to another network
 	// namespace, from where they can come back with any ifindex.
 	departed map[string]byDirection
+}
+
+// past is what was published of a device.
+type past struct {
+	device   string
+	counters byDirection
 }
 
 // maxDeparted bounds how many devices that left are remembered.
@@ -28,7 +35,7 @@ const maxDeparted = 1024
 
 func newRegistry() *registry {
 	return &registry{
-		of: make(map[uint32]*attachment), accounted: make(map[uint32]byDirection), departed: make(map[string]byDirection),
+		of: make(map[uint32]*attachment), accounted: make(map[uint32]past), departed: make(map[string]byDirection),
 	}
 }
 
@@ -53,13 +60,12 @@ func (r *registry) put(a *attachment) {
 func (r *registry) enter(a *attachment, now byDirection) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	base, known := r.accounted[a.point]
-	if !known {
-		// A device that only looks like it has begun to count later.
-		base, known = r.departed[a.device]
-		known = known && now.covers(base)
+	base, known := r.departed[a.device]
+	if past, ok := r.accounted[a.point]; ok && sameDevice(past.device, a.device) {
+		base, known = past.counters, true
 	}
-	if known {
+	// A device that only looks like the one before has begun to count later.
+	if known && now.covers(base) {
 		a.ledger.base, a.seeded, a.resumed = base, true, true
 	}
 	delete(r.accounted, a.point)
@@ -72,7 +78,7 @@ func (r *registry) withdraw(point uint32) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if a := r.of[point]; a.resumed {
-		r.accounted[point] = a.ledger.base
+		r.accounted[point] = past{a.device, a.ledger.base}
 	}
 	delete(r.of, point)
 }
@@ -85,6 +91,13 @@ func (r *registry) vanished(point uint32) {
 	if a := r.of[point]; a != nil {
 		a.vanished = true
 	}
+}
+
+// forgetAbsent forgets what was published of devices that are not there any more.
+func (r *registry) forgetAbsent(absent func(point uint32) bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	maps.DeleteFunc(r.accounted, func(point uint32, _ past) bool { return absent(point) })
 }
 
 // each calls f with every attachment, ordered by name. f must not wait for
@@ -165,7 +178,7 @@ func (r *registry) forget(point uint32, counted byDirection) {
 		return
 	}
 	if !a.vanished {
-		r.accounted[point] = a.accounted(counted)
+		r.accounted[point] = past{a.device, a.accounted(counted)}
 	} else if a.mayReturn {
 		r.depart(a.device, a.accounted(counted))
 	}

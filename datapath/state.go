@@ -34,6 +34,8 @@ type SavedState struct {
 	// Accounted are the counters of interfaces that were let go of and are still
 	// there, as far as they need no seeding.
 	Accounted map[uint32][flows.Directions]flows.Counters
+	// AccountedDevices tell these interfaces from later ones with their ifindexes.
+	AccountedDevices map[uint32]string
 	// Departed are the same by device, for those that may come back from another
 	// network namespace.
 	Departed map[string][flows.Directions]flows.Counters
@@ -68,7 +70,10 @@ type AttachmentState struct {
 func (m *Meter) Save(epoch *flows.Epoch) *SavedState {
 	s := &SavedState{
 		BootID: bootID(), SetID: m.setID, Epoch: epoch.Number,
-		Began: m.drainer.began,
+		Began:            m.drainer.began,
+		Accounted:        make(map[uint32][flows.Directions]flows.Counters),
+		AccountedDevices: make(map[uint32]string),
+		Departed:         make(map[string][flows.Directions]flows.Counters),
 	}
 	for n := range s.Drained {
 		totals := m.drainer.drained[n]
@@ -109,16 +114,12 @@ func (r *registry) save(epoch *flows.Epoch, s *SavedState) {
 	})
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s.Accounted = saved(r.accounted)
-	s.Departed = saved(r.departed)
-}
-
-func saved[K comparable](counters map[K]byDirection) map[K][flows.Directions]flows.Counters {
-	all := make(map[K][flows.Directions]flows.Counters, len(counters))
-	for key, c := range counters {
-		all[key] = c
+	for point, past := range r.accounted {
+		s.Accounted[point], s.AccountedDevices[point] = past.counters, past.device
 	}
-	return all
+	for device, counters := range r.departed {
+		s.Departed[device] = counters
+	}
 }
 
 func seedsOf(epoch *flows.Epoch) map[uint32]byDirection {

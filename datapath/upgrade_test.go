@@ -5,7 +5,6 @@ package datapath
 import (
 	"math/rand/v2"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -151,16 +150,20 @@ func (u *upgrade) check(t *testing.T, unreadable bool) {
 	}
 }
 
-func flowPinsIn(t *testing.T, path string) (pins []string) {
+func flowPinsIn(t *testing.T, path string) []string {
+	t.Helper()
+	return slices.DeleteFunc(pinsIn(t, path), func(pin string) bool { return !strings.HasPrefix(pin, flowPinPrefix) })
+}
+
+// pinsIn are the names of the pins in a directory.
+func pinsIn(t *testing.T, path string) (pins []string) {
 	t.Helper()
 	entries, err := os.ReadDir(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, entry := range entries {
-		if strings.HasPrefix(entry.Name(), flowPinPrefix) {
-			pins = append(pins, filepath.Base(entry.Name()))
-		}
+		pins = append(pins, entry.Name())
 	}
 	return pins
 }

@@ -55,6 +55,10 @@ func (ns *Namespace) Do(f func() error) error {
 	return <-done
 }
 
+// Close lets go of the namespace before the end of the test: it vanishes, with all
+// that is in it.
+func (ns *Namespace) Close() error { return ns.handle.Close() }
+
 // FD is the namespace's file descriptor, for moving a link into it.
 func (ns *Namespace) FD() int { return int(ns.handle) }
 

@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/podmeter/podmeter/internal/ktest"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// churn is a crowd of veths and what of their traffic has to be published.
+type churn struct {
+	meter      *testMeter
+	host, away *ktest.Namespace
+
+	mu     sync.Mutex
+	living []vethLife
+	// exact are the counters of those that the meter had the time to know, by
+	// number; atMost of the others.
+	exact, atMost map[int]byDirection
+	ops           [churnOps]int
+}
+
+// vethLife is one veth of the crowd.
+type vethLife struct {
+	number, index int
+	pod           *ktest.Namespace
+}
+
+func (v *vethLife) name() string    { return fmt.Sprint("c", v.number) }
+func (v *vethLife) renamed() string { return fmt.Sprint("r", v.number) }
+
+// What can happen to a veth.
+const (
+	churnStays = iota
+	churnRenames
+	churnMoves
+	churnGoesAtOnce
+	churnGoesWithItsNamespace
+	churnOps
+)
+
+// live takes one veth through its life. Its index is the one that it shall have if
+// it is free, and then the one that it had.
+func (c *churn) live(v *vethLife) error {
+	if err := c.create(v); err != nil {
+		return err
+	}
+	op := rand.IntN(churnGoesWithItsNamespace)
+	c.mu.Lock()
+	c.ops[op]++
+	c.mu.Unlock()
+	if op == churnGoesAtOnce {
+		return c.end(v, c.atMost)
+	}
+	since := time.Time{}
+	if op == churnMoves && c.meter.options.Attach == AttachNetlink {
+		since = time.Now() // the filters do not move with it
+	}
+	if err := c.change(v, op); err != nil {
+		return err
+	}
+	if err := c.awaitAttached(v, since); err != nil {
+		return err
+	}
+	if err := c.traffic(v); err != nil {
+		return err
+	}
+	if v.number%10 == 0 {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.living = append(c.living, *v)
+		v.index = 0 // is taken
+		return nil
+	}
+	return c.end(v, c.exact)
+}
+
+func (c *churn) create(v *vethLife) error {
+	peer := fmt.Sprint("e", v.number)
+	err := c.host.Do(func() error {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name, attrs.Index = v.name(), v.index
+		veth := &netlink.Veth{LinkAttrs: attrs, PeerName: peer, PeerNamespace: netlink.NsFd(v.pod.FD())}
+		err := netlink.LinkAdd(veth)
+		if err == unix.EBUSY || err == unix.EEXIST { // another has the index already
+			veth.Index = 0
+			err = netlink.LinkAdd(veth)
+		}
+		if err != nil {
+			return fmt.Errorf("create: %w", err)
+		}
+		l, err := netlink.LinkByName(v.name())
+		if err != nil {
+			return err
+		}
+		v.index = l.Attrs().Index
+		return netlink.LinkSetUp(l)
+	})
+	if err != nil {
+		return err
+	}
+	err = v.pod.Do(func() error {
+		l, err := netlink.LinkByName(peer)
+		if err != nil {
+			return err
+		}
+		return netlink.LinkSetUp(l)
+	})
+	if err != nil {
+		return err
+	}
+	return c.traffic(v)
+}
+
+// change renames a veth or moves it away and back.
+func (c *churn) change(v *vethLife, op int) error {
+	switch op {
+	case churnRenames:
+		return c.host.Do(func() error {
+			l, err := netlink.LinkByIndex(v.index)
+			if err != nil {
+				return err
+			}
+			if err := netlink.LinkSetDown(l); err != nil {
+				return err
+			}
+			if err := netlink.LinkSetName(l, v.renamed()); err != nil {
+				return fmt.Errorf("rename: %w", err)
+			}
+			return netlink.LinkSetUp(l)
+		})
+	case churnMoves:
+		if err := moveByName(c.host, c.away, v.name()); err != nil {
+			return err
+		}
+		if err := moveByName(c.away, c.host, v.name()); err != nil {
+			return err
+		}
+		return c.host.Do(func() error {
+			l, err := netlink.LinkByName(v.name())
+			if err == nil {
+				v.index = l.Attrs().Index
+			}
+			return err
+		})
+	}
+	return nil
+}
+
+func moveByName(from, to *ktest.Namespace, name string) error {
+	err := from.Do(func() error {
+		l, err := netlink.LinkByName(name)
+		if err != nil {
+			return err
+		}
+		return netlink.LinkSetNsFd(l, to.FD())
+	})
+	if err != nil {
+		return fmt.Errorf("move: %w", err)
+	}
+	return to.Do(func() error {
+		l, err := netlink.LinkByName(name)
+		if err != nil {
+			return err
+		}
+		return netlink.LinkSetUp(l)
+	})
+}
+
+// traffic sends some frames in both directions.
+func (c *churn) traffic(v *vethLife) error {
+	peer := fmt.Sprint("e", v.number)
+	if err := sendFrames(v.pod, func() (netlink.Link, error) { return netlink.LinkByName(peer) }); err != nil {
+		return err
+	}
+	return sendFrames(c.host, func() (netlink.Link, error) { return netlink.LinkByIndex(v.index) })
+}
+
+func sendFrames(from *ktest.Namespace, find func() (netlink.Link, error)) error {
+	return from.Do(func() error {
+		l, err := find()
+		if err != nil {
+			return err
+		}
+		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		frame := ktest.Packet(ktest.Ethernet(unix.ETH_P_IP), ipPacket())
+		for range 1 + rand.IntN(20) {
+			if err := unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: l.Attrs().Index}); err != nil {
+				return fmt.Errorf("send a frame: %w", err)
+			}
+		}
+		return nil
+	})
+}
+
+// awaitAttached waits until nothing of the veth's past is unknown, attached since
+// a time or later.
+func (c *churn) awaitAttached(v *vethLife, since time.Time) error {
+	var last InterfaceStatus
+	err := eventually("attached", func() bool {
+		for _, last = range c.meter.Interfaces() {
+			if int(last.Point) == v.index && (last.Name == v.name() || last.Name == v.renamed()) {
+				return last.State == StateAttached && last.Since.After(since)
+			}
+		}
+		last = InterfaceStatus{}
+		return false
+	})
+	if err != nil {
+		return fmt.Errorf("%w: ifindex %d, %+v", err, v.index, last)
+	}
+	return nil
+}
+
+// end notes the last counters of a veth and deletes it.
+func (c *churn) end(v *vethLife, expected map[int]byDirection) error {
+	counters, err := c.lastCounters(v)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	expected[v.number] = counters
+	c.mu.Unlock()
+	return c.host.Do(func() error {
+		l, err := netlink.LinkByIndex(v.index)
+		if err != nil {
+			return err
+		}
+		return netlink.LinkDel(l)
+	})
+}
+
+// lastCounters takes the host's end down, so that its counters rest.
+func (c *churn) lastCounters(v *vethLife) (counters byDirection, err error) {
+	err = c.host.Do(func() error {
+		l, err := netlink.LinkByIndex(v.index)
+		if err != nil {
+			return err
+		}
+		if err := netlink.LinkSetDown(l); err != nil {
+			return err
+		}
+		return eventually("counters at rest", func() bool {
+			before := counters
+			if l, err = netlink.LinkByIndex(v.index); err == nil {
+				counters = ledgerOf(l)
+			}
+			return counters == before
+		})
+	})
+	return counters, err
+}
