@@ -106,8 +106,12 @@ func (a *attachment) leave(now time.Time) {
 	a.gone, a.drains = now, drainsAfterGone
 }
 
-// read takes a reading of the ledger.
+// read takes a reading of the ledger, unless it is of another device that has the
+// ifindex by now.
 func (a *attachment) read(r reading) {
+	if r.device != a.device {
+		return
+	}
 	settled := a.ledger.settled
 	known := a.ledger.read(r)
 	if a.seeded || settled {

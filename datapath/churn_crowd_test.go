@@ -3,6 +3,7 @@
 package datapath
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -58,27 +59,35 @@ func (c *churn) live(v *vethLife) error {
 	if op == churnGoesAtOnce {
 		return c.end(v, c.atMost)
 	}
+	if err := c.grow(v, op); err != nil {
+		return err
+	}
+	if v.number%10 > 0 {
+		return c.end(v, c.exact)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.living = append(c.living, *v)
+	v.index = 0 // is taken
+	return nil
+}
+
+// grow changes a veth and sends through it, until the meter knows all of it.
+func (c *churn) grow(v *vethLife, op int) error {
 	since := time.Time{}
 	if op == churnMoves && c.meter.options.Attach == AttachNetlink {
 		since = time.Now() // the filters do not move with it
 	}
-	if err := c.change(v, op); err != nil {
+	if err := errors.Join(c.change(v, op), c.awaitAttached(v, since), c.traffic(v)); err != nil {
 		return err
 	}
-	if err := c.awaitAttached(v, since); err != nil {
-		return err
-	}
-	if err := c.traffic(v); err != nil {
-		return err
-	}
-	if v.number%10 == 0 {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.living = append(c.living, *v)
-		v.index = 0 // is taken
+	if op != churnMoves {
 		return nil
 	}
-	return c.end(v, c.exact)
+	// It may just be let go of, as it was away.
+	drains := c.meter.LastDrain().Count
+	err := eventually("drains", func() bool { return c.meter.LastDrain().Count > drains+sets })
+	return errors.Join(err, c.awaitAttached(v, since))
 }
 
 func (c *churn) create(v *vethLife) error {

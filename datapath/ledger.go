@@ -55,6 +55,16 @@ func ledgerOf(l netlink.Link) (counters byDirection) {
 type reading struct {
 	first, second, ours byDirection
 	at                  time.Time
+	device              string // whose counters they are, see deviceOf
+}
+
+// take sets what a link told before and after ours were read. If the ifindex has
+// become another's meanwhile, the reading is nobody's.
+func (r *reading) take(first, second netlink.Link, at time.Time) {
+	r.first, r.second, r.at = ledgerOf(first), ledgerOf(second), at
+	if r.device = deviceOf(first); r.device != deviceOf(second) {
+		r.device = "none"
+	}
 }
 
 // quiet reports that no packet came while the reading was taken.

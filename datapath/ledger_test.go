@@ -116,3 +116,16 @@ func TestLedgerOfUnmeteredDirection(t *testing.T) {
 		t.Errorf("difference: got %v, want none", l.difference)
 	}
 }
+
+// What another device with the ifindex counts is not the attachment's.
+func TestReadingOfAnotherDevice(t *testing.T) {
+	a := &attachment{device: "c1", seeded: true}
+	for at := range 3 {
+		r := look(20*at, packets(9, 9), packets(0, 0))
+		r.device = "c2"
+		a.read(r)
+	}
+	if a.ledger.settled || a.seeds != (byDirection{}) {
+		t.Errorf("got settled %t with %v to be published, want nothing known", a.ledger.settled, a.seeds)
+	}
+}

@@ -68,7 +68,7 @@ func (m *Meter) readLedger(point uint32) {
 		if err != nil {
 			return err
 		}
-		r.first, r.second, r.at = ledgerOf(first), ledgerOf(second), time.Now()
+		r.take(first, second, time.Now())
 		return nil
 	})
 	if err != nil {
@@ -101,16 +101,18 @@ func (m *Meter) compareLedgers(now time.Time) error {
 	if err != nil {
 		return err
 	}
-	after := make(map[uint32]byDirection, len(second))
+	after := make(map[uint32]netlink.Link, len(second))
 	for _, l := range second {
-		after[uint32(l.Attrs().Index)] = ledgerOf(l)
+		after[uint32(l.Attrs().Index)] = l
 	}
 	for _, l := range first {
 		point := uint32(l.Attrs().Index)
 		last, there := after[point]
 		m.attachments.with(point, func(a *attachment) {
 			if there && a != nil && a.metered() {
-				a.read(reading{first: ledgerOf(l), second: last, ours: ours[point], at: now})
+				r := reading{ours: ours[point]}
+				r.take(l, last, now)
+				a.read(r)
 			}
 		})
 	}
