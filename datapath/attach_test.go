@@ -24,6 +24,7 @@ import (
 type wire struct {
 	host, pod *ktest.Namespace
 	index     int
+	handle    uint32 // of the filters of the meter that is tested
 }
 
 func newWire(t testing.TB) *wire {
@@ -275,7 +276,7 @@ func attachForeignTCX(t testing.TB, w *wire, program *ebpf.Program) {
 func attachForeignFilter(t testing.TB, w *wire, program *ebpf.Program) {
 	t.Helper()
 	err := w.host.Do(func() error {
-		if _, err := ensureClsact(w.index); err != nil {
+		if err := netlink.QdiscAdd(clsact(w.index)); err != nil && !errors.Is(err, unix.EEXIST) {
 			return err
 		}
 		return netlink.FilterAdd(&netlink.BpfFilter{
