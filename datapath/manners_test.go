@@ -161,7 +161,7 @@ func (a *archive) restarts(t *testing.T, o Options, l *life, w *wire, check func
 	for _, end := range []struct {
 		name string
 		life func(*life, *testing.T)
-	}{{"stopped", (*life).stop}, {"killed", (*life).kill}, {"stopped again", (*life).stop}} {
+	}{{"stopped", (*life).stop}, {"killed", (*life).kill}} {
 		w.talk(t)
 		end.life(l, t)
 		check(end.name)
