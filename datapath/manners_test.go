@@ -3,6 +3,8 @@
 package datapath
 
 import (
+	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/cilium/ebpf/link"
@@ -18,12 +20,11 @@ type stranger struct {
 	name string
 	// before is put there before podmeter comes, after when it is attached.
 	before, after func(testing.TB, *wire)
-	tcx           bool // needs a kernel with TCX
 	keepsClsact   bool // what comes later needs it
 }
 
-func strangers() []stranger {
-	return []stranger{
+func strangers(t testing.TB) []stranger {
+	all := []stranger{
 		{name: "nothing"},
 		{name: "an empty clsact", before: func(t testing.TB, w *wire) { w.addClsact(t) }},
 		{
@@ -40,16 +41,6 @@ func strangers() []stranger {
 				w.add(t, bpfFilter(t, hookIngress, 5, unix.ETH_P_IP, 9, "sixth"))
 				w.add(t, bpfFilter(t, hookEgress, 40, unix.ETH_P_ALL, 9, "seventh"))
 			},
-		},
-		{
-			name: "u32 filters, before and after",
-			before: func(t testing.TB, w *wire) {
-				w.addClsact(t)
-				w.add(t, u32Filter(hookIngress, 1, unix.ETH_P_IP))
-				w.add(t, u32Filter(hookIngress, 2, unix.ETH_P_ALL))
-				w.add(t, u32Filter(hookEgress, 1, unix.ETH_P_ALL))
-			},
-			after: func(t testing.TB, w *wire) { w.add(t, u32Filter(hookEgress, 50, unix.ETH_P_IP)) },
 		},
 		{
 			name: "a filter in a clsact that podmeter made, if it did",
@@ -83,8 +74,22 @@ func strangers() []stranger {
 		},
 		{name: "a root qdisc that shapes", before: func(t testing.TB, w *wire) { w.add(t, tbf()) }},
 		{name: "a root qdisc that comes later", after: func(t testing.TB, w *wire) { w.add(t, tbf()) }},
-		{
-			name: "TCX programs before and after us", tcx: true,
+	}
+	if haveU32(t) {
+		all = append(all, stranger{
+			name: "u32 filters, before and after",
+			before: func(t testing.TB, w *wire) {
+				w.addClsact(t)
+				w.add(t, u32Filter(hookIngress, 1, unix.ETH_P_IP))
+				w.add(t, u32Filter(hookIngress, 2, unix.ETH_P_ALL))
+				w.add(t, u32Filter(hookEgress, 1, unix.ETH_P_ALL))
+			},
+			after: func(t testing.TB, w *wire) { w.add(t, u32Filter(hookEgress, 50, unix.ETH_P_IP)) },
+		})
+	}
+	if ktest.HaveTCX(t) {
+		all = append(all, stranger{
+			name: "TCX programs before and after us",
 			before: func(t testing.TB, w *wire) {
 				w.addTCX(t, link.Head())
 				w.addTCX(t, link.Tail())
@@ -93,8 +98,9 @@ func strangers() []stranger {
 				w.addTCX(t, link.Head())
 				w.addTCX(t, link.Tail())
 			},
-		},
+		})
 	}
+	return all
 }
 
 // Whatever others have on an interface is as it was, byte for byte, while podmeter
@@ -102,78 +108,93 @@ func strangers() []stranger {
 // uninstalled; and every packet is counted.
 func TestStrangersAreLeftAlone(t *testing.T) {
 	for _, mode := range []AttachMode{AttachTCX, AttachNetlink} {
-		for _, s := range strangers() {
-			t.Run(string(mode)+"/"+s.name, func(t *testing.T) {
-				requireMode(t, mode)
-				if s.tcx {
-					ktest.RequireTCX(t)
-				}
-				testStranger(t, mode, s)
-			})
-		}
+		t.Run(string(mode), func(t *testing.T) {
+			requireMode(t, mode)
+			testStrangers(t, mode, strangers(t))
+		})
 	}
 }
 
-func testStranger(t *testing.T, mode AttachMode, s stranger) {
-	w := newQuietWire(t)
-	o := testOptions(t, w.host, nil)
-	o.Attach, o.MapMemory = mode, 1 // as small as can be
+// testStrangers gives each stranger an interface of one host.
+func testStrangers(t *testing.T, mode AttachMode, all []stranger) {
+	host := ktest.NewNamespace(t)
+	o := testOptions(t, host, nil)
+	o.Attach = mode
 	cleanPins(t, o)
-	w.handle = filterHandle(o.PinPath)
-	if s.before != nil {
-		s.before(t, w)
+	wires := make([]*wire, len(all))
+	for i, s := range all {
+		w := newPod(t, host, fmt.Sprint("veth", i), fmt.Sprint("198.51.100.", i+2))
+		w.handle = filterHandle(o.PinPath)
+		t.Logf("%s, %d: %s", w.name, w.index, s.name)
+		if s.before != nil {
+			s.before(t, w)
+		}
+		all[i].keepsClsact = s.keepsClsact || w.clsactThere(t)
+		wires[i] = w
 	}
-	start, keepsClsact := takeInventory(t, w.host, o.PinPath), s.keepsClsact || w.clsactThere(t)
+	foreign := takeInventory(t, host, o.PinPath).foreign
+	check := func(when string) {
+		t.Helper()
+		compareLists(t, when, takeInventory(t, host, o.PinPath).foreign, foreign)
+	}
 	a := newArchive()
 	l := a.start(t, o)
-	await(t, "veth0 is attached", l.settled)
-	compareLists(t, "attached", takeInventory(t, w.host, o.PinPath).foreign, start.foreign)
-	if s.after != nil {
-		s.after(t, w)
-		start.foreign = takeInventory(t, w.host, o.PinPath).foreign
+	await(t, "all are attached", l.settled(len(all)))
+	check("attached")
+	for i, s := range all {
+		if s.after != nil {
+			s.after(t, wires[i])
+		}
 	}
-	first := byDirection(l.Interfaces()[0].Before)
-	l = a.restarts(t, o, l, w, func(when string) {
-		compareLists(t, when, takeInventory(t, w.host, o.PinPath).foreign, start.foreign)
-	})
-	want := byDirection(w.settled(t)).sub(first)
-	a.awaitTotals(t, "veth0", want)
+	foreign = takeInventory(t, host, o.PinPath).foreign
+	unpublished := l.before()
+	l = a.restarts(t, o, l, wires, check)
+	for _, w := range wires {
+		a.awaitTotals(t, w.name, byDirection(w.settled(t)).sub(unpublished[w.name]))
+	}
 	l.stop(t)
-	uninstall(t, w.host, o.PinPath)
-	end := takeInventory(t, w.host, o.PinPath)
-	compareLists(t, "uninstalled", end.foreign, start.foreign)
-	if got := w.clsactThere(t); got != keepsClsact {
-		t.Errorf("uninstalled: got a clsact %t, want %t", got, keepsClsact)
+	uninstall(t, host, o.PinPath)
+	clsacts := 0
+	for i, w := range wires {
+		if got := w.clsactThere(t); got != all[i].keepsClsact {
+			t.Errorf("%s: uninstalled: got a clsact %t, want %t", w.name, got, all[i].keepsClsact)
+		}
+		if all[i].keepsClsact {
+			clsacts++
+		}
 	}
-	if s.after == nil {
-		await(t, "nothing of ours", func() bool { // the kernel ends a TCX link a moment after its last user
-			end = takeInventory(t, w.host, o.PinPath)
-			return len(end.all) == len(start.all)
-		})
-		compareLists(t, "uninstalled, in all", end.all, start.all)
-	}
+	await(t, "nothing of ours", func() bool { // the kernel ends a TCX link a moment after its last user
+		return len(takeInventory(t, host, o.PinPath).all) == len(foreign)+clsacts
+	})
+	check("uninstalled")
 }
 
 // restarts ends a meter in peace and by a kill, with packets before and between,
 // and returns the last one.
-func (a *archive) restarts(t *testing.T, o Options, l *life, w *wire, check func(when string)) *life {
+func (a *archive) restarts(t *testing.T, o Options, l *life, wires []*wire, check func(when string)) *life {
 	t.Helper()
+	talk := func() {
+		for _, w := range wires {
+			w.talk(t)
+		}
+	}
 	for _, end := range []struct {
 		name string
 		life func(*life, *testing.T)
 	}{{"stopped", (*life).stop}, {"killed", (*life).kill}} {
-		w.talk(t)
+		talk()
+		await(t, "a checkpoint", func() bool { a.lock.Lock(); defer a.lock.Unlock(); return a.saved != nil })
 		end.life(l, t)
 		check(end.name)
-		w.talk(t)
+		talk()
 		l = a.start(t, o)
 		if resumed, why := l.Resumed(); !resumed {
 			t.Fatalf("%s: not resumed: %v", end.name, why)
 		}
-		await(t, "the interface is attached", l.settled)
+		await(t, "all are attached", l.settled(len(wires)))
 		check("started after it was " + end.name)
 	}
-	w.talk(t)
+	talk()
 	return l
 }
 
@@ -200,10 +221,23 @@ func (a *archive) awaitTotals(t testing.TB, name string, want byDirection) {
 	}
 }
 
-// settled is a condition: there is one interface and its ledger has settled.
-func (l *life) settled() bool {
-	all := l.Interfaces()
-	return len(all) == 1 && all[0].State != StateSettling && all[0].State != StateGone
+// settled is a condition: there are so many interfaces, whose ledgers have settled.
+func (l *life) settled(want int) func() bool {
+	return func() bool {
+		all := l.Interfaces()
+		return len(all) == want && !slices.ContainsFunc(all, func(i InterfaceStatus) bool {
+			return i.State == StateSettling || i.State == StateGone
+		})
+	}
+}
+
+// before is what passed before the attachment, by name.
+func (l *life) before() map[string]byDirection {
+	before := make(map[string]byDirection)
+	for _, i := range l.Interfaces() {
+		before[i.Name] = i.Before
+	}
+	return before
 }
 
 // newQuietWire makes a wire on which nothing is sent but by the test.
@@ -219,7 +253,7 @@ func newQuietWire(t testing.TB) *wire {
 func (w *wire) talk(t testing.TB) {
 	t.Helper()
 	sendUDP(t, w.pod, "198.51.100.1:9", 30)
-	sendUDP(t, w.host, "198.51.100.2:9", 30)
+	sendUDP(t, w.host, w.address+":9", 30)
 }
 
 func compareLists(t testing.TB, when string, got, want []string) {

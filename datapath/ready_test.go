@@ -44,17 +44,19 @@ func (p *podList) times() int {
 }
 
 // newPod makes another pod's veth, its address routed as most CNI plugins do.
-func newPod(t testing.TB, host *ktest.Namespace, name string) *wire {
+func newPod(t testing.TB, host *ktest.Namespace, name, address string) *wire {
 	t.Helper()
-	w := &wire{host: host, pod: ktest.NewNamespace(t)}
+	const gateway = "198.51.100.1"
+	w := &wire{host: host, pod: ktest.NewNamespace(t), name: name, address: address}
+	host.Sysctl(t, "net/ipv6/conf/default/disable_ipv6", "1")
 	w.pod.Sysctl(t, "net/ipv6/conf/default/disable_ipv6", "1")
 	w.index = host.Veth(t, name, w.pod, "eth0")
-	host.Address(t, name, "203.0.113.1/32")
-	w.pod.Address(t, "eth0", "203.0.113.2/24")
-	host.Introduce(t, name, "203.0.113.2", w.pod, "eth0")
-	w.pod.Introduce(t, "eth0", "203.0.113.1", host, name)
+	host.Address(t, name, gateway+"/32")
+	w.pod.Address(t, "eth0", address+"/24")
+	host.Introduce(t, name, address, w.pod, "eth0")
+	w.pod.Introduce(t, "eth0", gateway, host, name)
 	err := host.Do(func() error {
-		to := &net.IPNet{IP: net.ParseIP("203.0.113.2").To4(), Mask: net.CIDRMask(32, 32)}
+		to := &net.IPNet{IP: net.ParseIP(address).To4(), Mask: net.CIDRMask(32, 32)}
 		return netlink.RouteAdd(&netlink.Route{LinkIndex: w.index, Dst: to, Scope: netlink.SCOPE_LINK})
 	})
 	if err != nil {
@@ -73,18 +75,18 @@ func TestWaitsUntilThePodIsReady(t *testing.T) {
 	if got := list.times(); got != 0 {
 		t.Errorf("of what was there: asked %d times, want never", got)
 	}
-	w := newPod(t, old.host, "veth1")
-	sendUDP(t, w.pod, "203.0.113.1:9", 25)
+	w := newPod(t, old.host, "veth1", "198.51.100.7")
+	sendUDP(t, w.pod, "198.51.100.1:9", 25)
 	await(t, "the pod is asked for again and again", func() bool { return list.times() > 4 })
 	if got := m.state("veth1"); got != "" || w.clsactThere(t) {
 		t.Errorf("not ready: got state %q, clsact %t, want it untouched", got, w.clsactThere(t))
 	}
-	if want := []netip.Addr{netip.MustParseAddr("203.0.113.2")}; !slices.Equal(list.saw, want) {
+	if want := []netip.Addr{netip.MustParseAddr("198.51.100.7")}; !slices.Equal(list.saw, want) {
 		t.Errorf("asked with %v, want %v", list.saw, want)
 	}
-	list.add("203.0.113.2")
+	list.add("198.51.100.7")
 	m.awaitState(t, "veth1", StateAttached)
-	sendUDP(t, w.pod, "203.0.113.1:9", 5)
+	sendUDP(t, w.pod, "198.51.100.1:9", 5)
 	want := byDirection(w.settled(t))
 	m.stop()
 	totals, seeded := m.book.of("veth1")
@@ -102,7 +104,7 @@ func TestWaitsNoLongerThanItMust(t *testing.T) {
 			o.Attach, o.Ready, o.readyWait = AttachNetlink, list.ready, 200*time.Millisecond
 		})
 		await(t, "first listing", func() bool { return m.LastDrain().Count > 0 })
-		w := newPod(t, host, "veth1")
+		w := newPod(t, host, "veth1", "198.51.100.7")
 		m.awaitState(t, "veth1", StateAttached)
 		asked := list.times()
 		if asked == 0 {
@@ -124,7 +126,7 @@ func TestWaitsNoLongerThanItMust(t *testing.T) {
 		host, list := ktest.NewNamespace(t), &podList{}
 		m := startMeter(t, host, func(o *Options) { o.Ready = list.ready })
 		await(t, "first listing", func() bool { return m.LastDrain().Count > 0 })
-		newPod(t, host, "veth1")
+		newPod(t, host, "veth1", "198.51.100.7")
 		m.awaitState(t, "veth1", StateAttached)
 		if got := list.times(); got != 0 {
 			t.Errorf("asked %d times, want never", got)
@@ -138,7 +140,7 @@ func TestWaitingEndsWithTheLink(t *testing.T) {
 	host, list := ktest.NewNamespace(t), &podList{}
 	m := startMeter(t, host, func(o *Options) { o.Attach, o.Ready = AttachNetlink, list.ready })
 	await(t, "first listing", func() bool { return m.LastDrain().Count > 0 })
-	w := newPod(t, host, "veth1")
+	w := newPod(t, host, "veth1", "198.51.100.7")
 	await(t, "a question", func() bool { return list.times() > 0 })
 	host.DeleteLink(t, "veth1")
 	await(t, "no question any more", func() bool {

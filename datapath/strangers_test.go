@@ -50,9 +50,6 @@ func (w *wire) add(t testing.TB, what any) {
 		}
 		return fmt.Errorf("unknown %T", what)
 	})
-	if errors.Is(err, unix.ENOENT) {
-		t.Skipf("add %T: this kernel has no such thing", what)
-	}
 	if err != nil {
 		t.Fatalf("add %T: %v", what, err)
 	}
@@ -81,6 +78,20 @@ func u32Filter(parent uint32, priority, protocol uint16) *netlink.U32 {
 			Keys: []netlink.TcU32Key{{Mask: 0xffffffff, Val: 0xc0000201, Off: 16}}, // to 192.0.2.1
 		},
 	}
+}
+
+// haveU32 reports whether the kernel has this kind of filter, and says if not.
+func haveU32(t testing.TB) bool {
+	t.Helper()
+	w := newWire(t)
+	w.addClsact(t)
+	filter := u32Filter(hookIngress, 1, unix.ETH_P_ALL)
+	filter.LinkIndex = w.index
+	err := w.host.Do(func() error { return netlink.FilterAdd(filter) })
+	if err != nil {
+		t.Logf("left out, as the kernel has no u32 filters: %v", err)
+	}
+	return err == nil
 }
 
 func ingressQdisc() *netlink.Ingress {
