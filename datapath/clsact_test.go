@@ -4,9 +4,12 @@ package datapath
 
 import (
 	"errors"
+	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -77,78 +80,81 @@ func marks(t testing.TB, path string) (names []string) {
 	return names
 }
 
-// Who made the clsact qdisc is known after the agent's end, and what was known of
-// an earlier device or an earlier qdisc is not believed.
-func TestClsactGoesOnlyIfItIsOurs(t *testing.T) {
-	for _, test := range []struct {
-		name string
-		// before the first agent, while it runs, and between it and the next
-		before, during, between func(*testing.T, *wire, *life)
-		stays                   bool
-	}{
+// clsactCase is what happens on an interface before the first meter, while it runs,
+// and between it and the next.
+type clsactCase struct {
+	name                    string
+	before, during, between func(testing.TB, *wire)
+	stays                   bool // the qdisc that is there at the end
+}
+
+func clsactCases() []clsactCase {
+	another := func(t testing.TB, w *wire) {
+		w.deleteClsact(t)
+		w.addClsact(t)
+		w.nudge(t)
+	}
+	anotherDevice := func(t testing.TB, w *wire) {
+		w.host.DeleteLink(t, w.name)
+		w.host.VethAt(t, w.index, w.name, ktest.NewNamespace(t), "eth0")
+	}
+	return []clsactCase{
 		{name: "ours"},
-		{name: "was there", before: func(t *testing.T, w *wire, _ *life) { w.addClsact(t) }, stays: true},
-		{
-			name: "another's since, while we ran", stays: true,
-			during: func(t *testing.T, w *wire, l *life) {
-				first := l.Interfaces()[0].Since
-				w.deleteClsact(t)
-				w.addClsact(t)
-				w.nudge(t)
-				await(t, "veth0 is attached again", func() bool { return l.attached(1)() && l.Interfaces()[0].Since != first })
-			},
-		},
-		{
-			name: "another's since, while no agent ran", stays: true,
-			between: func(t *testing.T, w *wire, _ *life) { w.deleteClsact(t); w.addClsact(t) },
-		},
+		{name: "was there", before: func(t testing.TB, w *wire) { w.addClsact(t) }, stays: true},
+		{name: "another's since, while we ran", during: another, stays: true},
+		{name: "another's since, while no meter ran", between: another, stays: true},
 		{
 			name: "the device is another, with another's qdisc", stays: true,
-			between: func(t *testing.T, w *wire, _ *life) {
-				w.host.DeleteLink(t, "veth0")
-				w.host.VethAt(t, w.index, "veth0", ktest.NewNamespace(t), "eth0")
-				w.addClsact(t)
-			},
+			between: func(t testing.TB, w *wire) { anotherDevice(t, w); w.addClsact(t) },
 		},
-		{
-			name: "the device is another, without qdisc",
-			between: func(t *testing.T, w *wire, _ *life) {
-				w.host.DeleteLink(t, "veth0")
-				w.host.VethAt(t, w.index, "veth0", ktest.NewNamespace(t), "eth0")
-			},
-		},
+		{name: "the device is another, without qdisc", between: anotherDevice},
 		{
 			name: "used by another", stays: true,
-			during: func(t *testing.T, w *wire, _ *life) {
+			during: func(t testing.TB, w *wire) {
 				w.add(t, bpfFilter(t, hookIngress, 1, unix.ETH_P_ALL, 1, "foreign"))
 			},
 		},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			w := newWire(t)
-			a := newArchive()
-			o := testOptions(t, w.host, nil)
-			o.Attach, o.MapMemory = AttachNetlink, 1 // as small as can be
-			cleanPins(t, o)
-			step := func(f func(*testing.T, *wire, *life), l *life) {
-				if f != nil {
-					f(t, w, l)
-				}
-			}
-			step(test.before, nil)
-			l := a.start(t, o)
-			await(t, "veth0 is attached", l.attached(1))
-			step(test.during, l)
-			l.kill(t)
-			step(test.between, nil)
-			l = a.start(t, o)
-			await(t, "veth0 is attached", l.attached(1))
-			l.stop(t)
-			uninstall(t, w.host, o.PinPath)
-			if got := w.clsactThere(t); got != test.stays {
-				t.Errorf("after uninstall: got a clsact qdisc %t, want %t", got, test.stays)
-			}
-		})
+	}
+}
+
+// Who made the clsact qdisc is known after the meter's end, and what was known of
+// an earlier device or an earlier qdisc is not believed.
+func TestClsactGoesOnlyIfItIsOurs(t *testing.T) {
+	cases, host := clsactCases(), ktest.NewNamespace(t)
+	a, o := newArchive(), testOptions(t, host, nil)
+	o.Attach = AttachNetlink
+	cleanPins(t, o)
+	wires := make([]*wire, len(cases))
+	step := func(n int, f func(testing.TB, *wire)) {
+		if f != nil {
+			f(t, wires[n])
+		}
+	}
+	for n, c := range cases {
+		wires[n] = newPod(t, host, fmt.Sprint("veth", n), fmt.Sprint("198.51.100.", n+2))
+		step(n, c.before)
+	}
+	l := a.start(t, o)
+	await(t, "all are attached", l.attached(len(cases)))
+	started := time.Now()
+	for n, c := range cases {
+		step(n, c.during)
+	}
+	await(t, "one is attached again", func() bool {
+		return l.attached(len(cases))() && slices.ContainsFunc(l.Interfaces(), func(i InterfaceStatus) bool { return i.Since.After(started) })
+	})
+	l.kill(t)
+	for n, c := range cases {
+		step(n, c.between)
+	}
+	l = a.start(t, o)
+	await(t, "all are attached", l.attached(len(cases)))
+	l.stop(t)
+	uninstall(t, host, o.PinPath)
+	for n, c := range cases {
+		if got := wires[n].clsactThere(t); got != c.stays {
+			t.Errorf("%s: got a clsact qdisc %t, want %t", c.name, got, c.stays)
+		}
 	}
 }
 
