@@ -202,6 +202,7 @@ func TestLateDetachSparesTheNext(t *testing.T) {
 	w.host.DeleteLink(t, "veth0")
 	w.host.VethAt(t, w.index, "veth1", ktest.NewNamespace(t), "eth0")
 	w.addClsact(t)
+	w.add(t, bpfFilter(t, hookIngress, 1, unix.ETH_P_ALL, 1, "foreign"))
 	if err := w.host.Do(h.detach); err != nil {
 		t.Errorf("detach: %v", err)
 	}
@@ -210,6 +211,50 @@ func TestLateDetachSparesTheNext(t *testing.T) {
 	}
 	if got := marks(t, path); len(got) != 0 {
 		t.Errorf("got marks %v, want none", got)
+	}
+}
+
+// A mark of an earlier device or qdisc is no leave to delete what is there now,
+// neither for who attaches to it nor for uninstall.
+func TestStaleMarkIsNotBelieved(t *testing.T) {
+	d, objects := newTestDrainer(t, 4096)
+	w := newWire(t)
+	if err := d.createPoint(uint32(w.index)); err != nil {
+		t.Fatal(err)
+	}
+	w.addClsact(t)
+	path := testPins(t)
+	stale := markOf(path, w.index)
+	if err := stale.set(); err != nil {
+		t.Fatal(err)
+	}
+	a := newAttacher(AttachNetlink, &objects.MeterObjects, path)
+	h := attachTo(t, w, a)
+	if stale.isSet() {
+		t.Error("attached: the mark is still there")
+	}
+	if err := w.host.Do(h.detach); err != nil {
+		t.Errorf("detach: %v", err)
+	}
+	if !w.clsactThere(t) {
+		t.Fatal("detached: the clsact qdisc is gone")
+	}
+	for _, remove := range []struct {
+		name string
+		by   func() error
+	}{
+		{"adopted by the next", func() error { return a.removeStrangers(nil) }},
+		{"uninstalled", func() error { _, err := Uninstall(path); return err }},
+	} {
+		if err := stale.set(); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.host.Do(remove.by); err != nil {
+			t.Errorf("%s: %v", remove.name, err)
+		}
+		if stale.isSet() || !w.clsactThere(t) {
+			t.Errorf("%s: got the mark %t, clsact %t, want the qdisc alone", remove.name, stale.isSet(), w.clsactThere(t))
+		}
 	}
 }
 

@@ -155,3 +155,12 @@ func TestWaitingEndsWithTheLink(t *testing.T) {
 		t.Errorf("the next: got state %q, want it to wait", got)
 	}
 }
+
+// The end of a waiting link is seen without its event, which may be lost.
+func TestListingForgetsWhoNoLongerWaits(t *testing.T) {
+	w := &linkWatcher{Meter: &Meter{attachments: newRegistry()}, waiting: map[uint32]*waiting{7: {}}}
+	w.askReady(nil)
+	if len(w.waiting) != 0 {
+		t.Errorf("got %d waiting, want none", len(w.waiting))
+	}
+}
