@@ -88,7 +88,9 @@ func (h hooks) alive(ifindex int) (bool, error) {
 
 // attacher attaches both programs to interfaces.
 type attacher struct {
-	mode     AttachMode
+	mode AttachMode
+	// probed is whether AttachAuto has been found to be TCX or netlink.
+	probed   bool
 	programs [flows.Directions]*ebpf.Program
 	// path is where links are pinned; handle, made of it, tells our netlink
 	// filters from those of another.

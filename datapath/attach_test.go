@@ -24,11 +24,14 @@ import (
 type wire struct {
 	host, pod *ktest.Namespace
 	index     int
+	name      string // of the host's end
+	address   string // of the pod's end
+	handle    uint32 // of the filters of the meter that is tested
 }
 
 func newWire(t testing.TB) *wire {
 	t.Helper()
-	w := &wire{host: ktest.NewNamespace(t), pod: ktest.NewNamespace(t)}
+	w := &wire{host: ktest.NewNamespace(t), pod: ktest.NewNamespace(t), name: "veth0", address: "198.51.100.2"}
 	w.host.Sysctl(t, "net/ipv6/conf/default/disable_ipv6", "1")
 	w.pod.Sysctl(t, "net/ipv6/conf/default/disable_ipv6", "1")
 	w.index = w.host.Veth(t, "veth0", w.pod, "eth0")
@@ -275,7 +278,7 @@ func attachForeignTCX(t testing.TB, w *wire, program *ebpf.Program) {
 func attachForeignFilter(t testing.TB, w *wire, program *ebpf.Program) {
 	t.Helper()
 	err := w.host.Do(func() error {
-		if _, err := ensureClsact(w.index); err != nil {
+		if err := netlink.QdiscAdd(clsact(w.index)); err != nil && !errors.Is(err, unix.EEXIST) {
 			return err
 		}
 		return netlink.FilterAdd(&netlink.BpfFilter{

@@ -35,6 +35,7 @@ type linkWatcher struct {
 	existing map[uint32]string
 	greeted  bool
 	retries  map[uint32]*retry
+	waiting  map[uint32]*waiting
 	// undetached are hooks that could not be detached, to be tried again.
 	undetached []hooks
 }
@@ -47,7 +48,10 @@ type retry struct {
 
 // newLinkWatcher takes note of the links that are there.
 func newLinkWatcher(m *Meter) (*linkWatcher, error) {
-	w := &linkWatcher{Meter: m, existing: make(map[uint32]string), retries: make(map[uint32]*retry)}
+	w := &linkWatcher{
+		Meter: m, existing: make(map[uint32]string),
+		retries: make(map[uint32]*retry), waiting: make(map[uint32]*waiting),
+	}
 	links, err := w.listLinks()
 	for _, l := range links {
 		w.existing[uint32(l.Attrs().Index)] = deviceOf(l)
@@ -85,7 +89,7 @@ func (w *linkWatcher) follow(ctx context.Context) error {
 			return nil
 		case <-relist.C:
 			w.list()
-			relist.Reset(relistInterval)
+			relist.Reset(w.untilListing())
 			soon = false
 		case update, ok := <-updates:
 			if !ok {
@@ -164,6 +168,7 @@ func (w *linkWatcher) list() {
 			w.leave(point)
 		}
 	}
+	w.askReady(present)
 	for _, l := range links {
 		w.consider(l)
 	}
@@ -236,6 +241,7 @@ func (w *linkWatcher) vanished(point uint32) {
 	delete(w.existing, point)
 	w.mu.Unlock()
 	delete(w.retries, point)
+	delete(w.waiting, point)
 	w.attachments.with(point, func(a *attachment) {
 		if a != nil && a.living() {
 			a.mayReturn = a.hooks.mayReturn()
@@ -305,7 +311,7 @@ func (w *linkWatcher) consider(l netlink.Link) {
 	switch {
 	case living && !wanted:
 		w.leave(point)
-	case wanted && !living:
+	case wanted && !living && w.mayAttach(l):
 		w.tryJoin(point, l.Attrs().Name)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"path/filepath"
 	"sync/atomic"
 	"time"
@@ -38,13 +39,21 @@ type Options struct {
 	Saved func() *SavedState
 	// OnDrain is called after each drain with how long it took; it may be nil.
 	OnDrain func(time.Duration)
-	Logger  *slog.Logger
+	// Ready says whether a link that appears may be attached, given the addresses
+	// that the host routes to it alone; nil: at once. It is asked where programs are
+	// attached with netlink, of links that were not there at the first start, at
+	// each link event and once a second, or each DrainInterval if that is shorter,
+	// until it says yes or a minute has passed. It must not wait for anything.
+	Ready  func(addresses []netip.Addr) bool
+	Logger *slog.Logger
 
 	// within runs a function in the network namespace that is metered; tests
 	// have one of their own.
 	within func(func() error) error
 	// receiveBuffer is the link subscription's, in bytes.
 	receiveBuffer int
+	// readyWait is for how long a link waits for Ready.
+	readyWait time.Duration
 	// noWakeups keeps sets from being drained before their time.
 	noWakeups bool
 	// build is this build, or one that tests make of it.
@@ -74,6 +83,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.receiveBuffer == 0 {
 		o.receiveBuffer = defaultReceiveBuffer
+	}
+	if o.readyWait == 0 {
+		o.readyWait = readyWait
 	}
 	if o.Saved == nil {
 		o.Saved = func() *SavedState { return nil }

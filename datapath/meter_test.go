@@ -184,6 +184,9 @@ func TestUninstallLeavesNothingBehind(t *testing.T) {
 				t.Fatalf("pin of a map: %v", err)
 			}
 			want := len(pinNames()) + sets + flows.Directions
+			if mode == AttachNetlink {
+				want++ // the qdisc
+			}
 			var removed []string
 			err := w.host.Do(func() (err error) {
 				removed, err = Uninstall(m.options.PinPath)
@@ -225,7 +228,8 @@ func tcxPrograms(t testing.TB, w *wire) (n int) {
 
 func clsactOn(w *wire) (used bool, err error) {
 	err = w.host.Do(func() (err error) {
-		used, err = clsactUsed(w.index)
+		filters, err := clsactFilters(w.index)
+		used = filters > 0
 		return err
 	})
 	return used, err

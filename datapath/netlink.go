@@ -30,8 +30,7 @@ func filterHandle(pinPath string) uint32 {
 
 type netlinkHook struct {
 	filter *netlink.BpfFilter
-	// clsact is whether we created the qdisc that holds the filter.
-	clsact bool
+	mark   clsactMark
 }
 
 // attachNetlink attaches a direct-action filter to the clsact qdisc, which is
@@ -40,28 +39,46 @@ type netlinkHook struct {
 // somebody's ingress qdisc takes the place of clsact there is no egress hook, and
 // the hook returned for it is nil.
 func (a *attacher) attachNetlink(ifindex int, direction flows.Direction) (hook, error) {
-	qdisc, err := ensureClsact(ifindex)
+	qdisc, err := a.claimClsact(ifindex)
 	if err != nil {
 		return nil, err
 	}
 	if qdisc == qdiscIngress && direction == flows.Receive {
 		return nil, nil
 	}
-	h := netlinkHook{clsact: qdisc == qdiscOurs}
-	for priority := uint16(1); priority <= lastPriority; priority++ {
-		h.filter = a.filter(ifindex, direction, priority)
-		err = netlink.FilterAdd(h.filter)
-		if err == nil {
-			return h, nil
+	if qdisc != qdiscNew { // one that could not be deleted would count twice
+		if h, err := a.findNetlink(ifindex, direction); h != nil || err != nil {
+			return h, err
 		}
+	}
+	h, err := a.addFilter(ifindex, direction, qdisc)
+	if err != nil && qdisc == qdiscNew {
+		err = errors.Join(err, deleteClsact(ifindex), h.mark.remove())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("attach %s program with a netlink filter: %w", direction, err)
+	}
+	return h, nil
+}
+
+// addFilter adds our filter at the lowest priority that takes it.
+func (a *attacher) addFilter(ifindex int, direction flows.Direction, to qdisc) (h netlinkHook, err error) {
+	h.mark = markOf(a.path, ifindex)
+	h.filter = a.filter(ifindex, direction, 0)
+	if to == qdiscIngress {
+		if h.filter.Parent, err = ingressParent(ifindex); err != nil {
+			return h, err
+		}
+	}
+	for h.filter.Priority = 1; h.filter.Priority <= lastPriority; h.filter.Priority++ {
+		err = netlink.FilterAdd(h.filter)
 		// Another protocol or kind of filter holds this priority, or a filter
 		// with our handle does that is not ours.
 		if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.ENOENT) {
 			break
 		}
 	}
-	err = fmt.Errorf("attach %s program with a netlink filter: %w", direction, err)
-	return nil, errors.Join(err, h.detachClsact(ifindex))
+	return h, err
 }
 
 func (a *attacher) filter(ifindex int, direction flows.Direction, priority uint16) *netlink.BpfFilter {
@@ -80,87 +97,60 @@ func (a *attacher) filter(ifindex int, direction flows.Direction, priority uint1
 	}
 }
 
-func clsact(ifindex int) *netlink.Clsact {
-	return &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
-		LinkIndex: ifindex, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT,
-	}}
-}
-
-// qdisc says what is at the place where clsact belongs.
-type qdisc int
-
-const (
-	qdiscOurs    qdisc = iota // a clsact that we created
-	qdiscClsact               // somebody's clsact
-	qdiscIngress              // somebody's ingress, which has no egress hook
-)
-
-// ensureClsact creates the qdisc unless there is one.
-func ensureClsact(ifindex int) (qdisc, error) {
-	err := netlink.QdiscAdd(clsact(ifindex))
-	if err == nil {
-		return qdiscOurs, nil
-	}
-	if !errors.Is(err, unix.EEXIST) {
-		return 0, fmt.Errorf("create clsact qdisc: %w", err)
-	}
-	// An ingress qdisc has the same handle, and would take a filter for egress
-	// as one for ingress.
-	all, err := netlink.QdiscList(device(ifindex))
-	if err != nil {
-		return 0, fmt.Errorf("list qdiscs: %w", err)
-	}
-	for _, q := range all {
-		if q.Type() == "ingress" {
-			return qdiscIngress, nil
-		}
-	}
-	return qdiscClsact, nil
-}
-
 // device is a link of which only the index matters.
 func device(ifindex int) netlink.Link {
 	return &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: ifindex}}
 }
 
-// detach deletes our filter, and the qdisc if we created it and nobody uses it.
+// detach ends the attachment.
 func (h netlinkHook) detach() error {
-	err := netlink.FilterDel(h.filter)
-	if err != nil && !isGone(err) {
-		return fmt.Errorf("delete filter %s: %w", h.filter.Name, err)
-	}
-	return h.detachClsact(h.filter.LinkIndex)
+	_, err := h.delete()
+	return err
 }
 
-func (h netlinkHook) detachClsact(ifindex int) error {
-	if !h.clsact {
-		return nil
+// delete deletes our filter, and the qdisc with it if we created that and nobody
+// else uses it: all at once, so that no agent that is killed leaves it behind. It
+// reports whether the qdisc went. By now the ifindex may be another device's: what
+// does not hold our filter is left alone.
+func (h netlinkHook) delete() (qdisc bool, err error) {
+	ifindex := h.filter.LinkIndex
+	there, err := h.alive(ifindex)
+	if err != nil {
+		return false, err
 	}
-	used, err := clsactUsed(ifindex)
-	if err != nil || used {
-		return err
-	}
-	if err := netlink.QdiscDel(clsact(ifindex)); err != nil && !isGone(err) {
-		return fmt.Errorf("delete clsact qdisc: %w", err)
-	}
-	return nil
-}
-
-// clsactUsed reports whether any filter is left on either hook.
-func clsactUsed(ifindex int) (bool, error) {
-	for _, parent := range []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS} {
-		filters, err := netlink.FilterList(device(ifindex), parent)
-		if isGone(err) {
-			continue
+	if there {
+		if qdisc, err = h.mayDeleteClsact(); err != nil {
+			return false, err
+		}
+		if qdisc {
+			err = deleteClsact(ifindex)
+		} else {
+			err = h.deleteFilter()
 		}
 		if err != nil {
-			return false, fmt.Errorf("list filters: %w", err)
-		}
-		if len(filters) > 0 {
-			return true, nil
+			return false, err
 		}
 	}
-	return false, nil
+	if len(ourFilters(device(ifindex), h.filter.Handle)) > 0 { // the other direction's
+		return false, nil
+	}
+	return qdisc, h.mark.remove()
+}
+
+// mayDeleteClsact reports whether the qdisc is ours and our filter its only one.
+func (h netlinkHook) mayDeleteClsact() (bool, error) {
+	if !h.mark.isSet() {
+		return false, nil
+	}
+	filters, err := clsactFilters(h.filter.LinkIndex)
+	return filters == 1, err
+}
+
+func (h netlinkHook) deleteFilter() error {
+	if err := netlink.FilterDel(h.filter); err != nil && !isGone(err) {
+		return fmt.Errorf("delete filter %s: %w", h.filter.Name, err)
+	}
+	return nil
 }
 
 // findNetlink returns our filter of an interface with this build's program, nil
@@ -170,7 +160,8 @@ func (a *attacher) findNetlink(ifindex int, direction flows.Direction) (hook, er
 		if filter.Name != filterPrefix+direction.String() {
 			continue
 		}
-		h := netlinkHook{filter: a.filter(ifindex, direction, filter.Priority)}
+		h := netlinkHook{filter: a.filter(ifindex, direction, filter.Priority), mark: markOf(a.path, ifindex)}
+		h.filter.Parent = filter.Parent
 		if err := netlink.FilterReplace(h.filter); err != nil {
 			return nil, fmt.Errorf("adopt %s filter: %w", direction, err)
 		}

@@ -73,6 +73,16 @@ func (r *registry) enter(a *attachment, now byDirection) {
 	r.of[a.point] = a
 }
 
+// hadDevice reports whether the device with this index had an attachment before,
+// or has one.
+func (r *registry) hadDevice(point uint32) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, had := r.accounted[point]
+	a := r.of[point]
+	return had || a != nil && !a.vanished
+}
+
 // withdraw takes back an attachment that failed and has counted nothing.
 func (r *registry) withdraw(point uint32) {
 	r.mu.Lock()

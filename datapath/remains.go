@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -21,7 +22,8 @@ type remains struct {
 }
 
 // Uninstall removes what agents have left in the kernel under a pin path:
-// netlink filters and pins. It returns what was removed. It fails with
+// netlink filters, the clsact qdiscs that they created and nobody else uses, and
+// pins. It returns what was removed. It fails with
 // [ErrInUse] while an agent runs there.
 func Uninstall(path string) (removed []string, err error) {
 	if !exists(path) {
@@ -50,7 +52,7 @@ func (r remains) remove() (removed []string, err error) {
 	return append(removed, pins...), errors.Join(err, pinErr)
 }
 
-// removePins removes the pins of our maps and links. A link ends with its pin.
+// removePins removes the pins of our maps and links, and our marks. A link ends with its pin.
 func (r remains) removePins() (removed []string, err error) {
 	entries, err := os.ReadDir(r.path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -59,8 +61,7 @@ func (r remains) removePins() (removed []string, err error) {
 	known := pinNames()
 	var errs []error
 	for _, entry := range entries {
-		_, ours := known[entry.Name()]
-		if !ours && !strings.HasPrefix(entry.Name(), linkPrefix) && !strings.HasPrefix(entry.Name(), flowPinPrefix) {
+		if _, known := known[entry.Name()]; !known && !pinPrefixed(entry.Name()) {
 			continue
 		}
 		path := filepath.Join(r.path, entry.Name())
@@ -73,8 +74,15 @@ func (r remains) removePins() (removed []string, err error) {
 	return removed, errors.Join(errs...)
 }
 
+// pinPrefixed reports whether a pin bears one of our names that hold a number.
+func pinPrefixed(name string) bool {
+	return slices.ContainsFunc([]string{flowPinPrefix, linkPrefix, clsactPrefix}, func(prefix string) bool {
+		return strings.HasPrefix(name, prefix)
+	})
+}
+
 // removeFilters removes the netlink filters that bear our name and this pin
-// path's handle. A clsact qdisc stays, as nobody can tell any more who made it.
+// path's handle, and the clsact qdiscs that are marked as ours and hold no others.
 func (r remains) removeFilters() (removed []string, err error) {
 	links, err := netlink.LinkList()
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
@@ -83,11 +91,16 @@ func (r remains) removeFilters() (removed []string, err error) {
 	var errs []error
 	for _, l := range links {
 		for _, filter := range ourFilters(l, filterHandle(r.path)) {
-			if err := (netlinkHook{filter: filter}).detach(); err != nil {
+			h := netlinkHook{filter: filter, mark: markOf(r.path, l.Attrs().Index)}
+			qdisc, err := h.delete()
+			if err != nil {
 				errs = append(errs, err)
 				continue
 			}
 			removed = append(removed, fmt.Sprintf("filter %s of %s", filter.Name, l.Attrs().Name))
+			if qdisc {
+				removed = append(removed, "clsact qdisc of "+l.Attrs().Name)
+			}
 		}
 	}
 	return removed, errors.Join(errs...)

@@ -83,7 +83,8 @@ func (a *attacher) findTCX(ifindex int, direction flows.Direction) (hook, error)
 	return h, nil
 }
 
-// removeStrangers removes the pins of links whose interface the maps do not know.
+// removeStrangers removes the pins of links whose interface the maps do not know,
+// and the marks of qdiscs that cannot be believed any more.
 func (a *attacher) removeStrangers(known map[uint32]byDirection) error {
 	entries, err := os.ReadDir(a.path)
 	if err != nil {
@@ -91,10 +92,17 @@ func (a *attacher) removeStrangers(known map[uint32]byDirection) error {
 	}
 	var errs []error
 	for _, entry := range entries {
-		rest, ours := strings.CutPrefix(entry.Name(), linkPrefix)
-		number, _, _ := strings.Cut(rest, "_")
-		point, err := strconv.ParseUint(number, 10, 32)
-		if _, there := known[uint32(point)]; ours && (err != nil || !there) {
+		stays := true
+		if rest, link := strings.CutPrefix(entry.Name(), linkPrefix); link {
+			number, _, _ := strings.Cut(rest, "_")
+			point, err := strconv.ParseUint(number, 10, 32)
+			_, stays = known[uint32(point)]
+			stays = stays && err == nil
+		} else if number, mark := strings.CutPrefix(entry.Name(), clsactPrefix); mark {
+			ifindex, err := strconv.ParseUint(number, 10, 31)
+			stays = err == nil && len(ourFilters(device(int(ifindex)), a.handle)) > 0
+		}
+		if !stays {
 			errs = append(errs, remove(filepath.Join(a.path, entry.Name())))
 		}
 	}

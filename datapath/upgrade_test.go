@@ -154,16 +154,3 @@ func flowPinsIn(t *testing.T, path string) []string {
 	t.Helper()
 	return slices.DeleteFunc(pinsIn(t, path), func(pin string) bool { return !strings.HasPrefix(pin, flowPinPrefix) })
 }
-
-// pinsIn are the names of the pins in a directory.
-func pinsIn(t *testing.T, path string) (pins []string) {
-	t.Helper()
-	entries, err := os.ReadDir(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, entry := range entries {
-		pins = append(pins, entry.Name())
-	}
-	return pins
-}

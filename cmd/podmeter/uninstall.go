@@ -22,8 +22,8 @@ the pinned maps, which go on counting, and the state in files. The counters end
 with them; the next agent starts from zero. Stop the agent first.
 
 Only what is podmeter's own is touched: its links and its filters, its pins and its
-state. A clsact qdisc stays, as nobody can tell any more who made it. What
-was removed is printed, a line each. With nothing there to remove all is well.`
+state, and a clsact qdisc if podmeter created it and nobody else has a filter on it.
+What was removed is printed, a line each. With nothing there to remove all is well.`
 
 func (c *commands) uninstaller() *cobra.Command {
 	config := agent.Defaults()

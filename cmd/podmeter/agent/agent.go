@@ -159,7 +159,8 @@ func (a *Agent) loadMeter(ctx context.Context) (err error) {
 	a.meter, err = datapath.New(ctx, datapath.Options{
 		PinPath: a.config.PinPath, Interfaces: a.config.Interfaces,
 		Attach: datapath.AttachMode(a.config.Attach), MapMemory: a.config.MapMemory,
-		DrainInterval: a.config.DrainInterval, Sink: a, Saved: a.readCheckpoint, OnDrain: a.exporter.ObserveDrain, Logger: a.log,
+		DrainInterval: a.config.DrainInterval, Sink: a, Saved: a.readCheckpoint, OnDrain: a.exporter.ObserveDrain,
+		Ready: a.identity.ready, Logger: a.log,
 	})
 	if errors.Is(err, datapath.ErrPinPath) {
 		return Usage(err)

@@ -6,10 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/podmeter/podmeter/datapath"
+	"github.com/podmeter/podmeter/flows"
 	"github.com/podmeter/podmeter/flows/identity"
 )
 
@@ -23,6 +26,8 @@ type identities struct {
 	source identity.Source
 	// reloads read files again.
 	reloads []func() error
+	// ready is the datapath's Options.Ready, nil without Kubernetes.
+	ready func([]netip.Addr) bool
 
 	mu   sync.Mutex
 	host time.Time // when this host's addresses were last looked up
@@ -62,7 +67,16 @@ func (i *identities) openKubernetes(config Config, version string) error {
 	i.source, err = identity.NewKubernetes(i.cache, identity.KubernetesOptions{
 		Client: client, Scope: identity.Scope(config.Scope), Logger: i.log,
 	})
+	i.ready = func(addresses []netip.Addr) bool { return hasPod(i.cache, addresses, time.Now()) }
 	return err
+}
+
+// hasPod reports whether one of the addresses is that of a pod of this node: the
+// pod has it in its status, so the CNI plugins have done their work.
+func hasPod(directory flows.Directory, addresses []netip.Addr, now time.Time) bool {
+	return slices.ContainsFunc(addresses, func(address netip.Addr) bool {
+		return directory.LocalPod(address, now, now) != nil
+	})
 }
 
 // refreshHost tells the cache this host's own addresses, now and then.

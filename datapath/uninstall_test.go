@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/podmeter/podmeter/internal/ktest"
+)
+
+// A host with many interfaces, some with things of others on them, and pins of
+// others, is after uninstall as it was before podmeter came.
+func TestUninstallLeavesTheHostAsItWas(t *testing.T) {
+	for _, mode := range []AttachMode{AttachTCX, AttachNetlink} {
+		t.Run(string(mode), func(t *testing.T) {
+			requireMode(t, mode)
+			w := newQuietWire(t)
+			o := testOptions(t, w.host, nil)
+			o.Attach = mode
+			cleanPins(t, o)
+			wanted := 0
+			for _, s := range strangers(t) {
+				if s.after != nil {
+					continue
+				}
+				pod := &wire{host: w.host, pod: ktest.NewNamespace(t), handle: filterHandle(o.PinPath)}
+				pod.index = w.host.Veth(t, "pod"+string(rune('a'+wanted)), pod.pod, "eth0")
+				if s.before != nil {
+					s.before(t, pod)
+				}
+				wanted++
+			}
+			w.host.VethWithin(t, "other0", "other1")
+			alien := alienPin(t, o.PinPath)
+			start, pins := takeInventory(t, w.host), pinsIn(t, o.PinPath)
+			m, done := startMeter(t, w.host, func(mine *Options) { mine.Attach, mine.PinPath = mode, o.PinPath }), wanted+1
+			await(t, "all are attached", func() bool {
+				settled := 0
+				for _, i := range m.Interfaces() {
+					if i.State == StateAttached || i.State == StatePartial {
+						settled++
+					}
+				}
+				return settled == done
+			})
+			w.talk(t)
+			m.stop()
+			err := w.host.Do(func() error { _, err := Uninstall(o.PinPath); return err })
+			if err != nil {
+				t.Fatalf("uninstall: %v", err)
+			}
+			await(t, "nothing of ours", func() bool { return len(takeInventory(t, w.host).all) == len(start.all) })
+			compareLists(t, "uninstalled", takeInventory(t, w.host).all, start.all)
+			compareLists(t, "pins", pinsIn(t, o.PinPath), pins)
+			if err := os.Remove(alien); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// alienPin pins something of another's in the pin path.
+func alienPin(t *testing.T, path string) string {
+	t.Helper()
+	if err := preparePinPath(path); err != nil {
+		t.Fatal(err)
+	}
+	alien := filepath.Join(path, "another")
+	if err := clsactMark(alien).set(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { remove(alien) })
+	return alien
+}
+
+func pinsIn(t *testing.T, path string) (names []string) {
+	t.Helper()
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, entry := range entries {
+		names = append(names, entry.Name())
+	}
+	return names
+}
