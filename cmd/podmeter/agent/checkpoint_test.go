@@ -143,28 +143,6 @@ func TestCheckpointThatCannotBeWritten(t *testing.T) {
 	}
 }
 
-func FuzzDecodeCheckpoint(f *testing.F) {
-	c := testCheckpoints(f)
-	if err := c.write(sample(1)); err != nil {
-		f.Fatal(err)
-	}
-	good, err := os.ReadFile(c.path)
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(good)
-	f.Add(good[:checkpointHeader])
-	f.Fuzz(func(t *testing.T, body []byte) {
-		// With a right header, so that the body is looked at.
-		file := append(make([]byte, checkpointHeader), body...)
-		putHeader(file)
-		content, err := decodeCheckpoint(file)
-		if err == nil && (content.Datapath == nil || content.Flows == nil) {
-			t.Error("got half a checkpoint without an error")
-		}
-	})
-}
-
 // BenchmarkCheckpoint writes 10,000 flow series.
 func BenchmarkCheckpoint(b *testing.B) {
 	c := testCheckpoints(b)
