@@ -159,3 +159,7 @@ func (ns *Namespace) DeleteLink(tb testing.TB, name string) {
 		tb.Fatalf("delete link %s: %v", name, err)
 	}
 }
+
+// Close lets go of the namespace before the end of the test, for one that makes
+// many. It may be called once, by a test that uses it no more.
+func (ns *Namespace) Close() error { return ns.handle.Close() }
