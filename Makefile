@@ -6,7 +6,7 @@ CLANG_FORMAT ?= clang-format-16
 GO ?= $(or $(shell command -v go),/usr/local/go/bin/go)
 export PATH := $(PATH):$(dir $(GO))
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-DURATION ?= 30s
+DEMO_DURATION = $(or $(DURATION),30s)
 
 .PHONY: help
 help: ## List the targets
@@ -18,11 +18,11 @@ build: ## Build bin/podmeter (needs Go alone)
 
 .PHONY: demo
 demo: root build ## See it at work; DURATION=30s, DEMO_FLAGS="--attach netlink" (root)
-	@exec bin/podmeter demo --duration $(DURATION) $(DEMO_FLAGS)
+	@exec bin/podmeter demo --duration $(DEMO_DURATION) $(DEMO_FLAGS)
 
 .PHONY: root
 root:
-	@[ "$$(id -u)" -eq 0 ] || { echo "the demo makes network namespaces and loads BPF programs, which needs root: sudo make demo"; exit 1; }
+	@[ "$$(id -u)" -eq 0 ] || { echo "network namespaces and BPF programs need root: sudo make $(MAKECMDGOALS)"; exit 1; }
 
 .PHONY: test
 test: ## Run every test; the kernel ones need root
@@ -39,6 +39,10 @@ race: ## Run the tests that need no kernel under the race detector (needs gcc)
 .PHONY: stress
 stress: ## Run the long forms of the floods and what else is done to the meter (root)
 	@hack/stress.sh
+
+.PHONY: soak
+soak: root ## Let an agent run under traffic, churn, restarts and kills; DURATION=10m, PLOT=file (root)
+	@DURATION=$(DURATION) PLOT=$(PLOT) hack/soak.sh
 
 .PHONY: bench
 bench: ## Run the benchmarks; those of the kernel side need root

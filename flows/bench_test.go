@@ -120,3 +120,18 @@ func BenchmarkSnapshot(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkState copies what a table of 10,000 rows and its publisher know, as each
+// drain does for the checkpoint.
+func BenchmarkState(b *testing.B) {
+	const rows = 10_000
+	publisher, _, epoch := newBenchmark(100, rows, Optional{PeerIP: true, PeerPort: true})
+	if err := publisher.Publish(epoch); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		publisher.state()
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/rows, "ns/row")
+}

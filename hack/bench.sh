@@ -6,7 +6,7 @@
 # root is skipped without it. Writes nothing but, if asked, the file OUT.
 #
 # OUT=file        write all of it there as well
-# BENCHTIME=1s    of each benchmark but those of bpf/ and cmd/, which are one measurement
+# BENCHTIME=1s    of each benchmark but those of bpf/ and cmd/podmeter, which are one measurement
 # BENCH=regexp    which benchmarks to run
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -37,6 +37,7 @@ all() {
 		[ -d "$folder" ] && packages+=("./$folder/...")
 	done
 	bench -benchmem -benchtime "${BENCHTIME:-1s}" "${packages[@]}" || status=$?
+	bench -benchmem -benchtime "${BENCHTIME:-1s}" ./cmd/podmeter/agent || status=$?
 	bench -benchtime 1x ./cmd/podmeter || status=$?
 	return "$status"
 }

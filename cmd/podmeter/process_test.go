@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -22,37 +21,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// These tests run podmeter as a process: the test binary, started once more.
-const (
-	asPodmeter = "PODMETER_TEST_RUN"
-	// withoutCapability is the number of one that the process gives up first.
-	withoutCapability = "PODMETER_TEST_WITHOUT"
-)
+// asPodmeter makes the test binary, started once more, podmeter.
+const asPodmeter = "PODMETER_TEST_RUN"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asPodmeter) == "" {
 		os.Exit(m.Run())
 	}
-	var number int
-	if _, err := fmt.Sscan(os.Getenv(withoutCapability), &number); err == nil {
-		dropCapability(number)
-	}
+	prepare()
 	os.Exit(run(os.Args[1:], nil, os.Stdout, os.Stderr))
-}
-
-// dropCapability starts this process anew without a capability: only so do all
-// of its threads lose it.
-func dropCapability(number int) {
-	runtime.LockOSThread()
-	err := unix.Prctl(unix.PR_CAPBSET_DROP, uintptr(number), 0, 0, 0)
-	if err == nil {
-		err = os.Unsetenv(withoutCapability)
-	}
-	if err == nil {
-		err = unix.Exec("/proc/self/exe", os.Args, os.Environ())
-	}
-	fmt.Fprintln(os.Stderr, "drop capability:", err)
-	os.Exit(99)
 }
 
 // process is a running podmeter.
@@ -311,22 +288,19 @@ func TestAgentRefusesToStart(t *testing.T) {
 	}
 	for _, test := range []struct {
 		name     string
-		environ  []string
 		args     []string
 		code     int
 		complain string
 	}{
-		{"without CAP_BPF", []string{fmt.Sprint(withoutCapability, "=", unix.CAP_BPF)}, nil, 1, "CAP_BPF"},
-		{"without CAP_NET_ADMIN", []string{fmt.Sprint(withoutCapability, "=", unix.CAP_NET_ADMIN)}, nil, 1, "CAP_NET_ADMIN"},
-		{"no bpffs", nil, []string{"--pin-path", h.dir + "/pins"}, 2, "BPF file system"},
-		{"broken database", nil, []string{"--geoip", broken}, 2, broken},
-		{"no static file", nil, []string{"--static-file", h.dir + "/none.yaml"}, 2, "none.yaml"},
-		{"unknown flag", nil, []string{"--nonsense"}, 2, "--nonsense"},
-		{"unknown label", nil, []string{"--flow-labels", "nonsense"}, 2, "nonsense"},
-		{"web config", nil, []string{"--web-config-file", broken}, 2, broken},
+		{"no bpffs", []string{"--pin-path", h.dir + "/pins"}, 2, "BPF file system"},
+		{"broken database", []string{"--geoip", broken}, 2, broken},
+		{"no static file", []string{"--static-file", h.dir + "/none.yaml"}, 2, "none.yaml"},
+		{"unknown flag", []string{"--nonsense"}, 2, "--nonsense"},
+		{"unknown label", []string{"--flow-labels", "nonsense"}, 2, "nonsense"},
+		{"web config", []string{"--web-config-file", broken}, 2, broken},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			p := start(t, h.node, test.environ, h.flags(test.args...)...)
+			p := start(t, h.node, nil, h.flags(test.args...)...)
 			code := p.end(t)
 			said := p.output.String()
 			if code != test.code || !strings.Contains(said, test.complain) {

@@ -55,10 +55,6 @@ func (ns *Namespace) Do(f func() error) error {
 	return <-done
 }
 
-// Close lets go of the namespace before the end of the test: it vanishes, with all
-// that is in it.
-func (ns *Namespace) Close() error { return ns.handle.Close() }
-
 // FD is the namespace's file descriptor, for moving a link into it.
 func (ns *Namespace) FD() int { return int(ns.handle) }
 
@@ -163,3 +159,7 @@ func (ns *Namespace) DeleteLink(tb testing.TB, name string) {
 		tb.Fatalf("delete link %s: %v", name, err)
 	}
 }
+
+// Close lets go of the namespace before the end of the test, for one that makes
+// many. It may be called once, by a test that uses it no more.
+func (ns *Namespace) Close() error { return ns.handle.Close() }
