@@ -24,13 +24,14 @@ const (
 	StateAttached State = "attached" // every packet is counted
 	StateSettling State = "settling" // what passed before the attachment is not yet known
 	StatePartial  State = "partial"  // one direction is known from the interface's own counters alone
+	StateShadowed State = "shadowed" // somebody's program before ours hides packets from it
 	StateDiffers  State = "differs"  // the interface counts other packets than we do
 	StateGone     State = "gone"     // its last packets are being drained
 )
 
 // States returns all states.
 func States() []State {
-	return []State{StateAttached, StateSettling, StatePartial, StateDiffers, StateGone}
+	return []State{StateAttached, StateSettling, StatePartial, StateShadowed, StateDiffers, StateGone}
 }
 
 // attachment is a metered interface, from before its programs are attached until
@@ -97,16 +98,35 @@ func (a *attachment) leave(now time.Time) {
 // read takes a reading of the ledger.
 func (a *attachment) read(r reading) {
 	settled := a.ledger.settled
-	known := a.ledger.read(r)
+	var known byDirection
+	if a.ledger.stuck(&r) {
+		known = a.settleNow(&r)
+	} else {
+		known = a.ledger.read(r)
+	}
 	if a.seeded || settled {
 		a.seeds = a.seeds.add(known)
 	}
 }
 
+// settleNow settles a ledger while packets come that are hidden from us. Where what
+// passed before is seeded it is estimated from below, as the rest will be found
+// hidden; else from above, as none of it is to be published.
+func (a *attachment) settleNow(r *reading) byDirection {
+	l := &a.ledger
+	had := r.second
+	if a.seeded {
+		had = l.last.second
+	}
+	known := l.settle(had.sub(r.ours).sub(l.base))
+	l.ahead, l.last = r.ahead, *r
+	return known
+}
+
 // accounted returns what of the interface's own counters needs no seeding any
 // more, given what the programs counted in all.
 func (a *attachment) accounted(counted byDirection) byDirection {
-	sum := counted.add(a.ledger.before).add(a.ledger.base)
+	sum := a.ledger.explained(counted).add(a.ledger.apart)
 	for d, unmetered := range a.ledger.unmetered {
 		if unmetered {
 			sum[d] = a.ledger.last.second[d]
@@ -133,6 +153,8 @@ func (a *attachment) state() State {
 		return StateSettling
 	case a.ledger.unmetered != [flows.Directions]bool{}:
 		return StatePartial
+	case a.ledger.shadowed != [flows.Directions]bool{}:
+		return StateShadowed
 	case a.ledger.difference != [flows.Directions]int64{}:
 		return StateDiffers
 	}

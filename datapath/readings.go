@@ -21,7 +21,8 @@ const (
 	compareInterval = time.Second
 )
 
-// settleLedgers reads the ledgers of new attachments until they have settled.
+// settleLedgers reads the ledgers of new attachments until they have settled, and
+// of those that were shadowed until it is known what was hidden.
 func (m *Meter) settleLedgers(ctx context.Context) error {
 	timer := time.NewTimer(settleSoon)
 	defer timer.Stop()
@@ -35,7 +36,7 @@ func (m *Meter) settleLedgers(ctx context.Context) error {
 		case <-timer.C:
 			pause = min(2*pause, settleRarely)
 		}
-		points := m.attachments.points(func(a *attachment) bool { return a.metered() && !a.ledger.settled })
+		points := m.attachments.points(func(a *attachment) bool { return a.metered() && a.ledger.unsure() })
 		for _, point := range points {
 			m.readLedger(point)
 		}
@@ -107,14 +108,26 @@ func (m *Meter) compareLedgers(now time.Time) error {
 	}
 	for _, l := range first {
 		point := uint32(l.Attrs().Index)
-		last, there := after[point]
-		m.attachments.with(point, func(a *attachment) {
-			if there && a != nil && a.metered() {
-				a.read(reading{first: ledgerOf(l), second: last, ours: ours[point], at: now})
-			}
-		})
+		if last, there := after[point]; there {
+			m.compareLedger(point, reading{first: ledgerOf(l), second: last, ours: ours[point], at: now})
+		}
 	}
 	return nil
+}
+
+// compareLedger takes one reading of many.
+func (m *Meter) compareLedger(point uint32, r reading) {
+	m.lookAhead(point, &r)
+	closing := false
+	m.attachments.with(point, func(a *attachment) {
+		if a != nil && a.metered() {
+			a.read(r)
+			closing = a.ledger.unsure()
+		}
+	})
+	if closing {
+		m.settleSoon()
+	}
 }
 
 // countedAll returns what both sets hold of every point since it was created. It

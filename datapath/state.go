@@ -57,6 +57,11 @@ type AttachmentState struct {
 	Base, Before, Seeds, Last [flows.Directions]flows.Counters
 	Unmetered                 [flows.Directions]bool
 	Settled                   bool
+
+	// Hidden is what was published of packets that somebody before us hid, Apart
+	// what was not as nobody was; Shadowed is where somebody hides packets.
+	Hidden, Apart [flows.Directions]flows.Counters
+	Shadowed      [flows.Directions]bool
 }
 
 // Save returns what to remember, the epoch that is being published included. It
@@ -129,6 +134,7 @@ func (a *attachment) remember() AttachmentState {
 		Seeded: a.seeded, Resumed: a.resumed, Vanished: a.vanished,
 		Base: a.ledger.base, Before: a.ledger.before, Seeds: a.seeds, Last: a.ledger.last.second,
 		Unmetered: a.ledger.unmetered, Settled: a.ledger.settled,
+		Hidden: a.ledger.hidden, Apart: a.ledger.apart, Shadowed: a.ledger.hiding(),
 	}
 }
 
@@ -139,7 +145,8 @@ func (s AttachmentState) recall() *attachment {
 		seeded: s.Seeded, resumed: s.Resumed, vanished: s.Vanished, seeds: s.Seeds, drains: drainsAfterGone,
 		ledger: ledger{
 			base: s.Base, before: s.Before, unmetered: s.Unmetered, settled: s.Settled,
-			last: reading{first: s.Last, second: s.Last},
+			last:   reading{first: s.Last, second: s.Last},
+			shadow: shadow{hidden: s.Hidden, apart: s.Apart, shadowed: s.Shadowed},
 		},
 	}
 }
