@@ -95,6 +95,7 @@ func (m *Meter) resume(saved *SavedState, kernel bpf.MeterEpochState) error {
 	for point, counters := range saved.Accounted {
 		m.attachments.accounted[point] = counters
 	}
+	maps.Copy(m.attachments.bypassed, saved.Bypassed)
 	for _, s := range saved.Attachments {
 		m.attachments.put(s.recall())
 	}

@@ -25,13 +25,14 @@ const (
 	StateSettling State = "settling" // what passed before the attachment is not yet known
 	StatePartial  State = "partial"  // one direction is known from the interface's own counters alone
 	StateShadowed State = "shadowed" // somebody's program before ours hides packets from it
+	StateBypassed State = "bypassed" // packets reach the pod round the host's end of its veth
 	StateDiffers  State = "differs"  // the interface counts other packets than we do
 	StateGone     State = "gone"     // its last packets are being drained
 )
 
 // States returns all states.
 func States() []State {
-	return []State{StateAttached, StateSettling, StatePartial, StateShadowed, StateDiffers, StateGone}
+	return []State{StateAttached, StateSettling, StatePartial, StateShadowed, StateBypassed, StateDiffers, StateGone}
 }
 
 // attachment is a metered interface, from before its programs are attached until
@@ -52,6 +53,9 @@ type attachment struct {
 	// resumed is whether the device had an attachment before.
 	resumed bool
 	ledger  ledger
+	bypass  bypass
+	// blind is whether the other end's counters could not be read.
+	blind bool
 	// seeds wait to be published: what is known from the ledger alone.
 	seeds byDirection
 	// drains is how many are left until the point can be forgotten.
@@ -155,6 +159,8 @@ func (a *attachment) state() State {
 		return StatePartial
 	case a.ledger.shadowed != [flows.Directions]bool{}:
 		return StateShadowed
+	case a.bypass.lately(a.ledger.last.at):
+		return StateBypassed
 	case a.ledger.difference != [flows.Directions]int64{}:
 		return StateDiffers
 	}

@@ -70,7 +70,7 @@ func (m *Meter) readLedger(point uint32) {
 			return err
 		}
 		r.first, r.second, r.at = ledgerOf(first), ledgerOf(second), time.Now()
-		return nil
+		return m.firstBypass(second, r.at)
 	})
 	if err != nil {
 		m.log.Debug("read an interface's own counters", "ifindex", point, "error", err)
@@ -112,7 +112,7 @@ func (m *Meter) compareLedgers(now time.Time) error {
 			m.compareLedger(point, reading{first: ledgerOf(l), second: last, ours: ours[point], at: now})
 		}
 	}
-	return nil
+	return m.compareBypass(second, now)
 }
 
 // compareLedger takes one reading of many.

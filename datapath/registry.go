@@ -18,10 +18,12 @@ type registry struct {
 	// accounted is, for devices that were let go of and are still there, what of
 	// their own counters needs no seeding any more.
 	accounted map[uint32]byDirection
+	// bypassed is for the same devices what of their bypass needs none.
+	bypassed map[uint32]flows.Counters
 }
 
 func newRegistry() *registry {
-	return &registry{of: make(map[uint32]*attachment), accounted: make(map[uint32]byDirection)}
+	return &registry{of: make(map[uint32]*attachment), accounted: make(map[uint32]byDirection), bypassed: make(map[uint32]flows.Counters)}
 }
 
 // with calls f with the attachment of a point, nil if there is none. f must not
@@ -39,7 +41,11 @@ func (r *registry) put(a *attachment) {
 	defer r.mu.Unlock()
 	if base, ok := r.accounted[a.point]; ok {
 		a.ledger.base, a.seeded, a.resumed = base, true, true
+		a.bypass.base, a.bypass.known = r.bypassed[a.point]
 		delete(r.accounted, a.point)
+		delete(r.bypassed, a.point)
+	} else if a.seeded && !a.resumed {
+		a.bypass.known = true // of a new device all of it is to be published
 	}
 	r.of[a.point] = a
 }
@@ -50,6 +56,7 @@ func (r *registry) withdraw(point uint32) {
 	defer r.mu.Unlock()
 	if a := r.of[point]; a.resumed {
 		r.accounted[point] = a.ledger.base
+		r.keepBypass(a)
 	}
 	delete(r.of, point)
 }
@@ -59,6 +66,7 @@ func (r *registry) vanished(point uint32) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.accounted, point)
+	delete(r.bypassed, point)
 	if a := r.of[point]; a != nil {
 		a.vanished = true
 	}
@@ -138,6 +146,13 @@ func (r *registry) forget(point uint32, counted byDirection) {
 	defer r.mu.Unlock()
 	if a := r.of[point]; a != nil && !a.vanished && (a.seeded || a.ledger.settled) {
 		r.accounted[point] = a.accounted(counted)
+		r.keepBypass(a)
 	}
 	delete(r.of, point)
+}
+
+func (r *registry) keepBypass(a *attachment) {
+	if a.bypass.known {
+		r.bypassed[a.point] = a.bypass.settled()
+	}
 }

@@ -4,6 +4,7 @@ package datapath
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"slices"
@@ -34,6 +35,8 @@ type SavedState struct {
 	// Accounted are the counters of interfaces that were let go of and are still
 	// there, as far as they need no seeding.
 	Accounted map[uint32][flows.Directions]flows.Counters
+	// Bypassed is of the same interfaces what went round them and needs none.
+	Bypassed map[uint32]flows.Counters
 }
 
 // DrainedTotal is what a set's totals had for a point and direction.
@@ -62,6 +65,11 @@ type AttachmentState struct {
 	// what was not as nobody was; Shadowed is where somebody hides packets.
 	Hidden, Apart [flows.Directions]flows.Counters
 	Shadowed      [flows.Directions]bool
+
+	// BypassBase went round the interface before, if BypassKnown; Bypassed did
+	// since, and was published.
+	BypassBase, Bypassed flows.Counters
+	BypassKnown          bool
 }
 
 // Save returns what to remember, the epoch that is being published included. It
@@ -70,6 +78,7 @@ func (m *Meter) Save(epoch *flows.Epoch) *SavedState {
 	s := &SavedState{
 		BootID: bootID(), SetID: m.setID, Epoch: epoch.Number,
 		Began: m.drainer.began, Accounted: make(map[uint32][flows.Directions]flows.Counters),
+		Bypassed: make(map[uint32]flows.Counters),
 	}
 	for n := range s.Drained {
 		totals := m.drainer.drained[n]
@@ -80,7 +89,7 @@ func (m *Meter) Save(epoch *flows.Epoch) *SavedState {
 			s.Drained[n] = append(s.Drained[n], drainedTotal(key, total))
 		}
 	}
-	s.Attachments = m.attachments.state(epoch, s.Accounted)
+	s.Attachments = m.attachments.state(epoch, s)
 	s.Existing = m.links.known()
 	return s
 }
@@ -101,7 +110,7 @@ func (t DrainedTotal) split() (bpf.MeterTotalKey, bpf.MeterTotalCounters) {
 
 // state returns what is remembered of the attachments. The seeds that the epoch
 // carries are published with it.
-func (r *registry) state(epoch *flows.Epoch, accounted map[uint32][flows.Directions]flows.Counters) []AttachmentState {
+func (r *registry) state(epoch *flows.Epoch, saved *SavedState) []AttachmentState {
 	published := seedsOf(epoch)
 	var all []AttachmentState
 	r.each(func(a *attachment) {
@@ -112,8 +121,9 @@ func (r *registry) state(epoch *flows.Epoch, accounted map[uint32][flows.Directi
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for point, counters := range r.accounted {
-		accounted[point] = counters
+		saved.Accounted[point] = counters
 	}
+	maps.Copy(saved.Bypassed, r.bypassed)
 	return all
 }
 
@@ -135,6 +145,7 @@ func (a *attachment) remember() AttachmentState {
 		Base: a.ledger.base, Before: a.ledger.before, Seeds: a.seeds, Last: a.ledger.last.second,
 		Unmetered: a.ledger.unmetered, Settled: a.ledger.settled,
 		Hidden: a.ledger.hidden, Apart: a.ledger.apart, Shadowed: a.ledger.hiding(),
+		BypassBase: a.bypass.base, Bypassed: a.bypass.seeded, BypassKnown: a.bypass.known,
 	}
 }
 
@@ -143,6 +154,7 @@ func (s AttachmentState) recall() *attachment {
 		point: s.Point, name: s.Name, device: s.Device, mode: s.Mode,
 		attached: s.Attached, gone: s.Gone, peerNamespace: s.PeerNamespace, addresses: slices.Clone(s.Addresses),
 		seeded: s.Seeded, resumed: s.Resumed, vanished: s.Vanished, seeds: s.Seeds, drains: drainsAfterGone,
+		bypass: bypass{base: s.BypassBase, seeded: s.Bypassed, known: s.BypassKnown},
 		ledger: ledger{
 			base: s.Base, before: s.Before, unmetered: s.Unmetered, settled: s.Settled,
 			last:   reading{first: s.Last, second: s.Last},

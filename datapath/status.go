@@ -43,6 +43,9 @@ type InterfaceStatus struct {
 	Ahead [flows.Directions][]string
 	// Hidden is what he hid from our programs and is published all the same.
 	Hidden [flows.Directions]flows.Counters
+	// Bypassed is what the pod received round the host's end of its veth, which is
+	// published too.
+	Bypassed flows.Counters
 }
 
 // Capacity returns how many flows each set holds.
@@ -58,7 +61,7 @@ func (m *Meter) Interfaces() []InterfaceStatus {
 		all = append(all, InterfaceStatus{
 			Point: flows.Point(a.point), Name: a.name, State: a.state(), Mode: a.mode, Since: a.attached,
 			Counted: a.ledger.last.ours, Before: a.ledger.before, Seeded: a.seeded, Difference: a.ledger.difference,
-			Ahead: a.ledger.ahead, Hidden: a.ledger.hidden,
+			Ahead: a.ledger.ahead, Hidden: a.ledger.hidden, Bypassed: a.bypass.seeded,
 		})
 	})
 	return all
