@@ -13,45 +13,50 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
+// errDetached is returned when our program is not where it was attached.
+var errDetached = errors.New("our program is not attached any more")
+
 // ahead returns in words who sees packets before our program on an interface.
 // Programs are told by their ids: what an id stands for only CAP_SYS_ADMIN may
-// look up.
+// look up. It returns errDetached where ours is not there at all.
 func (a *attacher) ahead(ifindex int, direction flows.Direction, mode AttachMode) ([]string, error) {
-	ours := ebpf.ProgramID(0)
 	if mode == AttachTCX {
 		info, err := a.programs[direction].Info()
 		if err != nil {
 			return nil, fmt.Errorf("look at our program: %w", err)
 		}
-		ours, _ = info.ID()
-	}
-	before, err := tcxAhead(ifindex, direction, ours)
-	if err != nil || mode == AttachTCX {
+		ours, _ := info.ID()
+		before, found, err := tcxBefore(ifindex, direction, ours)
+		if err == nil && !found {
+			err = errDetached
+		}
 		return before, err
+	}
+	before, _, err := tcxBefore(ifindex, direction, 0)
+	if err != nil {
+		return nil, err
 	}
 	filters, err := a.filtersAhead(ifindex, direction)
 	return append(before, filters...), err
 }
 
-// tcxAhead returns the TCX programs of an interface in their order, until ours.
-func tcxAhead(ifindex int, direction flows.Direction, ours ebpf.ProgramID) (before []string, err error) {
+// tcxBefore returns the TCX programs of an interface in their order, until the one
+// with the given id if that is found.
+func tcxBefore(ifindex int, direction flows.Direction, id ebpf.ProgramID) (before []string, found bool, err error) {
 	attached, err := link.QueryPrograms(link.QueryOptions{Target: ifindex, Attach: tcxAttachType(direction)})
 	if isGone(err) || errors.Is(err, ebpf.ErrNotSupported) { // or a kernel without TCX
-		return nil, nil
+		return nil, false, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("look for TCX programs: %w", err)
+		return nil, false, fmt.Errorf("look for TCX programs: %w", err)
 	}
 	for _, program := range attached.Programs {
-		if program.ID == ours {
-			return before, nil
+		if program.ID == id {
+			return before, true, nil
 		}
 		before = append(before, tcxText(program))
 	}
-	if ours != 0 { // ours is not there at all, so nobody is before it
-		return nil, nil
-	}
-	return before, nil
+	return before, false, nil
 }
 
 func tcxText(program link.AttachedProgram) string {
@@ -68,7 +73,7 @@ func (a *attacher) filtersAhead(ifindex int, direction flows.Direction) (before 
 	ours := a.filter(ifindex, direction, 0)
 	filters, err := netlink.FilterList(device(ifindex), ours.Parent)
 	if isGone(err) {
-		return nil, nil
+		return nil, errDetached
 	}
 	if err != nil {
 		return nil, fmt.Errorf("list filters: %w", err)
@@ -82,7 +87,7 @@ func (a *attacher) filtersAhead(ifindex int, direction flows.Direction) (before 
 			before = append(before, text)
 		}
 	}
-	return nil, nil // ours is not there
+	return nil, errDetached
 }
 
 func filterText(filter netlink.Filter) string {
@@ -93,8 +98,9 @@ func filterText(filter netlink.Filter) string {
 	return text
 }
 
-// lookAhead adds to a reading who is before our programs, where that matters.
-func (m *Meter) lookAhead(point uint32, r *reading) {
+// lookAhead adds to a reading who is before our programs, where that matters. It
+// returns errDetached if one of them is not there.
+func (m *Meter) lookAhead(point uint32, r *reading) error {
 	var mode AttachMode
 	var suspects [flows.Directions]bool
 	m.attachments.with(point, func(a *attachment) {
@@ -102,7 +108,6 @@ func (m *Meter) lookAhead(point uint32, r *reading) {
 			mode, suspects = a.mode, a.ledger.suspects(r)
 		}
 	})
-	r.looked = true
 	for d := range flows.Direction(flows.Directions) {
 		if !suspects[d] {
 			continue
@@ -112,9 +117,9 @@ func (m *Meter) lookAhead(point uint32, r *reading) {
 			return err
 		})
 		if err != nil {
-			r.looked = false // nothing follows from this reading
-			m.log.Debug("look who is before us", "ifindex", point, "direction", d, "error", err)
-			return
+			return err
 		}
 	}
+	r.looked = true
+	return nil
 }

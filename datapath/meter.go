@@ -112,8 +112,10 @@ type Meter struct {
 	early chan struct{}
 	// unsettled tells that there is an attachment whose ledger has not settled.
 	unsettled chan struct{}
-	last      atomic.Pointer[DrainStatus]
-	closed    atomic.Bool
+	// suspects are points whose programs may have been detached by others.
+	suspects chan uint32
+	last     atomic.Pointer[DrainStatus]
+	closed   atomic.Bool
 }
 
 // New loads the programs and pins the maps, or goes on with those that an earlier
@@ -131,6 +133,7 @@ func New(ctx context.Context, o Options) (*Meter, error) {
 		gate:        make(chan struct{}, 1),
 		early:       make(chan struct{}, 1),
 		unsettled:   make(chan struct{}, 1),
+		suspects:    make(chan uint32, suspectsWaiting),
 	}
 	m.last.Store(&DrainStatus{})
 	if err := m.load(ctx); err != nil {

@@ -4,6 +4,7 @@ package datapath
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/podmeter/podmeter/bpf"
@@ -115,9 +116,17 @@ func (m *Meter) compareLedgers(now time.Time) error {
 	return m.compareBypass(second, now)
 }
 
-// compareLedger takes one reading of many.
+// compareLedger takes one reading of many. While a program of ours is not where it
+// was, readings say nothing: what passes is the gap until it is attached again.
 func (m *Meter) compareLedger(point uint32, r reading) {
-	m.lookAhead(point, &r)
+	err := m.lookAhead(point, &r)
+	if errors.Is(err, errDetached) {
+		m.lookAgain(point)
+		return
+	}
+	if err != nil {
+		m.log.Debug("look who is before us", "ifindex", point, "error", err)
+	}
 	closing := false
 	m.attachments.with(point, func(a *attachment) {
 		if a != nil && a.metered() {

@@ -54,12 +54,13 @@ func (l *ledger) hides(r *reading) (known byDirection) {
 		if l.unmetered[d] || grown.Packets == 0 {
 			continue
 		}
-		if !l.covered(d, r) {
+		switch {
+		case l.covered(d, r):
+			l.hide(d, grown)
+			known[d] = grown
+		case r.looked: // and nobody is there
 			l.apart[d].Add(grown)
-			continue
 		}
-		l.hide(d, grown)
-		known[d] = grown
 	}
 	return known
 }
