@@ -21,12 +21,11 @@ var errDetached = errors.New("our program is not attached any more")
 // look up. It returns errDetached where ours is not there at all.
 func (a *attacher) ahead(ifindex int, direction flows.Direction, mode AttachMode) ([]string, error) {
 	if mode == AttachTCX {
-		info, err := a.programs[direction].Info()
+		ours, err := a.programIDs()
 		if err != nil {
-			return nil, fmt.Errorf("look at our program: %w", err)
+			return nil, err
 		}
-		ours, _ := info.ID()
-		before, found, err := tcxBefore(ifindex, direction, ours)
+		before, found, err := tcxBefore(ifindex, direction, ours[direction])
 		if err == nil && !found {
 			err = errDetached
 		}

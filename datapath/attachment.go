@@ -27,12 +27,13 @@ const (
 	StateShadowed State = "shadowed" // somebody's program before ours hides packets from it
 	StateBypassed State = "bypassed" // packets reach the pod round the host's end of its veth
 	StateDiffers  State = "differs"  // the interface counts other packets than we do
+	StateUnknown  State = "unknown"  // packets may reach the pod round us, and nobody counts them
 	StateGone     State = "gone"     // its last packets are being drained
 )
 
 // States returns all states.
 func States() []State {
-	return []State{StateAttached, StateSettling, StatePartial, StateShadowed, StateBypassed, StateDiffers, StateGone}
+	return []State{StateAttached, StateSettling, StatePartial, StateShadowed, StateBypassed, StateDiffers, StateUnknown, StateGone}
 }
 
 // attachment is a metered interface, from before its programs are attached until
@@ -56,6 +57,8 @@ type attachment struct {
 	bypass  bypass
 	// blind is whether the other end's counters could not be read.
 	blind bool
+	// doubtful is whether nobody can tell if it is bypassed.
+	doubtful bool
 	// seeds wait to be published: what is known from the ledger alone.
 	seeds byDirection
 	// drains is how many are left until the point can be forgotten.
@@ -163,6 +166,8 @@ func (a *attachment) state() State {
 		return StateBypassed
 	case a.ledger.difference != [flows.Directions]int64{}:
 		return StateDiffers
+	case a.doubtful:
+		return StateUnknown
 	}
 	return StateAttached
 }

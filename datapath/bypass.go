@@ -117,14 +117,18 @@ func receivedOf(answer []byte) (c flows.Counters, found bool) {
 	if len(answer) < unix.SizeofIfInfomsg {
 		return c, false
 	}
-	attributes, err := nl.ParseRouteAttrAsMap(answer[unix.SizeofIfInfomsg:])
-	stats := attributes[unix.IFLA_STATS64].Value
-	if err != nil || len(stats) < least {
+	attributes, err := nl.ParseRouteAttr(answer[unix.SizeofIfInfomsg:])
+	if err != nil {
 		return c, false
 	}
-	c.Packets = binary.NativeEndian.Uint64(stats[packets:])
-	c.Bytes = binary.NativeEndian.Uint64(stats[bytes:])
-	return c, true
+	for _, attribute := range attributes {
+		if stats := attribute.Value; attribute.Attr.Type == unix.IFLA_STATS64 && len(stats) >= least {
+			c.Packets = binary.NativeEndian.Uint64(stats[packets:])
+			c.Bytes = binary.NativeEndian.Uint64(stats[bytes:])
+			return c, true
+		}
+	}
+	return c, false
 }
 
 // farEnd says where the other end of a veth is; ok is whether that is another

@@ -43,6 +43,7 @@ func (w *linkWatcher) subscribeHooks() (<-chan uint32, func(), error) {
 			if from.Pid != nl.PidKernel {
 				continue
 			}
+			w.hooksChanged.Store(true)
 			for i := range messages {
 				passRemoved(&messages[i], removed, done)
 			}

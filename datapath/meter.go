@@ -46,6 +46,8 @@ type Options struct {
 	receiveBuffer int
 	// noWakeups keeps sets from being drained before their time.
 	noWakeups bool
+	// countsRedirects tells whether the kernel does, see there.
+	countsRedirects func() bool
 }
 
 const (
@@ -75,6 +77,9 @@ func (o Options) withDefaults() Options {
 	if o.Saved == nil {
 		o.Saved = func() *SavedState { return nil }
 	}
+	if o.countsRedirects == nil {
+		o.countsRedirects = countsRedirects
+	}
 	if o.within == nil {
 		o.within = func(f func() error) error { return f() }
 	}
@@ -103,11 +108,14 @@ type Meter struct {
 	resumed  bool
 	rejected error
 
-	// gate is held by whoever drains or lets go of the maps; released and compared
-	// belong to its holder.
-	gate     chan struct{}
-	released bool
-	compared time.Time
+	// gate is held by whoever drains or lets go of the maps; released, compared and
+	// redirects belong to its holder.
+	gate      chan struct{}
+	released  bool
+	compared  time.Time
+	redirects redirects
+	// hooksChanged is whether filters or qdiscs came or went since the last look.
+	hooksChanged atomic.Bool
 	// early asks for a drain before its time.
 	early chan struct{}
 	// unsettled tells that there is an attachment whose ledger has not settled.

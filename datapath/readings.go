@@ -113,7 +113,10 @@ func (m *Meter) compareLedgers(now time.Time) error {
 			m.compareLedger(point, reading{first: ledgerOf(l), second: last, ours: ours[point], at: now})
 		}
 	}
-	return m.compareBypass(second, now)
+	if err := m.compareBypass(second, now); err != nil {
+		return err
+	}
+	return m.doubt(second, now)
 }
 
 // compareLedger takes one reading of many. While a program of ours is not where it
