@@ -36,6 +36,12 @@ func States() []State {
 	return []State{StateAttached, StateSettling, StatePartial, StateShadowed, StateBypassed, StateDiffers, StateUnknown, StateGone}
 }
 
+// Partly reports whether part of what crosses the interface is known from counters
+// of the kernel alone.
+func (s State) Partly() bool {
+	return s == StatePartial || s == StateShadowed || s == StateBypassed
+}
+
 // attachment is a metered interface, from before its programs are attached until
 // its last packet has been published.
 type attachment struct {
