@@ -3,6 +3,7 @@
 package datapath
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -136,6 +137,51 @@ func TestBypassed(t *testing.T) {
 			if i.Bypassed != want || i.Difference != [flows.Directions]int64{} {
 				t.Errorf("status: got %v round us and %v different, want %v and none", i.Bypassed, i.Difference, want)
 			}
+		})
+	}
+}
+
+// What went round while the interface was not metered is part of the gap, and what
+// was published before is not again.
+func TestBypassedInAGap(t *testing.T) {
+	requireCountedRedirects(t)
+	for _, existing := range []bool{false, true} {
+		t.Run(fmt.Sprint("existing ", existing), func(t *testing.T) {
+			t.Parallel()
+			host := ktest.NewNamespace(t)
+			start := func() *testMeter {
+				return startMeter(t, host, func(o *Options) { o.Interfaces = []string{"veth*"} })
+			}
+			var m *testMeter
+			if !existing {
+				m = start()
+				await(t, "a drain", func() bool { return m.LastDrain().Count > 0 })
+			}
+			w := wireFrom(t, host)
+			d := newDetour(t, w)
+			d.send(t)
+			w.exchange(t, 5, 5)
+			w.settled(t)
+			var unpublished byDirection
+			if existing {
+				unpublished = w.podSide(t)
+				m = start()
+				m.awaitState(t, "veth0", StateAttached)
+			}
+			d.send(t)
+			m.awaitState(t, "veth0", StateBypassed)
+			w.rename(t, "other")
+			await(t, "veth0 has been left", func() bool { return m.state("veth0") == "" && m.state("other") == "" })
+			w.exchange(t, 20, 30)
+			d.send(t)
+			w.settled(t)
+			w.rename(t, "veth0")
+			m.awaitState(t, "veth0", StateBypassed)
+			d.send(t)
+			w.exchange(t, 20, 30)
+			await(t, "all that the pod's end counted is published", func() bool {
+				return m.published("veth0", "other") == w.podSide(t).sub(unpublished)
+			})
 		})
 	}
 }

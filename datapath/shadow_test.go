@@ -60,8 +60,15 @@ func (w *wire) foreignTCX(t testing.TB, d flows.Direction, anchor link.Anchor, p
 	}
 }
 
-// foreignFilter adds somebody's filter, and returns what removes it.
+// foreignFilter adds a filter of somebody who ends the chain, and returns what
+// removes it.
 func (w *wire) foreignFilter(t testing.TB, d flows.Direction, priority, protocol uint16, port int) (remove func()) {
+	t.Helper()
+	return w.addFilter(t, d, priority, protocol, ending(t, port))
+}
+
+// addFilter adds somebody's filter, and returns what removes it.
+func (w *wire) addFilter(t testing.TB, d flows.Direction, priority, protocol uint16, program *ebpf.Program) (remove func()) {
 	t.Helper()
 	parent := uint32(netlink.HANDLE_MIN_INGRESS)
 	if d == flows.Receive {
@@ -69,7 +76,7 @@ func (w *wire) foreignFilter(t testing.TB, d flows.Direction, priority, protocol
 	}
 	filter := &netlink.BpfFilter{
 		FilterAttrs: netlink.FilterAttrs{LinkIndex: w.index, Parent: parent, Handle: 1, Protocol: protocol, Priority: priority},
-		Fd:          ending(t, port).FD(), Name: "foreign", DirectAction: true,
+		Fd:          program.FD(), Name: "foreign", DirectAction: true,
 	}
 	err := w.host.Do(func() error {
 		if _, err := ensureClsact(w.index); err != nil {
