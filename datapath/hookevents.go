@@ -4,10 +4,12 @@ package datapath
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"syscall"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
@@ -91,6 +93,15 @@ func (w *linkWatcher) unhooked(point uint32) bool {
 		}
 	})
 	if name == "" || w.alive(point) {
+		return false
+	}
+	var notFound netlink.LinkNotFoundError
+	err := w.options.within(func() error {
+		_, err := netlink.LinkByIndex(int(point))
+		return err
+	})
+	if errors.As(err, &notFound) {
+		w.vanished(point)
 		return false
 	}
 	w.leave(point)

@@ -96,17 +96,17 @@ func (l *ledger) close(r *reading) (known byDirection) {
 	if l.closing == [flows.Directions]bool{} || !r.quiet() {
 		return known
 	}
-	beyond := r.first.sub(l.explained(r.ours)).sub(l.apart)
-	for d := range beyond {
+	all := r.first.sub(r.ours).sub(l.before).sub(l.base).sub(l.apart) // that was ever hidden
+	for d := range all {
 		if !l.closing[d] {
-			beyond[d] = flows.Counters{}
+			all[d] = flows.Counters{}
 		}
 	}
-	if !l.agreed(beyond, r.at) {
+	if !l.agreed(all, r.at) {
 		return known
 	}
-	for d, c := range beyond {
-		if grown := surplus(c); grown.Packets > 0 {
+	for d, c := range all {
+		if grown := surplus(c.Sub(l.hidden[d])); l.closing[d] && grown.Packets > 0 {
 			l.hide(d, grown)
 			known[d] = grown
 		}

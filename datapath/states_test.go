@@ -45,11 +45,10 @@ func TestRestartWhileShadowedAndBypassed(t *testing.T) {
 			cleanPins(t, o)
 			d.send(t)
 			w.exchange(t, 3, 4)
-			w.settled(t)
+			round := w.surplus(t)
 			l := a.start(t, o)
 			await(t, "veth0 is attached", l.attached(1))
-			// All of the pod's end was there before; of what it sends both ends tell the same.
-			unpublished := w.podSide(t)
+			unpublished := byDirection(l.Interfaces()[0].Before).add(round)
 			remove := w.foreignTCX(t, flows.Transmit, link.Head(), 0)
 			w.exchange(t, 20, 30)
 			d.send(t)

@@ -29,7 +29,7 @@ func advice(state datapath.State) string {
 	case datapath.StateDiffers:
 		return "the interface counts other packets than podmeter: offloads, XDP or drops behind it, see the README's questions"
 	case datapath.StateUnknown:
-		return "another's program could redirect packets round it and nothing counts them: a kernel from Linux 6.7 on would"
+		return "another's program could redirect packets round it and nothing counts them: Linux 6.7 and stable kernels with its fix would"
 	case datapath.StateGone:
 		return "its last packets are being published: wait"
 	}
