@@ -117,9 +117,17 @@ func TestLedgerOfUnmeteredDirection(t *testing.T) {
 	}
 }
 
-// A shadowed ledger: what is hidden becomes known once the interface had counted it
-// a reading ago, if somebody was before us by either reading, and only then.
-func TestLedgerShadow(t *testing.T) {
+// shadowCase is a series of readings after a beginning with 5 packets, 3 of them
+// ours.
+type shadowCase struct {
+	name     string
+	readings []reading
+	hidden   byDirection
+	apart    byDirection
+	state    [2]bool // shadowed, closing
+}
+
+func shadowCases() []shadowCase {
 	before := func(who ...string) func(reading) reading {
 		return func(r reading) reading {
 			r.looked, r.ahead = true, [flows.Directions][]string{who, nil}
@@ -132,13 +140,7 @@ func TestLedgerShadow(t *testing.T) {
 		r.second = r.first
 		return r
 	}
-	for _, test := range []struct {
-		name     string
-		readings []reading // packets that were there at the beginning: 5, of them 3 ours
-		hidden   byDirection
-		apart    byDirection
-		state    [2]bool // shadowed, closing
-	}{
+	return []shadowCase{
 		{"nothing missing", []reading{somebody(look(1010, packets(9, 0), packets(7, 0))), somebody(look(2020, packets(9, 0), packets(7, 0)))},
 			packets(0, 0), packets(0, 0), [2]bool{}},
 		{"at once is too soon", []reading{somebody(look(1010, packets(9, 0), packets(6, 0)))},
@@ -174,7 +176,13 @@ func TestLedgerShadow(t *testing.T) {
 		{"bytes are never below 0", []reading{
 			somebody(fewer(look(1010, packets(90, 0), packets(70, 0)))), somebody(fewer(look(2020, packets(90, 0), packets(70, 0)))),
 		}, byDirection{{Bytes: 0, Packets: 18}}, packets(0, 0), [2]bool{true, false}},
-	} {
+	}
+}
+
+// A shadowed ledger: what is hidden becomes known once the interface had counted it
+// a reading ago, if somebody was before us by either reading, and only then.
+func TestLedgerShadow(t *testing.T) {
+	for _, test := range shadowCases() {
 		t.Run(test.name, func(t *testing.T) {
 			var l ledger
 			for at := range 2 { // settles with 2 packets before the attachment

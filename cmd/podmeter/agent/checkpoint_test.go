@@ -94,6 +94,23 @@ func TestCheckpointComesBackWhole(t *testing.T) {
 	}
 }
 
+// A checkpoint of a build that did not know of hidden and bypassed packets is read
+// as one that has none: the file was written by such a build, of the same sample.
+func TestCheckpointOfAnEarlierBuild(t *testing.T) {
+	file, err := os.ReadFile("testdata/checkpoint-before-states")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := decodeCheckpoint(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	options := cmp.Options{cmpopts.EquateEmpty(), cmpopts.EquateComparable(netip.Addr{})}
+	if diff := cmp.Diff(sample(1), got, options); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 // Whatever is not a whole checkpoint of this layout is refused.
 func TestCheckpointIsRefused(t *testing.T) {
 	c := testCheckpoints(t)
