@@ -103,12 +103,7 @@ func (m *Meter) adopt() error {
 func (m *Meter) resume(saved *SavedState, kernel bpf.MeterEpochState) error {
 	m.drainer.restore(saved)
 	m.links.recall(saved.Existing)
-	for point, counters := range saved.Accounted {
-		m.attachments.accounted[point] = past{device: saved.AccountedDevices[point], counters: counters}
-	}
-	for device, counters := range saved.Departed {
-		m.attachments.departed[device] = counters
-	}
+	m.attachments.recall(saved.Past)
 	for _, s := range saved.Attachments {
 		m.attachments.put(s.recall())
 	}

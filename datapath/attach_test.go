@@ -31,7 +31,13 @@ type wire struct {
 
 func newWire(t testing.TB) *wire {
 	t.Helper()
-	w := &wire{host: ktest.NewNamespace(t), pod: ktest.NewNamespace(t), name: "veth0", address: "198.51.100.2"}
+	return wireFrom(t, ktest.NewNamespace(t))
+}
+
+// wireFrom joins a host that is there to a pod.
+func wireFrom(t testing.TB, host *ktest.Namespace) *wire {
+	t.Helper()
+	w := &wire{host: host, pod: ktest.NewNamespace(t), name: "veth0", address: "198.51.100.2"}
 	w.host.Sysctl(t, "net/ipv6/conf/default/disable_ipv6", "1")
 	w.pod.Sysctl(t, "net/ipv6/conf/default/disable_ipv6", "1")
 	w.index = w.host.Veth(t, "veth0", w.pod, "eth0")

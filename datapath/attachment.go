@@ -25,13 +25,22 @@ const (
 	StateAttached State = "attached" // every packet is counted
 	StateSettling State = "settling" // what passed before the attachment is not yet known
 	StatePartial  State = "partial"  // one direction is known from the interface's own counters alone
+	StateShadowed State = "shadowed" // somebody's program before ours hides packets from it
+	StateBypassed State = "bypassed" // packets reach the pod round the host's end of its veth
 	StateDiffers  State = "differs"  // the interface counts other packets than we do
+	StateUnknown  State = "unknown"  // packets may reach the pod round us, and nobody counts them
 	StateGone     State = "gone"     // its last packets are being drained
 )
 
 // States returns all states.
 func States() []State {
-	return []State{StateAttached, StateSettling, StatePartial, StateDiffers, StateGone}
+	return []State{StateAttached, StateSettling, StatePartial, StateShadowed, StateBypassed, StateDiffers, StateUnknown, StateGone}
+}
+
+// Partly reports whether part of what crosses the interface is known from counters
+// of the kernel alone.
+func (s State) Partly() bool {
+	return s == StatePartial || s == StateShadowed || s == StateBypassed
 }
 
 // attachment is a metered interface, from before its programs are attached until
@@ -52,6 +61,11 @@ type attachment struct {
 	// resumed is whether the device had an attachment before.
 	resumed bool
 	ledger  ledger
+	bypass  bypass
+	// blind is whether the other end's counters could not be read.
+	blind bool
+	// doubtful is whether nobody can tell if it is bypassed.
+	doubtful bool
 	// seeds wait to be published: what is known from the ledger alone.
 	seeds byDirection
 	// drains is how many are left until the point can be forgotten.
@@ -113,16 +127,35 @@ func (a *attachment) read(r reading) {
 		return
 	}
 	settled := a.ledger.settled
-	known := a.ledger.read(r)
+	var known byDirection
+	if a.ledger.stuck(&r) {
+		known = a.settleNow(&r)
+	} else {
+		known = a.ledger.read(r)
+	}
 	if a.seeded || settled {
 		a.seeds = a.seeds.add(known)
 	}
 }
 
+// settleNow settles a ledger while packets come that are hidden from us. Where what
+// passed before is seeded it is estimated from below, as the rest will be found
+// hidden; else from above, as none of it is to be published.
+func (a *attachment) settleNow(r *reading) byDirection {
+	l := &a.ledger
+	had := r.second
+	if a.seeded {
+		had = l.last.second
+	}
+	known := l.settle(had.sub(r.ours).sub(l.base))
+	l.ahead, l.last = r.ahead, *r
+	return known
+}
+
 // accounted returns what of the interface's own counters needs no seeding any
 // more, given what the programs counted in all.
 func (a *attachment) accounted(counted byDirection) byDirection {
-	sum := counted.add(a.ledger.before).add(a.ledger.base)
+	sum := a.ledger.explained(counted).add(a.ledger.apart)
 	for d, unmetered := range a.ledger.unmetered {
 		if unmetered {
 			sum[d] = a.ledger.last.second[d]
@@ -149,8 +182,14 @@ func (a *attachment) state() State {
 		return StateSettling
 	case a.ledger.unmetered != [flows.Directions]bool{}:
 		return StatePartial
+	case a.ledger.shadowed != [flows.Directions]bool{}:
+		return StateShadowed
+	case a.bypass.lately(a.ledger.last.at):
+		return StateBypassed
 	case a.ledger.difference != [flows.Directions]int64{}:
 		return StateDiffers
+	case a.doubtful:
+		return StateUnknown
 	}
 	return StateAttached
 }

@@ -56,6 +56,10 @@ type reading struct {
 	first, second, ours byDirection
 	at                  time.Time
 	device              string // whose counters they are, see deviceOf
+	// looked is whether it was looked who is before us, where it matters, and
+	// ahead who is.
+	looked bool
+	ahead  [flows.Directions][]string
 }
 
 // take sets what a link told before and after ours were read. If the ifindex has
@@ -94,30 +98,47 @@ type ledger struct {
 	candidate   byDirection
 	candidateAt time.Time
 	newest      [flows.Directions]int64 // difference by the last reading alone
+
+	shadow
 }
 
 // read takes a reading and returns what became known by it and has to be
-// published besides our own counts: what came before the attachment, and what
-// went where we have no program.
+// published besides our own counts: what came before the attachment, what went
+// where we have no program, and what somebody hid from our programs.
 func (l *ledger) read(r reading) (known byDirection) {
 	defer func() { l.last = r }()
 	if l.settled {
-		l.compare(&r)
-		return l.beside(r.second.sub(l.last.second))
+		return l.follow(&r)
 	}
 	if !r.quiet() {
 		return known
 	}
 	beyond := r.first.sub(r.ours).sub(l.base)
-	switch {
-	case r.first == byDirection{}: // nothing has ever passed, so nothing before us
-	case l.candidateAt.IsZero(), beyond != l.candidate:
-		l.candidate, l.candidateAt = beyond, r.at
-		return known
-	case r.at.Sub(l.candidateAt) < settleAfter:
+	nothing := r.first == byDirection{} // has ever passed, so nothing before us
+	if !nothing && !l.agreed(beyond, r.at) {
 		return known
 	}
 	return l.settle(beyond)
+}
+
+// follow takes a reading after the ledger has settled.
+func (l *ledger) follow(r *reading) byDirection {
+	known := l.hides(r)
+	l.compare(r)
+	if r.looked {
+		l.judge(r, known)
+	}
+	return known.add(l.close(r)).add(l.beside(r.second.sub(l.last.second)))
+}
+
+// agreed reports whether a quiet reading agrees with an earlier one on what the
+// interface has beyond ours.
+func (l *ledger) agreed(beyond byDirection, at time.Time) bool {
+	if l.candidateAt.IsZero() || beyond != l.candidate {
+		l.candidate, l.candidateAt = beyond, at
+		return false
+	}
+	return at.Sub(l.candidateAt) >= settleAfter
 }
 
 // settle takes what the interface has beyond ours as what came before us; it
@@ -161,8 +182,8 @@ func (l *ledger) compare(r *reading) {
 		if l.unmetered[d] {
 			continue
 		}
-		ours := r.ours[d].Packets + l.before[d].Packets + l.base[d].Packets
-		now := nearest(int64(r.first[d].Packets-ours), int64(r.second[d].Packets-ours))
+		explained := l.explained(r.ours)[d].Packets
+		now := nearest(int64(r.first[d].Packets-explained), int64(r.second[d].Packets-explained))
 		l.difference[d] = common(l.newest[d], now)
 		l.newest[d] = now
 	}

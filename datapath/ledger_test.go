@@ -129,3 +129,106 @@ func TestReadingOfAnotherDevice(t *testing.T) {
 		t.Errorf("got settled %t with %v to be published, want nothing known", a.ledger.settled, a.seeds)
 	}
 }
+
+// shadowCase is a series of readings after a beginning with 5 packets, 3 of them
+// ours.
+type shadowCase struct {
+	name     string
+	readings []reading
+	hidden   byDirection
+	apart    byDirection
+	state    [2]bool // shadowed, closing
+}
+
+func shadowCases() []shadowCase {
+	before := func(who ...string) func(reading) reading {
+		return func(r reading) reading {
+			r.looked, r.ahead = true, [flows.Directions][]string{who, nil}
+			return r
+		}
+	}
+	nobody, somebody := before(), before("TCX program 1")
+	fewer := func(r reading) reading { // bytes than ours, as with XDP
+		r.first[flows.Transmit].Bytes -= 5000
+		r.second = r.first
+		return r
+	}
+	return []shadowCase{
+		{"nothing missing", []reading{somebody(look(1010, packets(9, 0), packets(7, 0))), somebody(look(2020, packets(9, 0), packets(7, 0)))},
+			packets(0, 0), packets(0, 0), [2]bool{}},
+		{"at once is too soon", []reading{somebody(look(1010, packets(9, 0), packets(6, 0)))},
+			packets(0, 0), packets(0, 0), [2]bool{}},
+		{"still missing a reading later", []reading{
+			somebody(look(1010, packets(9, 0), packets(6, 0))), somebody(look(2020, packets(10, 0), packets(6, 0))),
+		}, packets(1, 0), packets(0, 0), [2]bool{true, false}},
+		{"too near to the last reading", []reading{
+			somebody(look(1010, packets(9, 0), packets(6, 0))), somebody(look(1015, packets(9, 0), packets(6, 0))),
+		}, packets(0, 0), packets(0, 0), [2]bool{true, false}},
+		{"nobody before us: a difference", []reading{
+			nobody(look(1010, packets(9, 0), packets(6, 0))), nobody(look(2020, packets(9, 0), packets(6, 0))),
+		}, packets(0, 0), packets(1, 0), [2]bool{}},
+		{"not looked: nothing follows", []reading{
+			look(1010, packets(9, 0), packets(6, 0)), look(2020, packets(9, 0), packets(6, 0)),
+		}, packets(0, 0), packets(0, 0), [2]bool{}},
+		{"what differed before he came is not hidden", []reading{
+			nobody(look(1010, packets(9, 0), packets(6, 0))), nobody(look(2020, packets(9, 0), packets(6, 0))),
+			somebody(look(3030, packets(12, 0), packets(6, 0))), somebody(look(4040, packets(12, 0), packets(6, 0))),
+		}, packets(3, 0), packets(1, 0), [2]bool{true, false}},
+		{"he went between two readings", []reading{
+			somebody(look(1010, packets(9, 0), packets(6, 0))), nobody(look(2020, packets(12, 0), packets(9, 0))),
+			nobody(look(3030, packets(12, 0), packets(9, 0))),
+		}, packets(0, 0), packets(1, 0), [2]bool{}},
+		{"he was seen to hide and went", []reading{
+			somebody(look(1010, packets(9, 0), packets(6, 0))), somebody(look(2020, packets(9, 0), packets(6, 0))),
+			nobody(look(3030, packets(14, 0), packets(7, 0))), look(3050, packets(15, 0), packets(8, 0)),
+		}, packets(5, 0), packets(0, 0), [2]bool{}},
+		{"he went, and no two quiet readings agree yet", []reading{
+			somebody(look(1010, packets(9, 0), packets(6, 0))), somebody(look(2020, packets(9, 0), packets(6, 0))),
+			nobody(look(3030, packets(14, 0), packets(7, 0), packets(16, 0))),
+		}, packets(1, 0), packets(0, 0), [2]bool{false, true}},
+		{"bytes are never below 0", []reading{
+			somebody(fewer(look(1010, packets(90, 0), packets(70, 0)))), somebody(fewer(look(2020, packets(90, 0), packets(70, 0)))),
+		}, byDirection{{Bytes: 0, Packets: 18}}, packets(0, 0), [2]bool{true, false}},
+	}
+}
+
+// A shadowed ledger: what is hidden becomes known once the interface had counted it
+// a reading ago, if somebody was before us by either reading, and only then.
+func TestLedgerShadow(t *testing.T) {
+	for _, test := range shadowCases() {
+		t.Run(test.name, func(t *testing.T) {
+			var l ledger
+			for at := range 2 { // settles with 2 packets before the attachment
+				l.read(look(10*at, packets(5, 0), packets(3, 0)))
+			}
+			var known byDirection
+			for _, r := range test.readings {
+				known = known.add(l.read(r))
+			}
+			state := [2]bool{l.shadowed[flows.Transmit], l.closing[flows.Transmit]}
+			if known != test.hidden || l.hidden != test.hidden || l.apart != test.apart || state != test.state {
+				t.Errorf("got %v known, %v hidden, %v apart, %v, want %v, %v, %v", known, l.hidden, l.apart, state, test.hidden, test.apart, test.state)
+			}
+		})
+	}
+}
+
+// What went round is what is surely more than before, once.
+func TestBypassOfReadings(t *testing.T) {
+	at := time.UnixMilli(1)
+	count := func(n uint64) flows.Counters { return packets(n, 0)[flows.Transmit] }
+	var b bypass
+	b.estimate(count(7)) // too high, as packets came meanwhile
+	b.estimate(count(5))
+	b.estimate(count(6))
+	if got := b.read(count(4), at); !got.IsZero() || b.lately(at) {
+		t.Errorf("below what was there: got %v, want none", got)
+	}
+	if got := b.read(count(8), at); got != count(3) || !b.lately(at) || b.lately(at.Add(bypassedLately)) {
+		t.Errorf("3 more: got %v, want %v, lately for %v", got, count(3), bypassedLately)
+	}
+	b.estimate(count(1)) // cannot be, after what was seen
+	if got := b.read(count(9), at); got != count(1) || b.settled() != count(9) {
+		t.Errorf("one more: got %v and %v settled, want %v and %v", got, b.settled(), count(1), count(9))
+	}
+}

@@ -22,8 +22,8 @@ const (
 	relistInterval = 30 * time.Second
 )
 
-// errOverrun says that link events were lost.
-var errOverrun = errors.New("link subscription ended")
+// errOverrun says that events were lost.
+var errOverrun = errors.New("subscription ended")
 
 // linkWatcher keeps the attachments in step with the links of the host. Its
 // methods are called by the goroutine in run, but known, which the drains use.
@@ -70,7 +70,7 @@ func (w *linkWatcher) run(ctx context.Context) error {
 		if !errors.Is(err, errOverrun) {
 			return err
 		}
-		w.log.Warn("lost link events, listing all links again")
+		w.log.Warn("lost events, listing all links again")
 	}
 }
 
@@ -81,26 +81,39 @@ func (w *linkWatcher) follow(ctx context.Context) error {
 		return err
 	}
 	defer stop()
+	removed, stopHooks, err := w.subscribeHooks()
+	if err != nil {
+		return err
+	}
+	defer stopHooks()
 	relist := time.NewTimer(0)
 	defer relist.Stop()
 	for soon := false; ; {
+		changed := true
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-relist.C:
 			w.list()
 			relist.Reset(w.untilListing())
-			soon = false
+			soon, changed = false, false
+		case point, ok := <-removed:
+			if !ok {
+				return errOverrun
+			}
+			changed = w.unhooked(point)
+		case point := <-w.suspects:
+			changed = w.unhooked(point)
 		case update, ok := <-updates:
 			if !ok {
 				return errOverrun
 			}
 			w.event(update)
-			// The other end of a veth that has moved tells nothing of itself.
-			if !soon {
-				relist.Reset(relistSoon)
-				soon = true
-			}
+		}
+		// The other end of a veth that has moved tells nothing of itself.
+		if changed && !soon {
+			relist.Reset(relistSoon)
+			soon = true
 		}
 	}
 }

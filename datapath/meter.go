@@ -58,6 +58,8 @@ type Options struct {
 	noWakeups bool
 	// build is this build, or one that tests make of it.
 	build build
+	// countsRedirects tells whether the kernel does, see there.
+	countsRedirects func() bool
 }
 
 const (
@@ -93,6 +95,9 @@ func (o Options) withDefaults() Options {
 	if o.build.spec == nil {
 		o.build = thisBuild()
 	}
+	if o.countsRedirects == nil {
+		o.countsRedirects = countsRedirects
+	}
 	if o.within == nil {
 		o.within = func(f func() error) error { return f() }
 	}
@@ -121,17 +126,22 @@ type Meter struct {
 	resumed  bool
 	rejected error
 
-	// gate is held by whoever drains or lets go of the maps; released and compared
-	// belong to its holder.
-	gate     chan struct{}
-	released bool
-	compared time.Time
+	// gate is held by whoever drains or lets go of the maps; released, compared and
+	// redirects belong to its holder.
+	gate      chan struct{}
+	released  bool
+	compared  time.Time
+	redirects redirects
+	// hooksChanged is whether filters or qdiscs came or went since the last look.
+	hooksChanged atomic.Bool
 	// early asks for a drain before its time.
 	early chan struct{}
 	// unsettled tells that there is an attachment whose ledger has not settled.
 	unsettled chan struct{}
-	last      atomic.Pointer[DrainStatus]
-	closed    atomic.Bool
+	// suspects are points whose programs may have been detached by others.
+	suspects chan uint32
+	last     atomic.Pointer[DrainStatus]
+	closed   atomic.Bool
 }
 
 // New loads the programs and pins the maps, or goes on with those that an earlier
@@ -149,6 +159,7 @@ func New(ctx context.Context, o Options) (*Meter, error) {
 		gate:        make(chan struct{}, 1),
 		early:       make(chan struct{}, 1),
 		unsettled:   make(chan struct{}, 1),
+		suspects:    make(chan uint32, suspectsWaiting),
 	}
 	m.last.Store(&DrainStatus{})
 	if err := m.load(ctx); err != nil {

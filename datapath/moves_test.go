@@ -107,7 +107,7 @@ func TestDepartedIsKnownByItsCounters(t *testing.T) {
 	r := newRegistry()
 	r.put(&attachment{point: 7, device: "d", vanished: true, mayReturn: true, seeded: true})
 	r.forget(7, packets(30, 20))
-	if got := r.departed["d"]; got != packets(30, 20) {
+	if got := r.departed["d"].counters; got != packets(30, 20) {
 		t.Errorf("departed: got %v, want all that was counted", got)
 	}
 	for _, test := range []struct {
@@ -117,14 +117,14 @@ func TestDepartedIsKnownByItsCounters(t *testing.T) {
 		{packets(31, 20), packets(30, 20)},
 	} {
 		a := &attachment{point: 9, device: "d"}
-		r.departed["d"] = packets(30, 20)
+		r.departed["d"] = past{device: "d", counters: packets(30, 20)}
 		r.enter(a, test.now)
 		if a.ledger.base != test.want || a.seeded != (test.want != byDirection{}) {
 			t.Errorf("with %v: got base %v, seeded %t, want %v", test.now, a.ledger.base, a.seeded, test.want)
 		}
 	}
 	for n := range 2 * maxDeparted {
-		r.depart(fmt.Sprint(n), packets(1, 1))
+		r.depart(past{device: fmt.Sprint(n)})
 	}
 	if len(r.departed) != maxDeparted {
 		t.Errorf("got %d devices remembered, want at most %d", len(r.departed), maxDeparted)

@@ -4,6 +4,7 @@ package datapath
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/podmeter/podmeter/bpf"
@@ -21,7 +22,8 @@ const (
 	compareInterval = time.Second
 )
 
-// settleLedgers reads the ledgers of new attachments until they have settled.
+// settleLedgers reads the ledgers of new attachments until they have settled, and
+// of those that were shadowed until it is known what was hidden.
 func (m *Meter) settleLedgers(ctx context.Context) error {
 	timer := time.NewTimer(settleSoon)
 	defer timer.Stop()
@@ -35,7 +37,7 @@ func (m *Meter) settleLedgers(ctx context.Context) error {
 		case <-timer.C:
 			pause = min(2*pause, settleRarely)
 		}
-		points := m.attachments.points(func(a *attachment) bool { return a.metered() && !a.ledger.settled })
+		points := m.attachments.points(func(a *attachment) bool { return a.metered() && a.ledger.unsure() })
 		for _, point := range points {
 			m.readLedger(point)
 		}
@@ -69,7 +71,7 @@ func (m *Meter) readLedger(point uint32) {
 			return err
 		}
 		r.take(first, second, time.Now())
-		return nil
+		return m.firstBypass(second, r.at)
 	})
 	if err != nil {
 		m.log.Debug("read an interface's own counters", "ifindex", point, "error", err)
@@ -107,16 +109,39 @@ func (m *Meter) compareLedgers(now time.Time) error {
 	}
 	for _, l := range first {
 		point := uint32(l.Attrs().Index)
-		last, there := after[point]
-		m.attachments.with(point, func(a *attachment) {
-			if there && a != nil && a.metered() {
-				r := reading{ours: ours[point]}
-				r.take(l, last, now)
-				a.read(r)
-			}
-		})
+		if last, there := after[point]; there {
+			r := reading{ours: ours[point]}
+			r.take(l, last, now)
+			m.compareLedger(point, r)
+		}
 	}
-	return nil
+	if err := m.compareBypass(second, now); err != nil {
+		return err
+	}
+	return m.doubt(second, now)
+}
+
+// compareLedger takes one reading of many. While a program of ours is not where it
+// was, readings say nothing: what passes is the gap until it is attached again.
+func (m *Meter) compareLedger(point uint32, r reading) {
+	err := m.lookAhead(point, &r)
+	if errors.Is(err, errDetached) {
+		m.lookAgain(point)
+		return
+	}
+	if err != nil {
+		m.log.Debug("look who is before us", "ifindex", point, "error", err)
+	}
+	closing := false
+	m.attachments.with(point, func(a *attachment) {
+		if a != nil && a.metered() {
+			a.read(r)
+			closing = a.ledger.unsure()
+		}
+	})
+	if closing {
+		m.settleSoon()
+	}
 }
 
 // countedAll returns what both sets hold of every point since it was created. It

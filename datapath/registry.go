@@ -21,13 +21,14 @@ type registry struct {
 	accounted map[uint32]past
 	// departed is the same for devices that may have moved to another network
 	// namespace, from where they can come back with any ifindex.
-	departed map[string]byDirection
+	departed map[string]past
 }
 
 // past is what was published of a device.
 type past struct {
 	device   string
 	counters byDirection
+	bypass   bypass
 }
 
 // maxDeparted bounds how many devices that left are remembered.
@@ -35,7 +36,7 @@ const maxDeparted = 1024
 
 func newRegistry() *registry {
 	return &registry{
-		of: make(map[uint32]*attachment), accounted: make(map[uint32]past), departed: make(map[string]byDirection),
+		of: make(map[uint32]*attachment), accounted: make(map[uint32]past), departed: make(map[string]past),
 	}
 }
 
@@ -60,13 +61,16 @@ func (r *registry) put(a *attachment) {
 func (r *registry) enter(a *attachment, now byDirection) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	base, known := r.departed[a.device]
+	was, known := r.departed[a.device]
 	if past, ok := r.accounted[a.point]; ok && sameDevice(past.device, a.device) {
-		base, known = past.counters, true
+		was, known = past, true
 	}
 	// A device that only looks like the one before has begun to count later.
-	if known && now.covers(base) {
-		a.ledger.base, a.seeded, a.resumed = base, true, true
+	if known && now.covers(was.counters) {
+		a.ledger.base, a.seeded, a.resumed = was.counters, true, true
+		a.bypass.base, a.bypass.known = was.bypass.settled(), was.bypass.known
+	} else if a.seeded {
+		a.bypass.known = true // of a new device all of it is to be published
 	}
 	delete(r.accounted, a.point)
 	delete(r.departed, a.device)
@@ -88,7 +92,7 @@ func (r *registry) withdraw(point uint32) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if a := r.of[point]; a.resumed {
-		r.accounted[point] = past{a.device, a.ledger.base}
+		r.accounted[point] = past{a.device, a.ledger.base, a.bypass}
 	}
 	delete(r.of, point)
 }
@@ -188,20 +192,20 @@ func (r *registry) forget(point uint32, counted byDirection) {
 		return
 	}
 	if !a.vanished {
-		r.accounted[point] = past{a.device, a.accounted(counted)}
+		r.accounted[point] = past{a.device, a.accounted(counted), a.bypass}
 	} else if a.mayReturn {
-		r.depart(a.device, a.accounted(counted))
+		r.depart(past{a.device, a.accounted(counted), a.bypass})
 	}
 }
 
 // depart remembers a device that left, in the place of any other if there are too
 // many. The caller holds the lock.
-func (r *registry) depart(device string, accounted byDirection) {
+func (r *registry) depart(p past) {
 	for other := range r.departed {
 		if len(r.departed) < maxDeparted {
 			break
 		}
 		delete(r.departed, other)
 	}
-	r.departed[device] = accounted
+	r.departed[p.device] = p
 }

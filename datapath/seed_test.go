@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf/link"
 	"github.com/podmeter/podmeter/flows"
 	"github.com/podmeter/podmeter/internal/ktest"
 	"github.com/vishvananda/netlink"
@@ -203,29 +204,55 @@ func (w *wire) rename(t testing.TB, name string) {
 	}
 }
 
-// What others detach is attached again, and the gap is seeded.
+// What others detach is attached again, and the gap is seeded. Of filters and
+// qdiscs the kernel tells it, of TCX links the ledger does.
 func TestDetachedByOthers(t *testing.T) {
-	w := newWire(t)
-	m := startMeter(t, w.host, func(o *Options) { o.Attach = AttachNetlink })
-	m.awaitState(t, "veth0", StateAttached)
-	unpublished := before(m, "veth0")
-	sendUDP(t, w.pod, "198.51.100.1:9", 20)
-	since := m.Interfaces()[0].Since
-	err := w.host.Do(func() error { return netlink.QdiscDel(clsact(w.index)) })
-	if err != nil {
-		t.Fatalf("delete qdisc: %v", err)
-	}
-	sendUDP(t, w.pod, "198.51.100.1:9", 30)
-	w.settled(t)
-	w.host.VethWithin(t, "event0", "event1") // a link event, so that links are listed
-	await(t, "veth0 is attached again", func() bool {
-		all := m.Interfaces()
-		return len(all) == 1 && all[0].State == StateAttached && all[0].Since != since
-	})
-	want := w.ended(t).sub(unpublished)
-	m.stop()
-	if got := m.published("veth0"); got != want {
-		t.Errorf("got %v, want the interface's %v", got, want)
+	for _, test := range []struct {
+		name   string
+		mode   AttachMode
+		detach func(*testMeter, *wire) error
+	}{
+		{"qdisc", AttachNetlink, func(_ *testMeter, w *wire) error { return netlink.QdiscDel(clsact(w.index)) }},
+		{"filter", AttachNetlink, func(m *testMeter, w *wire) error {
+			return netlink.FilterDel(m.attacher.filter(w.index, flows.Transmit, 1))
+		}},
+		{"TCX link", AttachTCX, func(m *testMeter, w *wire) error {
+			l, err := link.LoadPinnedLink(m.attacher.linkPin(w.index, flows.Transmit), nil)
+			if err != nil {
+				return err
+			}
+			defer l.Close()
+			return l.(interface{ Detach() error }).Detach()
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			requireMode(t, test.mode)
+			w := newWire(t)
+			m := startMeter(t, w.host, func(o *Options) {
+				o.Attach = test.mode
+				if test.mode == AttachNetlink {
+					o.DrainInterval = time.Hour // no comparison finds it
+				}
+			})
+			m.awaitState(t, "veth0", StateAttached)
+			unpublished := before(m, "veth0")
+			sendUDP(t, w.pod, "198.51.100.1:9", 20)
+			since := m.Interfaces()[0].Since
+			if err := w.host.Do(func() error { return test.detach(m, w) }); err != nil {
+				t.Fatalf("detach: %v", err)
+			}
+			sendUDP(t, w.pod, "198.51.100.1:9", 30)
+			await(t, "veth0 is attached again", func() bool {
+				all := m.Interfaces()
+				return len(all) == 1 && all[0].State == StateAttached && all[0].Since != since
+			})
+			sendUDP(t, w.pod, "198.51.100.1:9", 10)
+			want := w.ended(t).sub(unpublished)
+			m.stop()
+			if got := m.published("veth0"); got != want {
+				t.Errorf("got %v, want the interface's %v", got, want)
+			}
+		})
 	}
 }
 

@@ -31,14 +31,19 @@ type SavedState struct {
 	// Existing are the interfaces whose past is nobody's, as they were there when
 	// counting began: by ifindex, what tells them from others with theirs.
 	Existing map[uint32]string
-	// Accounted are the counters of interfaces that were let go of and are still
-	// there, as far as they need no seeding.
-	Accounted map[uint32][flows.Directions]flows.Counters
-	// AccountedDevices tell these interfaces from later ones with their ifindexes.
-	AccountedDevices map[uint32]string
-	// Departed are the same by device, for those that may come back from another
-	// network namespace.
-	Departed map[string][flows.Directions]flows.Counters
+	// Past is what was published of interfaces that were let go of.
+	Past []PastState
+}
+
+// PastState is what of an interface's own counters needs no seeding.
+type PastState struct {
+	// Point is the ifindex of an interface that is still there, 0 of one that may
+	// come back from another network namespace.
+	Point       uint32
+	Device      string
+	Counters    [flows.Directions]flows.Counters
+	Bypassed    flows.Counters
+	BypassKnown bool
 }
 
 // DrainedTotal is what a set's totals had for a point and direction.
@@ -63,6 +68,16 @@ type AttachmentState struct {
 	Base, Before, Seeds, Last [flows.Directions]flows.Counters
 	Unmetered                 [flows.Directions]bool
 	Settled                   bool
+
+	// Hidden is what was published of packets that somebody before us hid, Apart
+	// what was not as nobody was; Shadowed is where somebody hides packets.
+	Hidden, Apart [flows.Directions]flows.Counters
+	Shadowed      [flows.Directions]bool
+
+	// BypassBase went round the interface before, if BypassKnown; Bypassed did
+	// since, and was published.
+	BypassBase, Bypassed flows.Counters
+	BypassKnown          bool
 }
 
 // Save returns what to remember, the epoch that is being published included. It
@@ -70,10 +85,7 @@ type AttachmentState struct {
 func (m *Meter) Save(epoch *flows.Epoch) *SavedState {
 	s := &SavedState{
 		BootID: bootID(), SetID: m.setID, Epoch: epoch.Number,
-		Began:            m.drainer.began,
-		Accounted:        make(map[uint32][flows.Directions]flows.Counters),
-		AccountedDevices: make(map[uint32]string),
-		Departed:         make(map[string][flows.Directions]flows.Counters),
+		Began: m.drainer.began,
 	}
 	for n := range s.Drained {
 		totals := m.drainer.drained[n]
@@ -115,10 +127,32 @@ func (r *registry) save(epoch *flows.Epoch, s *SavedState) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for point, past := range r.accounted {
-		s.Accounted[point], s.AccountedDevices[point] = past.counters, past.device
+		s.Past = append(s.Past, past.remember(point))
 	}
-	for device, counters := range r.departed {
-		s.Departed[device] = counters
+	for _, past := range r.departed {
+		s.Past = append(s.Past, past.remember(0))
+	}
+}
+
+func (p past) remember(point uint32) PastState {
+	return PastState{
+		Point: point, Device: p.device, Counters: p.counters,
+		Bypassed: p.bypass.settled(), BypassKnown: p.bypass.known,
+	}
+}
+
+func (s PastState) recall() past {
+	return past{device: s.Device, counters: s.Counters, bypass: bypass{base: s.Bypassed, known: s.BypassKnown}}
+}
+
+// recall restores what is known of devices that were let go of.
+func (r *registry) recall(pasts []PastState) {
+	for _, s := range pasts {
+		if s.Point == 0 {
+			r.depart(s.recall())
+		} else {
+			r.accounted[s.Point] = s.recall()
+		}
 	}
 }
 
@@ -139,6 +173,8 @@ func (a *attachment) remember() AttachmentState {
 		Seeded: a.seeded, Resumed: a.resumed, Vanished: a.vanished, MayReturn: a.mayReturn,
 		Base: a.ledger.base, Before: a.ledger.before, Seeds: a.seeds, Last: a.ledger.last.second,
 		Unmetered: a.ledger.unmetered, Settled: a.ledger.settled,
+		Hidden: a.ledger.hidden, Apart: a.ledger.apart, Shadowed: a.ledger.hiding(),
+		BypassBase: a.bypass.base, Bypassed: a.bypass.seeded, BypassKnown: a.bypass.known,
 	}
 }
 
@@ -147,9 +183,11 @@ func (s AttachmentState) recall() *attachment {
 		point: s.Point, name: s.Name, device: s.Device, mode: s.Mode,
 		attached: s.Attached, gone: s.Gone, peerNamespace: s.PeerNamespace, addresses: slices.Clone(s.Addresses),
 		seeded: s.Seeded, resumed: s.Resumed, vanished: s.Vanished, mayReturn: s.MayReturn, seeds: s.Seeds, drains: drainsAfterGone,
+		bypass: bypass{base: s.BypassBase, seeded: s.Bypassed, known: s.BypassKnown},
 		ledger: ledger{
 			base: s.Base, before: s.Before, unmetered: s.Unmetered, settled: s.Settled,
-			last: reading{first: s.Last, second: s.Last},
+			last:   reading{first: s.Last, second: s.Last},
+			shadow: shadow{hidden: s.Hidden, apart: s.Apart, shadowed: s.Shadowed},
 		},
 	}
 }

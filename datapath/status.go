@@ -35,8 +35,17 @@ type InterfaceStatus struct {
 	// published: not for what was there when the meter started.
 	Before [flows.Directions]flows.Counters
 	Seeded bool
-	// Difference is the interface's packets minus ours since the attachment.
+	// Difference is the interface's packets minus ours since the attachment, and
+	// minus those of Hidden.
 	Difference [flows.Directions]int64
+	// Ahead says in words who was before our programs at the last look, where
+	// packets are missing.
+	Ahead [flows.Directions][]string
+	// Hidden is what he hid from our programs and is published all the same.
+	Hidden [flows.Directions]flows.Counters
+	// Bypassed is what the pod received round the host's end of its veth, which is
+	// published too.
+	Bypassed flows.Counters
 }
 
 // Capacity returns how many flows each set holds.
@@ -52,6 +61,7 @@ func (m *Meter) Interfaces() []InterfaceStatus {
 		all = append(all, InterfaceStatus{
 			Point: flows.Point(a.point), Name: a.name, State: a.state(), Mode: a.mode, Since: a.attached,
 			Counted: a.ledger.last.ours, Before: a.ledger.before, Seeded: a.seeded, Difference: a.ledger.difference,
+			Ahead: a.ledger.ahead, Hidden: a.ledger.hidden, Bypassed: a.bypass.seeded,
 		})
 	})
 	return all

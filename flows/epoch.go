@@ -42,8 +42,9 @@ type Total struct {
 	// Unplaced is the part whose flow could not be inserted, Residue the part
 	// whose flows the LRU evicted: both are in Counters, in no Record.
 	Unplaced, Residue Counters
-	// Seeded is what crossed the interface before its program was attached, as
-	// the interface's own counters tell. It is not in Counters.
+	// Seeded is what crossed the interface and no program of ours saw, as the
+	// kernel's own counters tell: before the attachment, hidden by others or taken
+	// round it. It is not in Counters.
 	Seeded Counters
 }
 

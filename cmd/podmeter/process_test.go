@@ -187,7 +187,7 @@ func (h *host) value(t *testing.T, family, label, is string) float64 {
 	for _, metric := range families[family].GetMetric() {
 		for _, pair := range metric.GetLabel() {
 			if pair.GetName() == label && pair.GetValue() == is {
-				sum += metric.GetCounter().GetValue()
+				sum += metric.GetCounter().GetValue() + metric.GetGauge().GetValue()
 			}
 		}
 	}

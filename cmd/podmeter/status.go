@@ -16,7 +16,8 @@ packets and state, the last drain, what could not be attributed, and how fresh t
 names of pods are. It talks to the agent's unix socket, so it needs the same user.
 
 DIFFERENCE is the interface's own packets less podmeter's since the attachment, on
-both ways; 0 is what is expected. BEFORE is the bytes that crossed before.
+both ways; 0 is what is expected. BEFORE is the bytes that crossed before. Each
+state but attached is explained below the list, with what to do.
 
 With --ready it is a probe: it prints the reason and exits with 1 if the agent is
 not ready. In a pod, an exec probe finds the socket by the same variables or

@@ -20,6 +20,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/podmeter/podmeter/cmd/podmeter/agent"
+	"github.com/podmeter/podmeter/datapath"
 	"github.com/podmeter/podmeter/flows"
 )
 
@@ -72,6 +73,12 @@ func sample() *agent.Status {
 				Before:            [flows.Directions]flows.Counters{{Bytes: 100, Packets: 1}, {Bytes: 200, Packets: 2}},
 				DifferencePackets: [flows.Directions]int64{3, -4},
 			},
+			{
+				Name: "veth3", Index: 13, Namespace: "shop", Pod: "web-2", Attachment: "tcx", State: "shadowed",
+				Ahead:  [flows.Directions][]string{{"TCX program 7 (link 3)", "TCX program 8"}, nil},
+				Hidden: [flows.Directions]flows.Counters{{Bytes: 4096, Packets: 3}},
+			},
+			{Name: "veth4", Index: 14, Pod: "veth4", Attachment: "netlink", State: "bypassed", Bypassed: flows.Counters{Bytes: 512, Packets: 1}},
 		},
 	}
 }
@@ -87,7 +94,16 @@ geoip               /geo/asn.mmdb; PROBLEM: the file is empty
 POD         INTERFACE   ATTACHMENT  STATE     TRANSMIT  PACKETS  RECEIVE  PACKETS  DIFFERENCE  BEFORE
 (unbound)   veth0 (10)  tcx         differs   0 B       0        0 B      0        3/-4        100 B/200 B counted
 veth1       veth1 (11)  netlink     settling  0 B       0        0 B      0        0/0         0 B/0 B
+veth4       veth4 (14)  netlink     bypassed  0 B       0        0 B      0        0/0         0 B/0 B
 shop/web-1  veth2 (12)  tcx         attached  3.0 MiB   12,345   640 B    10       0/0         0 B/0 B
+shop/web-2  veth3 (13)  tcx         shadowed  0 B       0        0 B      0        0/0         0 B/0 B
+
+settling  what passed before is not yet known: wait
+shadowed  a program before ours ends the chain: what it hides is exported as unattributed; attach it after ours, or let it return TC_ACT_UNSPEC
+bypassed  packets are redirected to the pod round its interface: exported as unattributed; switch bpf_redirect_peer off to see their flows
+differs   the interface counts other packets than podmeter: offloads, XDP or drops behind it, see the README's questions
+veth4     receive round it so far: 512 B
+veth3     transmit comes after TCX program 7 (link 3), TCX program 8, hidden so far: 4.0 KiB
 `
 
 func serveStatus(t *testing.T, status *agent.Status) (socket string) {
@@ -236,5 +252,14 @@ func TestExplain(t *testing.T) {
 				t.Errorf("got %v, want %q", err, test.want)
 			}
 		})
+	}
+}
+
+// Every state but the one that is as it should be says what to do.
+func TestAdviceForEachState(t *testing.T) {
+	for _, state := range datapath.States() {
+		if got := advice(state); (got == "") != (state == datapath.StateAttached) {
+			t.Errorf("%s: got %q", state, got)
+		}
 	}
 }

@@ -114,7 +114,10 @@ func writeInterfaces(w io.Writer, interfaces []agent.InterfaceStatus) error {
 	for i := range sorted {
 		fmt.Fprintln(table, strings.Join(interfaceCells(&sorted[i]), "\t"))
 	}
-	return table.Flush()
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	return writeStates(w, sorted)
 }
 
 func interfaceCells(i *agent.InterfaceStatus) []string {

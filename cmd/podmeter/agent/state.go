@@ -101,7 +101,7 @@ func (a *Agent) countPods(interfaces []datapath.InterfaceStatus, pods map[flows.
 		pod := pods[i.Point]
 		switch {
 		case pod == nil, i.State == datapath.StateGone:
-		case i.State == datapath.StatePartial:
+		case i.State.Partly():
 			metered[pod.UID] = metrics.PodPartly
 		case metered[pod.UID] == "":
 			metered[pod.UID] = metrics.PodMetered
@@ -191,6 +191,7 @@ func (a *Agent) interfaceStatus() []InterfaceStatus {
 			Name: i.Name, Index: int(i.Point), Attachment: string(i.Mode), State: string(i.State), Since: i.Since,
 			Transmit: i.Counted[flows.Transmit], Receive: i.Counted[flows.Receive],
 			Before: i.Before, Seeded: i.Seeded, DifferencePackets: i.Difference,
+			Ahead: i.Ahead, Hidden: i.Hidden, Bypassed: i.Bypassed,
 		}
 		if pod := pods[i.Point]; pod != nil {
 			s.Namespace, s.Pod = pod.Namespace, pod.Name

@@ -105,6 +105,14 @@ type InterfaceStatus struct {
 	Before [flows.Directions]flows.Counters `json:"before"`
 	Seeded bool                             `json:"seeded"`
 	// DifferencePackets is the interface's own packets less podmeter's since
-	// Since, indexed by flows.Direction.
+	// Since, those of Hidden included, indexed by flows.Direction.
 	DifferencePackets [flows.Directions]int64 `json:"differencePackets"`
+	// Ahead says in words whose programs see packets before podmeter's, where
+	// packets are missing; Hidden is what they kept from it. Both are indexed by
+	// flows.Direction.
+	Ahead  [flows.Directions][]string       `json:"ahead"`
+	Hidden [flows.Directions]flows.Counters `json:"hidden"`
+	// Bypassed is what the pod received round its interface. Like Hidden it is on
+	// the pod's series, as unattributed.
+	Bypassed flows.Counters `json:"bypassed"`
 }

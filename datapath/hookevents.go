@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"syscall"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// suspectsWaiting is how many points wait for the watcher to look at them; what
+// is over that is found by the next comparison.
+const suspectsWaiting = 64
+
+// subscribeHooks returns the points of which a filter or qdisc was removed, and a
+// function that ends them. The channel is closed when events were lost. Of TCX
+// links that others detach the kernel tells nobody.
+func (w *linkWatcher) subscribeHooks() (<-chan uint32, func(), error) {
+	var socket *nl.NetlinkSocket
+	err := w.options.within(func() (err error) {
+		socket, err = nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_TC)
+		return err
+	})
+	if err == nil {
+		err = socket.SetReceiveBufferSize(w.options.receiveBuffer, true)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("subscribe to filter and qdisc events: %w", err)
+	}
+	removed, done := make(chan uint32, suspectsWaiting), make(chan struct{})
+	go func() {
+		defer close(removed)
+		for {
+			messages, from, err := socket.Receive()
+			if err != nil {
+				w.log.Debug("filter and qdisc subscription", "error", err)
+				return
+			}
+			if from.Pid != nl.PidKernel {
+				continue
+			}
+			w.hooksChanged.Store(true)
+			for i := range messages {
+				passRemoved(&messages[i], removed, done)
+			}
+		}
+	}()
+	return removed, func() {
+		close(done)
+		socket.Close()
+		for range removed { // until it has ended
+		}
+	}, nil
+}
+
+// passRemoved passes on the interface of a removed filter or qdisc: it is the
+// second word of struct tcmsg (linux/rtnetlink.h).
+func passRemoved(m *syscall.NetlinkMessage, removed chan<- uint32, done <-chan struct{}) {
+	const ifindex, end = 4, 8
+	kind := m.Header.Type
+	if kind != unix.RTM_DELTFILTER && kind != unix.RTM_DELQDISC || len(m.Data) < end {
+		return
+	}
+	select {
+	case removed <- binary.NativeEndian.Uint32(m.Data[ifindex:end]):
+	case <-done:
+	}
+}
+
+// lookAgain asks the watcher to look whether our programs are still attached.
+func (m *Meter) lookAgain(point uint32) {
+	select {
+	case m.suspects <- point:
+	default:
+	}
+}
+
+// unhooked lets go of an attachment whose programs others have removed, and reports
+// whether it is to be attached again soon. What passes until then is a gap. With
+// somebody who does that again and again there is no race.
+func (w *linkWatcher) unhooked(point uint32) bool {
+	var name string
+	var again bool
+	w.attachments.with(point, func(a *attachment) {
+		if a != nil && a.metered() {
+			name, again = a.name, a.resumed && time.Since(a.attached) < firstRetry
+		}
+	})
+	if name == "" || w.alive(point) {
+		return false
+	}
+	var notFound netlink.LinkNotFoundError
+	err := w.options.within(func() error {
+		_, err := netlink.LinkByIndex(int(point))
+		return err
+	})
+	if errors.As(err, &notFound) {
+		w.vanished(point)
+		return false
+	}
+	w.leave(point)
+	if again {
+		w.retries[point] = &retry{at: time.Now().Add(firstRetry), pause: firstRetry}
+	}
+	w.log.Warn("somebody has detached our programs, attaching again", "interface", name)
+	return true
+}
