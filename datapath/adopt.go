@@ -160,7 +160,7 @@ func (m *Meter) adoptPoint(point uint32, l netlink.Link) {
 	m.attachments.with(point, func(known *attachment) { a = known })
 	if a == nil {
 		// Attached since the last checkpoint, or that is unknown.
-		a = &attachment{point: point, attached: time.Now(), peerNamespace: -1, seeded: m.resumed && !m.links.existed(point)}
+		a = m.newAttachment(point, m.resumed && !m.links.existed(point))
 		m.attachments.put(a)
 	}
 	h, mode, err := m.attacher.adopt(int(point), a.ledger.unmetered)

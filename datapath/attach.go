@@ -80,6 +80,8 @@ type attacher struct {
 	// filters from those of another.
 	path   string
 	handle uint32
+	// uplinks is whether the interfaces lead out of the node.
+	uplinks bool
 }
 
 func newAttacher(mode AttachMode, objects *bpf.MeterObjects, path string) *attacher {

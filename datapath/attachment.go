@@ -129,7 +129,7 @@ func (a *attachment) state() State {
 	switch {
 	case !a.living():
 		return StateGone
-	case !a.ledger.settled:
+	case !a.ledger.settled, !a.metered():
 		return StateSettling
 	case a.ledger.unmetered != [flows.Directions]bool{}:
 		return StatePartial

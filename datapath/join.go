@@ -44,12 +44,13 @@ func (w *linkWatcher) join(point uint32) error {
 	if err := w.freePoint(point); err != nil {
 		return err
 	}
-	a := &attachment{point: point, seeded: !w.existed(point), attached: time.Now()}
+	a := w.newAttachment(point, !w.existed(point))
 	return w.options.within(func() error {
 		l, err := netlink.LinkByIndex(int(point))
 		if err != nil || !w.selector.wants(l) {
 			return unlessVanished(err)
 		}
+		w.explain(l)
 		a.identify(l)
 		w.attachments.put(a)
 		if err := w.attach(a); err != nil {

@@ -159,6 +159,7 @@ func (w *linkWatcher) list() {
 		if !present[point] {
 			w.vanished(point)
 		} else if !w.alive(point) {
+			w.tellGap(point)
 			w.leave(point)
 		}
 	}

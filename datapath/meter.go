@@ -23,6 +23,11 @@ type Options struct {
 	// Interfaces are globs of interface names, a leading ! excludes. Without an
 	// including one: every veth whose other end is in another network namespace.
 	Interfaces []string
+	// Uplinks are globs of the same kind, of interfaces that lead out of this node;
+	// one that both choose is an uplink.
+	Uplinks []string
+	// Role says which of both this meter meters.
+	Role Role
 	// Attach is how programs are attached; AttachAuto if empty.
 	Attach AttachMode
 	// MapMemory is the memory of both sets in bytes; DefaultMapMemory if 0.
@@ -85,7 +90,7 @@ func (o Options) withDefaults() Options {
 type Meter struct {
 	options  Options
 	log      *slog.Logger
-	selector selector
+	selector chooser
 	capacity uint32
 	cpus     int
 
@@ -121,7 +126,7 @@ type Meter struct {
 // until ctx is done, while another agent holds the pin path.
 func New(ctx context.Context, o Options) (*Meter, error) {
 	o = o.withDefaults()
-	selector, err := newSelector(o.Interfaces)
+	selector, err := o.selector()
 	if err != nil {
 		return nil, err
 	}
@@ -169,6 +174,7 @@ func (m *Meter) load(ctx context.Context) (err error) {
 	}
 	m.drainer = newDrainer(&m.objects.MeterObjects, m.grace, m.cpus)
 	m.attacher = newAttacher(m.options.Attach, &m.objects.MeterObjects, m.options.PinPath)
+	m.attacher.uplinks = m.options.Role == RoleUplinks
 	m.pressure = newPressure(m.capacity, m.cpus)
 	if _, err := m.setHighWater(); err != nil {
 		return err

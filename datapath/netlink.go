@@ -44,7 +44,7 @@ func (a *attacher) attachNetlink(ifindex int, direction flows.Direction) (hook, 
 	if err != nil {
 		return nil, err
 	}
-	if qdisc == qdiscIngress && direction == flows.Receive {
+	if qdisc == qdiscIngress && a.side(direction) == flows.Receive {
 		return nil, nil
 	}
 	h := netlinkHook{clsact: qdisc == qdiscOurs}
@@ -66,7 +66,7 @@ func (a *attacher) attachNetlink(ifindex int, direction flows.Direction) (hook, 
 
 func (a *attacher) filter(ifindex int, direction flows.Direction, priority uint16) *netlink.BpfFilter {
 	parent := uint32(netlink.HANDLE_MIN_INGRESS)
-	if direction == flows.Receive {
+	if a.side(direction) == flows.Receive {
 		parent = netlink.HANDLE_MIN_EGRESS
 	}
 	return &netlink.BpfFilter{
