@@ -4,6 +4,7 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -41,7 +42,7 @@ func writeStatus(w io.Writer, s *agent.Status, now time.Time) error {
 	if err := table.Flush(); err != nil {
 		return err
 	}
-	return writeInterfaces(w, s.Interfaces)
+	return errors.Join(writeInterfaces(w, s.Interfaces), writeUplinks(w, s.Uplinks))
 }
 
 func identityText(i *agent.IdentityStatus, now time.Time) string {
@@ -113,6 +114,21 @@ func writeInterfaces(w io.Writer, interfaces []agent.InterfaceStatus) error {
 	fmt.Fprintln(table, "POD\tINTERFACE\tATTACHMENT\tSTATE\tTRANSMIT\tPACKETS\tRECEIVE\tPACKETS\tDIFFERENCE\tBEFORE")
 	for i := range sorted {
 		fmt.Fprintln(table, strings.Join(interfaceCells(&sorted[i]), "\t"))
+	}
+	return table.Flush()
+}
+
+// writeUplinks lists them by name, if there are any.
+func writeUplinks(w io.Writer, uplinks []agent.UplinkStatus) error {
+	if len(uplinks) == 0 {
+		return nil
+	}
+	fmt.Fprintln(w)
+	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(table, "UPLINK\tATTACHMENT\tSTATE\tTRANSMIT\tPACKETS\tRECEIVE\tPACKETS")
+	for _, u := range uplinks {
+		fmt.Fprintf(table, "%s (%d)\t%s\t%s\t%s\t%s\t%s\t%s\n", u.Name, u.Index, u.Attachment, u.State,
+			size(u.Transmit.Bytes), comma(u.Transmit.Packets), size(u.Receive.Bytes), comma(u.Receive.Packets))
 	}
 	return table.Flush()
 }

@@ -67,7 +67,7 @@ func sample(n int) *checkpoint {
 
 func testCheckpoints(t testing.TB) *checkpoints {
 	t.Helper()
-	c, err := newCheckpoints(t.TempDir() + "/state")
+	c, err := newCheckpoints(t.TempDir()+"/state", checkpointName)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,7 +159,7 @@ func FuzzDecodeCheckpoint(f *testing.F) {
 		file := append(make([]byte, checkpointHeader), body...)
 		putHeader(file)
 		content, err := decodeCheckpoint(file)
-		if err == nil && (content.Datapath == nil || content.Flows == nil) {
+		if err == nil && (content.Datapath == nil || (content.Flows == nil) == (content.Uplinks == nil)) {
 			t.Error("got half a checkpoint without an error")
 		}
 	})

@@ -30,6 +30,8 @@ type Config struct {
 	// Interfaces are globs, excluding with a leading !; empty for every veth
 	// whose peer is in another network namespace.
 	Interfaces []string
+	// Uplinks are globs of the interfaces that lead out of the node; none by default.
+	Uplinks []string
 	// Attach is auto, tcx or netlink.
 	Attach string
 	// DrainInterval is the time between two drains of the maps.
@@ -57,6 +59,8 @@ type Config struct {
 	FlowLabels, ExternalLabels []string
 	// FlowSeriesLimit and ExternalSeriesLimit are the most label sets of each.
 	FlowSeriesLimit, ExternalSeriesLimit int
+	// UplinkSeriesLimit is the most label sets of all uplinks.
+	UplinkSeriesLimit int
 	// FlowIdle is after how long without a byte a flow series is retired.
 	FlowIdle time.Duration
 	// SeriesGrace is how long the series of a pod outlive it.
@@ -100,6 +104,7 @@ func Defaults() Config {
 		Scope:               ScopeCluster,
 		FlowSeriesLimit:     2000,
 		ExternalSeriesLimit: 1000,
+		UplinkSeriesLimit:   1000,
 		FlowIdle:            time.Hour,
 		SeriesGrace:         5 * time.Minute,
 		LogLevel:            "info",

@@ -35,7 +35,7 @@ const (
 func (c Config) Validate() error {
 	var faults []error
 	for _, check := range []func() []error{
-		c.checkChoices, c.checkServing, c.checkMeter, c.checkPaths, c.checkIdentity, c.checkSeries,
+		c.checkChoices, c.checkServing, c.checkMeter, c.checkUplinks, c.checkPaths, c.checkIdentity, c.checkSeries,
 	} {
 		faults = append(faults, check()...)
 	}
@@ -90,6 +90,24 @@ func (c Config) checkMeter() (faults []error) {
 	if c.MapMemory != 0 && (c.MapMemory < minMapMemory || c.MapMemory > maxMapMemory) {
 		size, least, most := byteSize(c.MapMemory), byteSize(minMapMemory), byteSize(maxMapMemory)
 		faults = append(faults, fault("map-memory", &size, "%v to %v is expected, or nothing for the default", &least, &most))
+	}
+	return faults
+}
+
+func (c Config) checkUplinks() (faults []error) {
+	included := false
+	for _, glob := range c.Uplinks {
+		excludes := strings.HasPrefix(glob, "!")
+		included = included || !excludes
+		switch {
+		case !datapath.ValidGlob(glob):
+			faults = append(faults, fault("uplinks", strconv.Quote(glob), "a glob is expected, such as 'eth0' or '!eth1'"))
+		case !excludes && slices.Contains(c.Interfaces, glob):
+			faults = append(faults, fault("uplinks", strconv.Quote(glob), "--interfaces has it too; it is one or the other"))
+		}
+	}
+	if len(c.Uplinks) > 0 && !included {
+		faults = append(faults, fault("uplinks", strings.Join(c.Uplinks, ","), "none is included, only excluded"))
 	}
 	return faults
 }
@@ -162,7 +180,7 @@ func (c Config) checkSeries() (faults []error) {
 	for _, limit := range []struct {
 		flag  string
 		value int
-	}{{"flow-series-limit", c.FlowSeriesLimit}, {"external-series-limit", c.ExternalSeriesLimit}} {
+	}{{"flow-series-limit", c.FlowSeriesLimit}, {"external-series-limit", c.ExternalSeriesLimit}, {"uplink-series-limit", c.UplinkSeriesLimit}} {
 		if limit.value < 0 {
 			faults = append(faults, fault(limit.flag, limit.value, "0 or more is expected; with 0 all are folded"))
 		}

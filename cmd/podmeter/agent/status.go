@@ -44,6 +44,8 @@ type Status struct {
 
 	GeoIP      []GeoIPStatus     `json:"geoip"`
 	Interfaces []InterfaceStatus `json:"interfaces"`
+	// Uplinks are none of Interfaces.
+	Uplinks []UplinkStatus `json:"uplinks,omitempty"`
 }
 
 // IdentityStatus is where the names of pods come from and how fresh they are.
@@ -107,4 +109,18 @@ type InterfaceStatus struct {
 	// DifferencePackets is the interface's own packets less podmeter's since
 	// Since, indexed by flows.Direction.
 	DifferencePackets [flows.Directions]int64 `json:"differencePackets"`
+}
+
+// UplinkStatus is one uplink that is metered; directions are the node's.
+type UplinkStatus struct {
+	Name  string `json:"name"`
+	Index int    `json:"index"`
+	// Attachment is tcx or netlink.
+	Attachment string `json:"attachment"`
+	// State is one of the values of podmeter_uplinks{state}.
+	State string `json:"state"`
+	// Since is when counting began.
+	Since    time.Time      `json:"since,omitzero"`
+	Transmit flows.Counters `json:"transmit"`
+	Receive  flows.Counters `json:"receive"`
 }
