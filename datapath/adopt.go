@@ -203,6 +203,9 @@ func (w *linkWatcher) recall(existing map[uint32]string) {
 // adopt returns the hooks of an earlier agent on an interface, with this build's
 // programs, and none if they are not all there. unmetered directions have none.
 func (a *attacher) adopt(ifindex int, unmetered [flows.Directions]bool) (hooks, AttachMode, error) {
+	if err := a.replaceMode(ifindex); err != nil {
+		return hooks{}, "", err
+	}
 	for _, find := range []struct {
 		mode AttachMode
 		hook func(int, flows.Direction) (hook, error)
@@ -210,7 +213,7 @@ func (a *attacher) adopt(ifindex int, unmetered [flows.Directions]bool) (hooks, 
 		var h hooks
 		missing := false
 		for direction := range flows.Direction(flows.Directions) {
-			found, err := find.hook(ifindex, direction)
+			found, err := a.by(direction, find.hook, a.findXDP)(ifindex, direction)
 			if err != nil {
 				return hooks{}, find.mode, errors.Join(err, h.detach())
 			}

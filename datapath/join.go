@@ -50,7 +50,10 @@ func (w *linkWatcher) join(point uint32) error {
 		if err != nil || !w.selector.wants(l) {
 			return unlessVanished(err)
 		}
-		w.explain(l)
+		if err := w.permit(l); err != nil {
+			return err
+		}
+		w.announce(l)
 		a.identify(l)
 		w.attachments.put(a)
 		if err := w.attach(a); err != nil {

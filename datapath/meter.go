@@ -28,6 +28,8 @@ type Options struct {
 	Uplinks []string
 	// Role says which of both this meter meters.
 	Role Role
+	// XDP is how what uplinks receive is metered; XDPOff if empty.
+	XDP XDPMode
 	// Attach is how programs are attached; AttachAuto if empty.
 	Attach AttachMode
 	// MapMemory is the memory of both sets in bytes; DefaultMapMemory if 0.
@@ -174,7 +176,7 @@ func (m *Meter) load(ctx context.Context) (err error) {
 	}
 	m.drainer = newDrainer(&m.objects.MeterObjects, m.grace, m.cpus)
 	m.attacher = newAttacher(m.options.Attach, &m.objects.MeterObjects, m.options.PinPath)
-	m.attacher.uplinks = m.options.Role == RoleUplinks
+	m.attacher.useXDP(&m.options, m.objects.PodmeterXdp)
 	m.pressure = newPressure(m.capacity, m.cpus)
 	if _, err := m.setHighWater(); err != nil {
 		return err
@@ -192,6 +194,7 @@ func (m *Meter) loadMaps() (adopted bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	m.options.trim(spec)
 	maps, err := openPins(m.options.PinPath, spec)
 	if errors.Is(err, ebpf.ErrMapIncompatible) {
 		m.log.Warn("the pinned maps are of another size or layout: begin anew", "error", err)
@@ -204,7 +207,7 @@ func (m *Meter) loadMaps() (adopted bool, err error) {
 		return false, err
 	}
 	if m.objects, err = loadObjects(spec, maps); err != nil {
-		return false, explain(err)
+		return false, m.options.explain(err)
 	}
 	return maps != nil, nil
 }

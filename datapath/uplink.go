@@ -86,8 +86,8 @@ func (c chooser) contested(l netlink.Link) bool {
 	return c.role == RoleUplinks && c.pods.wants(l)
 }
 
-// explain says what may surprise about the choice of an uplink.
-func (w *linkWatcher) explain(l netlink.Link) {
+// announce says what may surprise about the choice of an uplink.
+func (w *linkWatcher) announce(l netlink.Link) {
 	if w.selector.contested(l) {
 		w.log.Warn("an interface that --interfaces chooses too is metered as an uplink, and not as a pod's",
 			"interface", l.Attrs().Name)
