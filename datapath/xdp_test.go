@@ -190,7 +190,9 @@ func TestXDPIsRefused(t *testing.T) {
 		change            func(*Options)
 	}{
 		{"another's program", "veth0", "veth0 has an XDP program already",
-			func(t *testing.T, w *wire) { attachXDP(t, w.host, "veth0", link.XDPDriverMode, unix.BPF_F_XDP_HAS_FRAGS) }, nil},
+			func(t *testing.T, w *wire) {
+				attachXDP(t, w.host, "veth0", link.XDPDriverMode, unix.BPF_F_XDP_HAS_FRAGS)
+			}, nil},
 		{"another's generic program", "veth0", "veth0 has an XDP program already",
 			func(t *testing.T, w *wire) { attachXDP(t, w.host, "veth0", link.XDPGenericMode, 0) }, nil},
 		{"a driver without", "lo", "its driver has no native XDP",

@@ -26,6 +26,8 @@ const (
 type outlet struct {
 	*host
 	world *ktest.Namespace
+	// bare is what the device leaves out of each packet that it receives, in bytes.
+	bare uint64
 }
 
 func newOutlet(t testing.TB) *outlet {
@@ -75,7 +77,7 @@ func (o *outlet) visit(t testing.TB, count int) {
 	}
 }
 
-// uplink returns what the device of the uplink counted itself.
+// uplink returns what passed the uplink, as its device counted it.
 func (o *outlet) uplink(t testing.TB) (c [flows.Directions]flows.Counters) {
 	t.Helper()
 	err := o.node.Do(func() error {
@@ -85,7 +87,7 @@ func (o *outlet) uplink(t testing.TB) (c [flows.Directions]flows.Counters) {
 		}
 		s := l.Attrs().Statistics
 		c[flows.Transmit] = flows.Counters{Bytes: s.TxBytes, Packets: s.TxPackets}
-		c[flows.Receive] = flows.Counters{Bytes: s.RxBytes, Packets: s.RxPackets}
+		c[flows.Receive] = flows.Counters{Bytes: s.RxBytes + o.bare*s.RxPackets, Packets: s.RxPackets}
 		return nil
 	})
 	if err != nil {
@@ -138,8 +140,21 @@ func (o *outlet) checkUplink(t *testing.T, p *process, want [flows.Directions]fl
 // those of the uplink, both exact and neither in the other, also when the agent
 // was killed meanwhile.
 func TestUplinkEndToEnd(t *testing.T) {
-	o := newOutlet(t)
-	flags := o.flags("--uplinks", "up*,!up9", "--uplinks", "up0", "--geoip", o.geoip(t))
+	for _, test := range []struct {
+		xdp  string
+		bare uint64
+	}{{"off", 0}, {"native", 14}} { // a veth with XDP counts no Ethernet header
+		t.Run("XDP "+test.xdp, func(t *testing.T) {
+			o := newOutlet(t)
+			o.bare = test.bare
+			o.reconcile(t, o.flags("--uplinks", "up*,!up9", "--uplinks", "up0", "--interfaces", "!up0",
+				"--xdp-mode", test.xdp, "--geoip", o.geoip(t)))
+		})
+	}
+}
+
+func (o *outlet) reconcile(t *testing.T, flags []string) {
+	t.Helper()
 	p := start(t, o.node, nil, flags...)
 	before := o.awaitUplink(t, p).Interfaces[0].Before[0]
 	o.visit(t, 40)

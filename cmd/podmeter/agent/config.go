@@ -32,6 +32,8 @@ type Config struct {
 	Interfaces []string
 	// Uplinks are globs of the interfaces that lead out of the node; none by default.
 	Uplinks []string
+	// XDPMode is off or native: how what uplinks receive is metered.
+	XDPMode string
 	// Attach is auto, tcx or netlink.
 	Attach string
 	// DrainInterval is the time between two drains of the maps.
@@ -78,6 +80,12 @@ const (
 	IdentityNone       = "none"
 )
 
+// The values of [Config.XDPMode].
+const (
+	XDPOff    = "off"
+	XDPNative = "native"
+)
+
 // The values of [Config.Scope].
 const (
 	ScopeCluster = "cluster"
@@ -96,6 +104,7 @@ func Defaults() Config {
 	return Config{
 		Listen:              ":9739",
 		Socket:              DefaultSocket,
+		XDPMode:             XDPOff,
 		Attach:              "auto",
 		DrainInterval:       5 * time.Second,
 		PinPath:             DefaultPinPath,
@@ -117,6 +126,8 @@ func Choices(flag string) []string {
 	switch flag {
 	case "attach":
 		return []string{"auto", "tcx", "netlink"}
+	case "xdp-mode":
+		return []string{XDPOff, XDPNative}
 	case "identity":
 		return []string{IdentityAuto, IdentityKubernetes, IdentityStatic, IdentityNone}
 	case "scope":

@@ -46,6 +46,9 @@ func addMeterFlags(fs *pflag.FlagSet, c *Config) {
 	fs.StringSliceVar(&c.Uplinks, "uplinks", c.Uplinks,
 		"`globs` of interfaces that lead out of this node, to meter for podmeter_uplink_*: 'eth0' or 'bond*,!bond1'; "+
 			"they have maps of their own, as large as those of pods, and one that --interfaces names too is an uplink")
+	fs.StringVar(&c.XDPMode, "xdp-mode", c.XDPMode,
+		"`mode` of metering what uplinks receive: "+oneOf("xdp-mode")+"; off takes TC, native an XDP program in the driver, "+
+			"which sees frames as they came from the wire (Linux 5.18, and a driver that has it)")
 	fs.StringVar(&c.Attach, "attach", c.Attach,
 		"`mode` of attaching programs: "+oneOf("attach")+"; auto takes TCX where the kernel has it (6.6), "+
 			"else a clsact filter by netlink")

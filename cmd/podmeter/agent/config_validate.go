@@ -53,7 +53,7 @@ func fault(flag string, value any, format string, args ...any) error {
 
 func (c Config) checkChoices() (faults []error) {
 	for _, choice := range []struct{ flag, value string }{
-		{"attach", c.Attach}, {"identity", c.Identity}, {"scope", c.Scope},
+		{"attach", c.Attach}, {"xdp-mode", c.XDPMode}, {"identity", c.Identity}, {"scope", c.Scope},
 		{"log-level", c.LogLevel}, {"log-format", c.LogFormat},
 	} {
 		if !slices.Contains(Choices(choice.flag), choice.value) {
@@ -108,6 +108,9 @@ func (c Config) checkUplinks() (faults []error) {
 	}
 	if len(c.Uplinks) > 0 && !included {
 		faults = append(faults, fault("uplinks", strings.Join(c.Uplinks, ","), "none is included, only excluded"))
+	}
+	if len(c.Uplinks) == 0 && c.XDPMode == XDPNative {
+		faults = append(faults, fault("xdp-mode", c.XDPMode, "it is for uplinks, and there are no --uplinks; pods' interfaces never get XDP"))
 	}
 	return faults
 }

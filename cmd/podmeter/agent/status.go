@@ -115,7 +115,7 @@ type InterfaceStatus struct {
 type UplinkStatus struct {
 	Name  string `json:"name"`
 	Index int    `json:"index"`
-	// Attachment is tcx or netlink.
+	// Attachment is tcx or netlink, after xdp+ if XDP meters what is received.
 	Attachment string `json:"attachment"`
 	// State is one of the values of podmeter_uplinks{state}.
 	State string `json:"state"`

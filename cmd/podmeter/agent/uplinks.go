@@ -49,6 +49,7 @@ func (a *Agent) loadUplinks(ctx context.Context) (err error) {
 	u.publisher = flows.NewUplinkPublisher(options)
 	o := a.meterOptions()
 	o.Role, o.PinPath = datapath.RoleUplinks, datapath.UplinksPath(a.config.PinPath)
+	o.XDP = datapath.XDPMode(a.config.XDPMode)
 	o.Sink, o.Saved, o.Logger = u, u.keeper.saved, u.log
 	if u.meter, err = datapath.New(ctx, o); err != nil {
 		return fmt.Errorf("meter uplinks: %w", err)
