@@ -277,3 +277,34 @@ func TestXDPIsLoadedWhenAskedFor(t *testing.T) {
 		})
 	}
 }
+
+// When others take away the half that TC meters, both halves are attached again.
+func TestXDPIsAttachedAgain(t *testing.T) {
+	w := newQuietWire(t)
+	var log logged
+	m := startMeter(t, w.host, func(o *Options) {
+		withXDP(XDPNative, AttachNetlink)(o)
+		o.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	})
+	m.awaitState(t, "veth0", StateAttached)
+	since := m.Interfaces()[0].Since
+	if err := w.host.Do(func() error { return netlink.QdiscDel(clsact(w.index)) }); err != nil {
+		t.Fatal(err)
+	}
+	setMTU(t, w.host, "veth0", 1400) // an event, after which all links are looked at
+	await(t, "it is attached again", func() bool {
+		all := m.Interfaces()
+		return len(all) == 1 && all[0].State == StateAttached && all[0].Since.After(since)
+	})
+	before := w.settled(t)
+	sendUDP(t, w.pod, "198.51.100.1:9", 30)
+	sendUDP(t, w.host, "198.51.100.2:9", 20)
+	want := byNAPI(seenFromTheNode(w.ended(t).sub(before)))
+	m.stop()
+	if got, _ := m.book.of("veth0"); got != want {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if !log.has("programs of an uplink were removed") {
+		t.Errorf("the gap was not told: %s", &log.text)
+	}
+}
