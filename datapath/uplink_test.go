@@ -218,3 +218,36 @@ func TestChoosesUplinks(t *testing.T) {
 		}
 	}
 }
+
+// What passed an uplink that came later before it was attached is nobody's: a
+// pod's would be seeded with it.
+func TestUplinkIsNotSeeded(t *testing.T) {
+	host := ktest.NewNamespace(t)
+	var hold sync.Mutex // while it is held nothing is attached
+	m := startMeter(t, host, func(o *Options) {
+		asUplink(AttachAuto)(o)
+		o.within = func(f func() error) error {
+			hold.Lock()
+			defer hold.Unlock()
+			return host.Do(f)
+		}
+	})
+	await(t, "a drain", func() bool { return m.LastDrain().Count > 0 })
+	hold.Lock()
+	w := &wire{host: host, pod: ktest.NewNamespace(t)}
+	for _, ns := range []*ktest.Namespace{w.host, w.pod} {
+		ns.Sysctl(t, "net/ipv6/conf/default/disable_ipv6", "1")
+	}
+	w.index = host.Veth(t, "veth0", w.pod, "eth0")
+	inject(t, w.pod, "eth0", false, plainFrames())
+	before := w.settled(t)
+	hold.Unlock()
+	m.awaitState(t, "veth0", StateAttached)
+	inject(t, w.pod, "eth0", false, plainFrames())
+	want := seenFromTheNode(w.ended(t).sub(before))[flows.Receive]
+	m.stop()
+	totals, seeded := m.book.of("veth0")
+	if seeded != (byDirection{}) || totals[flows.Receive] != want || before[flows.Transmit].Packets == 0 {
+		t.Errorf("got %v and %v seeded, want the %v since the attachment", totals[flows.Receive], seeded, want)
+	}
+}
