@@ -26,6 +26,9 @@ const (
 	StatePartial  State = "partial"  // one direction is known from the interface's own counters alone
 	StateDiffers  State = "differs"  // the interface counts other packets than we do
 	StateGone     State = "gone"     // its last packets are being drained
+
+	// StateRefused is an uplink's that could not be attached to.
+	StateRefused State = "refused"
 )
 
 // States returns all states.

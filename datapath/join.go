@@ -25,6 +25,7 @@ func (w *linkWatcher) tryJoin(point uint32, name string) {
 		return
 	}
 	err := w.join(point)
+	w.refusals.note(point, name, err)
 	if err == nil {
 		delete(w.retries, point)
 		return

@@ -205,6 +205,7 @@ func (w *linkWatcher) vanished(point uint32) {
 	delete(w.existing, point)
 	w.mu.Unlock()
 	delete(w.retries, point)
+	w.refusals.note(point, "", nil)
 	w.leave(point)
 	w.attachments.vanished(point)
 }
@@ -250,6 +251,9 @@ func (w *linkWatcher) consider(l netlink.Link) {
 			a.identify(l)
 		}
 	})
+	if !wanted {
+		w.refusals.note(point, "", nil)
+	}
 	switch {
 	case living && !wanted:
 		w.leave(point)

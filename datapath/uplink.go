@@ -3,9 +3,12 @@
 package datapath
 
 import (
+	"cmp"
 	"errors"
+	"maps"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/podmeter/podmeter/flows"
@@ -38,7 +41,41 @@ var ErrNoUplink = errors.New("uplinks: no glob includes any, such as 'eth0'")
 
 // UplinkStates returns the states that an uplink can be in.
 func UplinkStates() []State {
-	return []State{StateAttached, StateSettling, StatePartial, StateGone}
+	return []State{StateAttached, StateSettling, StatePartial, StateGone, StateRefused}
+}
+
+// Refusal is an interface that is wanted and could not be attached to. It is tried
+// again.
+type Refusal struct {
+	Point   flows.Point
+	Name    string
+	Problem error
+}
+
+// Refusals returns them by name.
+func (m *Meter) Refusals() []Refusal {
+	m.refusals.mu.Lock()
+	defer m.refusals.mu.Unlock()
+	return slices.SortedFunc(maps.Values(m.refusals.of), func(a, b Refusal) int { return cmp.Compare(a.Name, b.Name) })
+}
+
+type refusals struct {
+	mu sync.Mutex
+	of map[uint32]Refusal
+}
+
+// note takes note of how an attachment went; of none any more, with a nil error.
+func (r *refusals) note(point uint32, name string, problem error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if problem == nil {
+		delete(r.of, point)
+		return
+	}
+	if r.of == nil {
+		r.of = make(map[uint32]Refusal)
+	}
+	r.of[point] = Refusal{Point: flows.Point(point), Name: name, Problem: problem}
 }
 
 // chooser chooses the links of one role.

@@ -4,6 +4,7 @@ package datapath
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -213,7 +214,10 @@ func TestXDPIsRefused(t *testing.T) {
 				}
 			})
 			await(t, "it is refused", func() bool { return log.has(test.why) })
-			await(t, "nothing is metered", func() bool { return len(m.Interfaces()) == 0 })
+			await(t, "nothing is metered, and it is told", func() bool {
+				refused := m.Refusals()
+				return len(m.Interfaces()) == 0 && len(refused) == 1 && refused[0].Name == test.device && errors.Is(refused[0].Problem, ErrXDP)
+			})
 			if got := xdpOf(t, w.host, test.device); got != before {
 				t.Errorf("XDP: got program %d, want %d as before", got, before)
 			}

@@ -130,7 +130,15 @@ func writeUplinks(w io.Writer, uplinks []agent.UplinkStatus) error {
 		fmt.Fprintf(table, "%s (%d)\t%s\t%s\t%s\t%s\t%s\t%s\n", u.Name, u.Index, u.Attachment, u.State,
 			size(u.Transmit.Bytes), comma(u.Transmit.Packets), size(u.Receive.Bytes), comma(u.Receive.Packets))
 	}
-	return table.Flush()
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	for _, u := range uplinks {
+		if u.Problem != "" {
+			fmt.Fprintf(w, "%s%s\n", u.Name, problem(u.Problem))
+		}
+	}
+	return nil
 }
 
 func interfaceCells(i *agent.InterfaceStatus) []string {

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/podmeter/podmeter/cmd/podmeter/agent"
@@ -187,6 +188,45 @@ func (o *outlet) reconcile(t *testing.T, flags []string) {
 		}
 	}
 	p.terminate(t)
+}
+
+// A pod's interface never gets XDP: the agent goes on without that uplink, and the
+// status and a metric say so.
+func TestUplinkRefused(t *testing.T) {
+	o := newOutlet(t)
+	p := start(t, o.node, nil, o.flags("--uplinks", "up0", "--xdp-mode", "native")...)
+	status := o.await(t, p, "up0 is refused", func(s *agent.Status) bool {
+		return len(s.Interfaces) == 1 && len(s.Uplinks) == 1 && s.Uplinks[0].State == "refused"
+	})
+	if got := status.Uplinks[0].Problem; !strings.Contains(got, "never gets XDP") {
+		t.Errorf("problem: got %q", got)
+	}
+	client := newClient(o.sock)
+	defer client.close()
+	text, err := client.metrics(t.Context())
+	if want := `podmeter_uplinks{state="refused"} 1`; err != nil || !strings.Contains(string(text), want) {
+		t.Errorf("metrics: got %v, want %s in them", err, want)
+	}
+	p.terminate(t)
+}
+
+func TestStatusTextOfUplinks(t *testing.T) {
+	status := sample()
+	status.Uplinks = []agent.UplinkStatus{
+		{Name: "eth0", Index: 2, Attachment: "xdp+tcx", State: "attached",
+			Transmit: flows.Counters{Bytes: 1 << 30, Packets: 1000}, Receive: flows.Counters{Bytes: 99, Packets: 1}},
+		{Name: "eth1", Index: 3, State: "refused", Problem: "it has a program"},
+	}
+	const want = `
+UPLINK    ATTACHMENT  STATE     TRANSMIT  PACKETS  RECEIVE  PACKETS
+eth0 (2)  xdp+tcx     attached  1.0 GiB   1,000    99 B     1
+eth1 (3)              refused   0 B       0        0 B      0
+eth1; PROBLEM: it has a program
+`
+	got := new(recorder).run(t, nil, "status", "--socket", serveStatus(t, status))
+	if !strings.HasSuffix(got.stdout, want) {
+		t.Errorf("got %q, want it to end with %q", got.stdout, want)
+	}
 }
 
 // Without --uplinks what was left of them is removed, and uninstalling removes it

@@ -64,7 +64,7 @@ func (a *Agent) Agent() metrics.Agent {
 		LastDrain:       a.lastDrain().Ended,
 		Differences:     differences(interfaces, pods),
 		Interfaces:      countStates(interfaces),
-		Uplinks:         countStates(a.uplinks.interfaces()),
+		Uplinks:         a.uplinks.states(),
 		Pods:            a.countPods(interfaces, pods),
 		ParsedPackets:   a.outcomes(),
 		IdentityObjects: source.Objects,

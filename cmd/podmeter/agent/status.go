@@ -111,7 +111,7 @@ type InterfaceStatus struct {
 	DifferencePackets [flows.Directions]int64 `json:"differencePackets"`
 }
 
-// UplinkStatus is one uplink that is metered; directions are the node's.
+// UplinkStatus is one uplink that is metered, or should be; directions are the node's.
 type UplinkStatus struct {
 	Name  string `json:"name"`
 	Index int    `json:"index"`
@@ -123,4 +123,6 @@ type UplinkStatus struct {
 	Since    time.Time      `json:"since,omitzero"`
 	Transmit flows.Counters `json:"transmit"`
 	Receive  flows.Counters `json:"receive"`
+	// Problem is why it could not be attached to, empty if it was.
+	Problem string `json:"problem,omitempty"`
 }

@@ -133,7 +133,28 @@ func (u *uplinks) status() (all []UplinkStatus) {
 			Transmit: i.Counted[flows.Transmit], Receive: i.Counted[flows.Receive],
 		})
 	}
+	for _, r := range u.refusals() {
+		all = append(all, UplinkStatus{
+			Name: r.Name, Index: int(r.Point), State: string(datapath.StateRefused), Problem: r.Problem.Error(),
+		})
+	}
 	return all
+}
+
+func (u *uplinks) refusals() []datapath.Refusal {
+	if u == nil {
+		return nil
+	}
+	return u.meter.Refusals()
+}
+
+// states counts the uplinks by state.
+func (u *uplinks) states() map[string]int {
+	counts := countStates(u.interfaces())
+	if refused := len(u.refusals()); refused > 0 {
+		counts[string(datapath.StateRefused)] = refused
+	}
+	return counts
 }
 
 func (u *uplinks) close() error {
