@@ -213,6 +213,9 @@ func (a *attacher) adopt(ifindex int, unmetered [flows.Directions]bool) (hooks, 
 		var h hooks
 		missing := false
 		for direction := range flows.Direction(flows.Directions) {
+			if missing && a.xdp != nil {
+				break // the XDP link goes with the mode that has the other half
+			}
 			found, err := a.by(direction, find.hook, a.findXDP)(ifindex, direction)
 			if err != nil {
 				return hooks{}, find.mode, errors.Join(err, h.detach())
@@ -227,5 +230,5 @@ func (a *attacher) adopt(ifindex int, unmetered [flows.Directions]bool) (hooks, 
 			return hooks{}, find.mode, err
 		}
 	}
-	return hooks{}, "", nil
+	return hooks{}, "", a.dropXDP(ifindex)
 }

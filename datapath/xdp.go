@@ -193,6 +193,18 @@ func (a *attacher) replaceMode(ifindex int) error {
 	return xdpHook{link: l, pin: pin}.detach()
 }
 
+// dropXDP ends what is left where an uplink receives when no mode has the other half.
+func (a *attacher) dropXDP(ifindex int) error {
+	if a.xdp == nil {
+		return nil
+	}
+	found, err := a.findXDP(ifindex, flows.Receive)
+	if found == nil || err != nil {
+		return err
+	}
+	return found.detach()
+}
+
 // detach also reaches a device that has moved to another network namespace: the
 // kernel drops the link with its last user.
 func (h xdpHook) detach() error {

@@ -127,10 +127,15 @@ func setMTU(t *testing.T, ns *ktest.Namespace, device string, mtu int) {
 
 // XDP is exact across kills at any moment, as TC is.
 func TestXDPExactlyOnceAcrossKills(t *testing.T) {
-	w := newWire(t)
-	got, ledger := killedUnderTraffic(t, w, withXDP(XDPNative, AttachAuto))
-	if want := byNAPI(ledger); got != want {
-		t.Errorf("got %v, want %v", got, want)
+	for _, mode := range []AttachMode{AttachTCX, AttachNetlink} {
+		t.Run(string(mode), func(t *testing.T) {
+			requireMode(t, mode)
+			w := newWire(t)
+			got, ledger := killedUnderTraffic(t, w, withXDP(XDPNative, mode))
+			if want := byNAPI(ledger); got != want {
+				t.Errorf("got %v, want %v", got, want)
+			}
+		})
 	}
 }
 
