@@ -177,7 +177,7 @@ func (w *linkWatcher) greet() {
 	w.greeted = true
 	metered := len(w.attachments.points((*attachment).living))
 	if metered == 0 {
-		w.log.Warn("no interface to meter yet, watching for some to come", "interfaces", w.options.Interfaces)
+		w.log.Warn("no interface to meter yet, watching for some to come", "interfaces", w.options.wanted())
 		return
 	}
 	w.log.Info("metering", "interfaces", metered)

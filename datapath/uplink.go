@@ -98,6 +98,14 @@ func (o *Options) selector() (c chooser, err error) {
 	return c, nil
 }
 
+// wanted are the globs of this role.
+func (o *Options) wanted() []string {
+	if o.Role == RoleUplinks {
+		return o.Uplinks
+	}
+	return o.Interfaces
+}
+
 // wants reports whether a link is to be metered by this role.
 func (c chooser) wants(l netlink.Link) bool {
 	if c.role == RoleUplinks {
