@@ -40,6 +40,11 @@ func newOutlet(t testing.TB) *outlet {
 	o.node.Address(t, "up0", "192.0.2.1/24")
 	o.world.Address(t, "eth0", "192.0.2.2/24")
 	o.world.Address(t, "lo", outside+"/32")
+	// Nobody asks for link addresses, at a time of his own.
+	o.node.Introduce(t, "veth0", "198.51.100.2", o.pod, "eth0")
+	o.pod.Introduce(t, "eth0", "198.51.100.1", o.node, "veth0")
+	o.node.Introduce(t, "up0", "192.0.2.2", o.world, "eth0")
+	o.world.Introduce(t, "eth0", "192.0.2.1", o.node, "up0")
 	route(t, o.pod, "0.0.0.0/0", "198.51.100.1")
 	route(t, o.node, "203.0.113.0/24", "192.0.2.2")
 	route(t, o.world, "198.51.100.0/24", "192.0.2.1")
