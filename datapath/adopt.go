@@ -147,6 +147,9 @@ func (m *Meter) adoptAttachments() error {
 	}
 	for _, point := range m.attachments.points(func(*attachment) bool { return true }) {
 		if _, known := counted[point]; !known { // deleted, and that was not saved any more
+			if err := m.drainer.deletePoint(point); err != nil { // what is remembered of it
+				return err
+			}
 			m.attachments.forget(point, byDirection{})
 		}
 	}

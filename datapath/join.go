@@ -101,12 +101,10 @@ func (w *linkWatcher) giveUp(point uint32) error {
 }
 
 // freePoint makes sure that nothing of an earlier attachment with this ifindex is
-// in any set.
+// in any set, nor in the checkpoint.
 func (w *linkWatcher) freePoint(point uint32) error {
-	for range drainsAfterGone + 2 {
-		taken := false
-		w.attachments.with(point, func(a *attachment) { taken = a != nil })
-		if !taken {
+	for range drainsAfterGone + 3 {
+		if !w.attachments.taken(point) {
 			return nil
 		}
 		if err := w.Drain(context.Background()); err != nil {

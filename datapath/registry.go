@@ -18,10 +18,14 @@ type registry struct {
 	// accounted is, for devices that were let go of and are still there, what of
 	// their own counters needs no seeding any more.
 	accounted map[uint32]byDirection
+	// remembered are points that were forgotten and that the last checkpoint may know.
+	remembered map[uint32]bool
 }
 
 func newRegistry() *registry {
-	return &registry{of: make(map[uint32]*attachment), accounted: make(map[uint32]byDirection)}
+	return &registry{
+		of: make(map[uint32]*attachment), accounted: make(map[uint32]byDirection), remembered: make(map[uint32]bool),
+	}
 }
 
 // with calls f with the attachment of a point, nil if there is none. f must not
@@ -30,6 +34,14 @@ func (r *registry) with(point uint32, f func(*attachment)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	f(r.of[point])
+}
+
+// taken reports whether a point is an attachment's, or would be taken for that of
+// an earlier one: a checkpoint that knows it has what that had counted.
+func (r *registry) taken(point uint32) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.of[point] != nil || r.remembered[point]
 }
 
 // put adds an attachment that is about to be made. What was published of the
@@ -105,10 +117,12 @@ func (r *registry) complete(epoch *flows.Epoch) map[uint32]byDirection {
 	return seedsOf(epoch)
 }
 
-// seeded notes that seeds have been published. More may have come meanwhile.
+// seeded notes that seeds have been published, with a checkpoint that knows no more
+// than what is there now. More may have come meanwhile.
 func (r *registry) seeded(seeds map[uint32]byDirection) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	clear(r.remembered)
 	for point, published := range seeds {
 		if a := r.of[point]; a != nil {
 			a.seeds = a.seeds.sub(published)
@@ -139,5 +153,6 @@ func (r *registry) forget(point uint32, counted byDirection) {
 	if a := r.of[point]; a != nil && !a.vanished && (a.seeded || a.ledger.settled) {
 		r.accounted[point] = a.accounted(counted)
 	}
+	r.remembered[point] = true
 	delete(r.of, point)
 }
