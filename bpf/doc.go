@@ -5,7 +5,7 @@
 // committed, so building podmeter needs no clang.
 //
 // flow.h is the ABI, maps.h the maps, parse.h the walk over a packet's headers
-// and meter.bpf.c the programs. [LoadMeter] returns the collection's
+// and meter.bpf.c the programs: for TC, and for XDP on uplinks. [LoadMeter] returns the collection's
 // specification; package datapath sizes, loads, pins and attaches it. Whoever
 // loads a collection closes it.
 package bpf

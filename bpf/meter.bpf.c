@@ -3,9 +3,9 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 
 /*
- * The meter: one TC program for each direction of a pod's host-side veth. It
- * counts the packet once and has no say in what becomes of it. A third program,
- * never attached, reads their clock.
+ * The meter: one TC program for each direction of a pod's host-side veth or of an
+ * uplink, and one for XDP on an uplink. It counts the packet once and has no say in
+ * what becomes of it. Another program, never attached, reads their clock.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -115,11 +115,9 @@ static __always_inline enum outcome count(void *totals, void *displaced, void *f
 	return parsed;
 }
 
-static __always_inline int meter(struct __sk_buff *skb, enum direction direction)
+static __always_inline void meter(struct packet *packet)
 {
-	struct flow_key key = { .point = skb->ifindex, .direction = direction };
-	struct packet packet = { .skb = skb, .key = &key };
-	enum outcome outcome = parse_packet(&packet);
+	enum outcome outcome = parse_packet(packet);
 
 	/*
 	 * The one read of the epoch: the whole run belongs to its set. A branch
@@ -127,25 +125,47 @@ static __always_inline int meter(struct __sk_buff *skb, enum direction direction
 	 * would turn every map operation into an indirect call.
 	 */
 	if (epoch.epoch & 1)
-		outcome =
-		    count(&totals_1, &displaced_1, &flows_1, &inserted_1, &key, skb->len, outcome);
+		outcome = count(&totals_1, &displaced_1, &flows_1, &inserted_1, packet->key,
+				length(packet), outcome);
 	else
-		outcome =
-		    count(&totals_0, &displaced_0, &flows_0, &inserted_0, &key, skb->len, outcome);
+		outcome = count(&totals_0, &displaced_0, &flows_0, &inserted_0, packet->key,
+				length(packet), outcome);
 	count_outcome(outcome);
+}
+
+static __always_inline int meter_skb(struct __sk_buff *skb, enum direction direction)
+{
+	struct flow_key key = { .point = skb->ifindex, .direction = direction };
+	struct packet packet = { .skb = skb, .key = &key };
+
+	meter(&packet);
 	return TC_ACT_UNSPEC;
 }
 
 SEC("tc")
 int podmeter_transmit(struct __sk_buff *skb)
 {
-	return meter(skb, DIRECTION_TRANSMIT);
+	return meter_skb(skb, DIRECTION_TRANSMIT);
 }
 
 SEC("tc")
 int podmeter_receive(struct __sk_buff *skb)
 {
-	return meter(skb, DIRECTION_RECEIVE);
+	return meter_skb(skb, DIRECTION_RECEIVE);
+}
+
+/*
+ * What an uplink receives, as it comes from the wire. Loaded only where it is
+ * asked for: its helpers came with Linux 5.18.
+ */
+SEC("xdp.frags")
+int podmeter_xdp(struct xdp_md *xdp)
+{
+	struct flow_key key = { .point = xdp->ingress_ifindex, .direction = DIRECTION_RECEIVE };
+	struct packet packet = { .xdp = xdp, .key = &key };
+
+	meter(&packet);
+	return XDP_PASS;
 }
 
 /* Tells the agent, which runs it, what the time is on the clock of the stamps. */

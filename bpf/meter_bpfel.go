@@ -94,6 +94,7 @@ const (
 	MeterProgPodmeterClock    = "podmeter_clock"
 	MeterProgPodmeterReceive  = "podmeter_receive"
 	MeterProgPodmeterTransmit = "podmeter_transmit"
+	MeterProgPodmeterXdp      = "podmeter_xdp"
 	MeterVarEpoch             = "epoch"
 	MeterVarHighWater         = "high_water"
 	MeterVarInserted0         = "inserted_0"
@@ -145,6 +146,7 @@ type MeterProgramSpecs struct {
 	PodmeterClock    *ebpf.ProgramSpec `ebpf:"podmeter_clock"`
 	PodmeterReceive  *ebpf.ProgramSpec `ebpf:"podmeter_receive"`
 	PodmeterTransmit *ebpf.ProgramSpec `ebpf:"podmeter_transmit"`
+	PodmeterXdp      *ebpf.ProgramSpec `ebpf:"podmeter_xdp"`
 }
 
 // MeterMapSpecs contains maps before they are loaded into the kernel.
@@ -231,6 +233,7 @@ type MeterPrograms struct {
 	PodmeterClock    *ebpf.Program `ebpf:"podmeter_clock"`
 	PodmeterReceive  *ebpf.Program `ebpf:"podmeter_receive"`
 	PodmeterTransmit *ebpf.Program `ebpf:"podmeter_transmit"`
+	PodmeterXdp      *ebpf.Program `ebpf:"podmeter_xdp"`
 }
 
 func (p *MeterPrograms) Close() error {
@@ -238,6 +241,7 @@ func (p *MeterPrograms) Close() error {
 		p.PodmeterClock,
 		p.PodmeterReceive,
 		p.PodmeterTransmit,
+		p.PodmeterXdp,
 	)
 }
 

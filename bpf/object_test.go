@@ -33,6 +33,7 @@ func TestEpochIsReadOnce(t *testing.T) {
 	}{
 		{"transmit", specs.PodmeterTransmit.Instructions},
 		{"receive", specs.PodmeterReceive.Instructions},
+		{"xdp", specs.PodmeterXdp.Instructions},
 	} {
 		t.Run(program.name, func(t *testing.T) {
 			loads := 0

@@ -37,11 +37,36 @@ struct ipv6_extension {
 	__be16 offset; /* of a fragment header */
 };
 
+/* One of skb and xdp, which the compiler knows: the other's code is not there. */
 struct packet {
 	struct __sk_buff *skb;
+	struct xdp_md *xdp;
 	struct flow_key *key;
 	__u32 offset; /* of the header to be read next */
 };
+
+static __always_inline void *linear(const struct packet *packet)
+{
+	return (void *)(long)(packet->xdp ? packet->xdp->data : packet->skb->data);
+}
+
+static __always_inline void *linear_end(const struct packet *packet)
+{
+	return (void *)(long)(packet->xdp ? packet->xdp->data_end : packet->skb->data_end);
+}
+
+/* In bytes, with what is not in the linear area. */
+static __always_inline __u64 length(const struct packet *packet)
+{
+	return packet->xdp ? bpf_xdp_get_buff_len(packet->xdp) : packet->skb->len;
+}
+
+static __always_inline long load(const struct packet *packet, void *to, __u32 len)
+{
+	if (packet->xdp)
+		return bpf_xdp_load_bytes(packet->xdp, packet->offset, to, len);
+	return bpf_skb_load_bytes(packet->skb, packet->offset, to, len);
+}
 
 /*
  * Copies the next len bytes to the stack: straight from the linear area, where
@@ -50,15 +75,14 @@ struct packet {
  */
 #define peek(packet, to, alignment)                                                                \
 	({                                                                                         \
-		void *__data = (void *)(long)(packet)->skb->data + (packet)->offset;               \
-		void *__end = (void *)(long)(packet)->skb->data_end;                               \
+		void *__data = linear(packet) + (packet)->offset;                                  \
+		void *__end = linear_end(packet);                                                  \
 		long __missing = 0;                                                                \
 		if (__data + sizeof(*(to)) <= __end)                                               \
 			__builtin_memcpy((to), __builtin_assume_aligned(__data, alignment),        \
 					 sizeof(*(to)));                                           \
 		else                                                                               \
-			__missing = bpf_skb_load_bytes((packet)->skb, (packet)->offset, (to),      \
-						       sizeof(*(to)));                             \
+			__missing = load(packet, (to), sizeof(*(to)));                             \
 		__missing == 0;                                                                    \
 	})
 

@@ -157,6 +157,9 @@ func (m *Meter) adoptAttachments() error {
 	}
 	for _, point := range m.attachments.points(func(*attachment) bool { return true }) {
 		if _, known := counted[point]; !known { // deleted, and that was not saved any more
+			if err := m.drainer.deletePoint(point); err != nil { // what is remembered of it
+				return err
+			}
 			m.attachments.forget(point, byDirection{})
 		}
 	}
@@ -170,12 +173,12 @@ func (m *Meter) adoptPoint(point uint32, l netlink.Link) {
 	m.attachments.with(point, func(known *attachment) { a = known })
 	if a == nil {
 		// Attached since the last checkpoint, or that is unknown.
-		a = &attachment{point: point, attached: time.Now(), peerNamespace: -1, seeded: m.resumed}
+		a = m.newAttachment(point, m.resumed)
 		if l == nil {
 			m.attachments.put(a)
 		} else {
 			a.identify(l)
-			a.seeded = m.resumed && !m.links.existed(l)
+			a.seeded = a.seeded && !m.links.existed(l)
 			m.attachments.enter(a, ledgerOf(l))
 		}
 	}
@@ -219,6 +222,9 @@ func (w *linkWatcher) recall(existing map[uint32]string) {
 // adopt returns the hooks of an earlier agent on an interface, with this build's
 // programs, and none if they are not all there. unmetered directions have none.
 func (a *attacher) adopt(ifindex int, unmetered [flows.Directions]bool) (hooks, AttachMode, error) {
+	if err := a.replaceMode(ifindex); err != nil {
+		return hooks{}, "", err
+	}
 	for _, find := range []struct {
 		mode AttachMode
 		hook func(int, flows.Direction) (hook, error)
@@ -226,7 +232,10 @@ func (a *attacher) adopt(ifindex int, unmetered [flows.Directions]bool) (hooks, 
 		var h hooks
 		missing := false
 		for direction := range flows.Direction(flows.Directions) {
-			found, err := find.hook(ifindex, direction)
+			if missing && a.xdp != nil {
+				break // the XDP link goes with the mode that has the other half
+			}
+			found, err := a.by(direction, find.hook, a.findXDP)(ifindex, direction)
 			if err != nil {
 				return hooks{}, find.mode, errors.Join(err, h.detach())
 			}
@@ -240,5 +249,5 @@ func (a *attacher) adopt(ifindex int, unmetered [flows.Directions]bool) (hooks, 
 			return hooks{}, find.mode, err
 		}
 	}
-	return hooks{}, "", nil
+	return hooks{}, "", a.dropXDP(ifindex)
 }

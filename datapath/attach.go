@@ -6,6 +6,7 @@ import (
 	"errors"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 	"github.com/podmeter/podmeter/bpf"
 	"github.com/podmeter/podmeter/flows"
 )
@@ -96,6 +97,11 @@ type attacher struct {
 	// filters from those of another.
 	path   string
 	handle uint32
+	// uplinks is whether the interfaces lead out of the node.
+	uplinks bool
+	// xdp, if not nil, meters what they receive.
+	xdp      *ebpf.Program
+	xdpFlags link.XDPAttachFlags
 }
 
 func newAttacher(mode AttachMode, objects *bpf.MeterObjects, path string) *attacher {
@@ -125,7 +131,7 @@ func (a *attacher) attachBoth(ifindex int, attach func(int, flows.Direction) (ho
 	var h hooks
 	for direction := range flows.Direction(flows.Directions) {
 		var err error
-		if h[direction], err = attach(ifindex, direction); err != nil {
+		if h[direction], err = a.by(direction, attach, a.attachXDP)(ifindex, direction); err != nil {
 			return hooks{}, errors.Join(err, h.detach())
 		}
 	}

@@ -30,6 +30,9 @@ const (
 	StateDiffers  State = "differs"  // the interface counts other packets than we do
 	StateUnknown  State = "unknown"  // packets may reach the pod round us, and nobody counts them
 	StateGone     State = "gone"     // its last packets are being drained
+
+	// StateRefused is an uplink's that could not be attached to.
+	StateRefused State = "refused"
 )
 
 // States returns all states.
@@ -148,6 +151,9 @@ func (a *attachment) settleNow(r *reading) byDirection {
 		had = l.last.second
 	}
 	known := l.settle(had.sub(r.ours).sub(l.base))
+	for d, ahead := range r.ahead { // where nobody hides the rest, it is looked for
+		l.closing[d] = a.seeded && len(ahead) == 0 && !l.unmetered[d]
+	}
 	l.ahead, l.last = r.ahead, *r
 	return known
 }
@@ -178,7 +184,7 @@ func (a *attachment) state() State {
 	switch {
 	case !a.living():
 		return StateGone
-	case !a.ledger.settled:
+	case !a.ledger.settled, !a.metered():
 		return StateSettling
 	case a.ledger.unmetered != [flows.Directions]bool{}:
 		return StatePartial

@@ -85,14 +85,13 @@ func (m *Meter) lookAgain(point uint32) {
 // whether it is to be attached again soon. What passes until then is a gap. With
 // somebody who does that again and again there is no race.
 func (w *linkWatcher) unhooked(point uint32) bool {
-	var name string
-	var again bool
+	var metered, again bool
 	w.attachments.with(point, func(a *attachment) {
-		if a != nil && a.metered() {
-			name, again = a.name, a.resumed && time.Since(a.attached) < firstRetry
+		if metered = a != nil && a.metered(); metered {
+			again = a.resumed && time.Since(a.attached) < firstRetry
 		}
 	})
-	if name == "" || w.alive(point) {
+	if !metered || w.alive(point) {
 		return false
 	}
 	var notFound netlink.LinkNotFoundError
@@ -104,10 +103,10 @@ func (w *linkWatcher) unhooked(point uint32) bool {
 		w.vanished(point)
 		return false
 	}
+	w.tellGap(point)
 	w.leave(point)
 	if again {
 		w.retries[point] = &retry{at: time.Now().Add(firstRetry), pause: firstRetry}
 	}
-	w.log.Warn("somebody has detached our programs, attaching again", "interface", name)
 	return true
 }

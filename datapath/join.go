@@ -25,6 +25,7 @@ func (w *linkWatcher) tryJoin(point uint32, name string) {
 		return
 	}
 	err := w.join(point)
+	w.refusals.note(point, name, err)
 	if err == nil {
 		delete(w.retries, point)
 		return
@@ -44,14 +45,18 @@ func (w *linkWatcher) join(point uint32) error {
 	if err := w.freePoint(point); err != nil {
 		return err
 	}
-	a := &attachment{point: point, attached: time.Now()}
+	a := w.newAttachment(point, true)
 	return w.options.within(func() error {
 		l, err := netlink.LinkByIndex(int(point))
 		if err != nil || !w.selector.wants(l) {
 			return unlessVanished(err)
 		}
+		if err := w.permit(l); err != nil {
+			return err
+		}
+		w.announce(l)
 		a.identify(l)
-		a.seeded = !w.existed(l)
+		a.seeded = a.seeded && !w.existed(l)
 		if err := w.freeDevice(a.device, point); err != nil {
 			return err
 		}
@@ -100,12 +105,10 @@ func (w *linkWatcher) giveUp(point uint32) error {
 }
 
 // freePoint makes sure that nothing of an earlier attachment with this ifindex is
-// in any set.
+// in any set, nor in the checkpoint.
 func (w *linkWatcher) freePoint(point uint32) error {
-	for range drainsAfterGone + 2 {
-		taken := false
-		w.attachments.with(point, func(a *attachment) { taken = a != nil })
-		if !taken {
+	for range drainsAfterGone + 3 {
+		if !w.attachments.taken(point) {
 			return nil
 		}
 		if err := w.Drain(context.Background()); err != nil {

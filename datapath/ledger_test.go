@@ -232,3 +232,22 @@ func TestBypassOfReadings(t *testing.T) {
 		t.Errorf("one more: got %v and %v settled, want %v and %v", got, b.settled(), count(1), count(9))
 	}
 }
+
+// While what one direction transmits is hidden, what the other had received before
+// the attachment is found out all the same.
+func TestSettlesWhileOneDirectionIsHidden(t *testing.T) {
+	a := &attachment{seeded: true}
+	hidden := func(r reading) reading {
+		r.looked, r.ahead = true, [flows.Directions][]string{{"TCX program 1"}, nil}
+		return r
+	}
+	for _, r := range []reading{
+		hidden(look(0, packets(5, 3), packets(1, 1))), hidden(look(20, packets(9, 4), packets(1, 1))),
+		hidden(look(1020, packets(9, 5), packets(1, 2))), hidden(look(2040, packets(9, 5), packets(1, 2))),
+	} {
+		a.read(r)
+	}
+	if want := packets(8, 3); a.seeds != want || !a.ledger.settled {
+		t.Errorf("got %v to be published, settled %t, want %v", a.seeds, a.ledger.settled, want)
+	}
+}

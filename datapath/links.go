@@ -178,6 +178,7 @@ func (w *linkWatcher) list() {
 		if !there || w.replaced(point, l) {
 			w.vanished(point)
 		} else if !w.alive(point) {
+			w.tellGap(point)
 			w.leave(point)
 		}
 	}
@@ -207,7 +208,7 @@ func (w *linkWatcher) greet() {
 	w.greeted = true
 	metered := len(w.attachments.points((*attachment).living))
 	if metered == 0 {
-		w.log.Warn("no interface to meter yet, watching for some to come", "interfaces", w.options.Interfaces)
+		w.log.Warn("no interface to meter yet, watching for some to come", "interfaces", w.options.wanted())
 		return
 	}
 	w.log.Info("metering", "interfaces", metered)
@@ -260,6 +261,7 @@ func (w *linkWatcher) vanished(point uint32) {
 			a.mayReturn = a.hooks.mayReturn()
 		}
 	})
+	w.refusals.note(point, "", nil)
 	w.leave(point)
 	w.attachments.vanished(point)
 }
@@ -321,6 +323,9 @@ func (w *linkWatcher) consider(l netlink.Link) {
 			a.identify(l)
 		}
 	})
+	if !wanted {
+		w.refusals.note(point, "", nil)
+	}
 	switch {
 	case living && !wanted:
 		w.leave(point)

@@ -64,7 +64,7 @@ func loadObjects(spec *ebpf.CollectionSpec, adopted map[string]*ebpf.Map) (*obje
 	}
 	defer collection.Close() // of what is not taken out of it below
 	o := &objects{data: make(map[string]*ebpf.Map)}
-	if err := collection.Assign(&o.MeterObjects); err != nil {
+	if err := assign(collection, &o.MeterObjects); err != nil {
 		return nil, fmt.Errorf("load BPF programs and maps: %w", err)
 	}
 	for _, name := range []string{mapEpoch, mapPressure} {

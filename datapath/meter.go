@@ -25,6 +25,13 @@ type Options struct {
 	// Interfaces are globs of interface names, a leading ! excludes. Without an
 	// including one: every veth whose other end is in another network namespace.
 	Interfaces []string
+	// Uplinks are globs of the same kind, of interfaces that lead out of this node;
+	// one that both choose is an uplink.
+	Uplinks []string
+	// Role says which of both this meter meters.
+	Role Role
+	// XDP is how what uplinks receive is metered; XDPOff if empty.
+	XDP XDPMode
 	// Attach is how programs are attached; AttachAuto if empty.
 	Attach AttachMode
 	// MapMemory is the memory of both sets in bytes; DefaultMapMemory if 0.
@@ -108,7 +115,7 @@ func (o Options) withDefaults() Options {
 type Meter struct {
 	options  Options
 	log      *slog.Logger
-	selector selector
+	selector chooser
 	capacity uint32
 	cpus     int
 
@@ -121,6 +128,7 @@ type Meter struct {
 	links    *linkWatcher
 
 	attachments *registry
+	refusals    refusals
 	setID       uint64
 	// resumed is whether the meter goes on from Options.Saved, rejected why not.
 	resumed  bool
@@ -149,7 +157,7 @@ type Meter struct {
 // until ctx is done, while another agent holds the pin path.
 func New(ctx context.Context, o Options) (*Meter, error) {
 	o = o.withDefaults()
-	selector, err := newSelector(o.Interfaces)
+	selector, err := o.selector()
 	if err != nil {
 		return nil, err
 	}
@@ -198,6 +206,7 @@ func (m *Meter) load(ctx context.Context) (err error) {
 	}
 	m.drainer = newDrainer(&m.objects.MeterObjects, m.options.build.layouts[0], m.grace, m.cpus)
 	m.attacher = newAttacher(m.options.Attach, &m.objects.MeterObjects, m.options.PinPath)
+	m.attacher.useXDP(&m.options, m.objects.PodmeterXdp)
 	m.pressure = newPressure(m.capacity, m.cpus)
 	if _, err := m.setHighWater(); err != nil {
 		return err
@@ -215,6 +224,7 @@ func (m *Meter) loadMaps() (adopted bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	m.options.trim(spec)
 	maps, err := openPins(m.options.PinPath, spec, m.flowPins())
 	if errors.Is(err, ebpf.ErrMapIncompatible) {
 		m.log.Warn("the pinned maps are not all there, or not podmeter's: begin anew", "error", err)
@@ -227,7 +237,7 @@ func (m *Meter) loadMaps() (adopted bool, err error) {
 		return false, err
 	}
 	if m.objects, err = loadObjects(spec, maps); err != nil {
-		return false, explain(err)
+		return false, m.options.explain(err)
 	}
 	return maps != nil, nil
 }

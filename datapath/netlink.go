@@ -43,7 +43,7 @@ func (a *attacher) attachNetlink(ifindex int, direction flows.Direction) (hook, 
 	if err != nil {
 		return nil, err
 	}
-	if qdisc == qdiscIngress && direction == flows.Receive {
+	if qdisc == qdiscIngress && a.side(direction) == flows.Receive {
 		return nil, nil
 	}
 	if qdisc != qdiscNew { // one that could not be deleted would count twice
@@ -83,7 +83,7 @@ func (a *attacher) addFilter(ifindex int, direction flows.Direction, to qdisc) (
 
 func (a *attacher) filter(ifindex int, direction flows.Direction, priority uint16) *netlink.BpfFilter {
 	parent := uint32(netlink.HANDLE_MIN_INGRESS)
-	if direction == flows.Receive {
+	if a.side(direction) == flows.Receive {
 		parent = netlink.HANDLE_MIN_EGRESS
 	}
 	return &netlink.BpfFilter{

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -88,7 +89,7 @@ func (m *Meter) ableToRedirect(links []netlink.Link) (able map[uint32]bool, err 
 				able[uint32(l.Attrs().Index)] = true
 			}
 		}
-		return m.attacher.foreignFilters(able)
+		return foreignFilters(able)
 	})
 	return able, err
 }
@@ -123,8 +124,9 @@ func foreignTCX(ifindex int, ours [flows.Directions]ebpf.ProgramID) (bool, error
 	return false, nil
 }
 
-// foreignFilters adds the links that have a BPF filter on ingress that is not ours.
-func (a *attacher) foreignFilters(able map[uint32]bool) error {
+// foreignFilters adds the links that have a BPF filter on ingress that is no
+// podmeter's.
+func foreignFilters(able map[uint32]bool) error {
 	qdiscs, err := netlink.QdiscList(nil)
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 		return fmt.Errorf("list qdiscs: %w", err)
@@ -139,14 +141,11 @@ func (a *attacher) foreignFilters(able map[uint32]bool) error {
 			return fmt.Errorf("list filters: %w", err)
 		}
 		for _, filter := range filters {
-			if bpf, ok := filter.(*netlink.BpfFilter); ok && !a.isOurs(bpf) {
+			// No podmeter redirects, whichever this one is.
+			if bpf, ok := filter.(*netlink.BpfFilter); ok && !strings.HasPrefix(bpf.Name, filterPrefix) {
 				able[uint32(index)] = true
 			}
 		}
 	}
 	return nil
-}
-
-func (a *attacher) isOurs(f *netlink.BpfFilter) bool {
-	return f.Handle == a.handle && f.Name == filterPrefix+flows.Transmit.String()
 }

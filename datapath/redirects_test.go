@@ -56,13 +56,14 @@ func TestUnknown(t *testing.T) {
 
 // A pod's end that cannot be looked at tells nothing either.
 func TestBlindIsUnknown(t *testing.T) {
+	there := hooks{netlinkHook{}, netlinkHook{}}
 	for _, test := range []struct {
 		name string
 		a    attachment
 		want State
 	}{
-		{"nobody could redirect", attachment{blind: true}, StateAttached},
-		{"somebody could", attachment{blind: true, doubtful: true}, StateUnknown},
+		{"nobody could redirect", attachment{hooks: there, blind: true}, StateAttached},
+		{"somebody could", attachment{hooks: there, blind: true, doubtful: true}, StateUnknown},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			test.a.ledger.settled = true

@@ -22,6 +22,8 @@ type registry struct {
 	// departed is the same for devices that may have moved to another network
 	// namespace, from where they can come back with any ifindex.
 	departed map[string]past
+	// remembered are points that were forgotten and that the last checkpoint may know.
+	remembered map[uint32]bool
 }
 
 // past is what was published of a device.
@@ -37,6 +39,7 @@ const maxDeparted = 1024
 func newRegistry() *registry {
 	return &registry{
 		of: make(map[uint32]*attachment), accounted: make(map[uint32]past), departed: make(map[string]past),
+		remembered: make(map[uint32]bool),
 	}
 }
 
@@ -46,6 +49,14 @@ func (r *registry) with(point uint32, f func(*attachment)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	f(r.of[point])
+}
+
+// taken reports whether a point is an attachment's, or would be taken for that of
+// an earlier one: a checkpoint that knows it has what that had counted.
+func (r *registry) taken(point uint32) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.of[point] != nil || r.remembered[point]
 }
 
 // put adds an attachment that is about to be made.
@@ -155,10 +166,12 @@ func (r *registry) complete(epoch *flows.Epoch) map[uint32]byDirection {
 	return seedsOf(epoch)
 }
 
-// seeded notes that seeds have been published. More may have come meanwhile.
+// seeded notes that seeds have been published, with a checkpoint that knows no more
+// than what is there now. More may have come meanwhile.
 func (r *registry) seeded(seeds map[uint32]byDirection) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	clear(r.remembered)
 	for point, published := range seeds {
 		if a := r.of[point]; a != nil {
 			a.seeds = a.seeds.sub(published)
@@ -187,6 +200,7 @@ func (r *registry) forget(point uint32, counted byDirection) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	a := r.of[point]
+	r.remembered[point] = true
 	delete(r.of, point)
 	if a == nil || !a.seeded && !a.ledger.settled {
 		return

@@ -94,12 +94,7 @@ func (m *Meter) drainEarly() {
 // drain is one drain with all that belongs to it. The caller holds the gate.
 func (m *Meter) drain() error {
 	began := time.Now()
-	if err := m.compareLedgers(began); err != nil {
-		m.log.Warn("compare with the interfaces' own counters", "error", err)
-	}
-	if err := m.readAddresses(began); err != nil {
-		m.log.Warn("look for the addresses behind interfaces", "error", err)
-	}
+	m.look(began)
 	// What leaves from now on may still be written to the set that the coming
 	// flip freezes: it takes two more drains.
 	left := m.attachments.points(func(a *attachment) bool { return !a.living() })

@@ -22,13 +22,14 @@ func ValidGlob(glob string) bool {
 	return err == nil && name != ""
 }
 
-// newSelector takes globs as path.Match knows them; a leading ! excludes.
-func newSelector(globs []string) (selector, error) {
+// newSelector takes the globs of a flag, as path.Match knows them; a leading !
+// excludes.
+func newSelector(flag string, globs []string) (selector, error) {
 	var s selector
 	for _, glob := range globs {
 		name, excluded := strings.CutPrefix(glob, "!")
 		if !ValidGlob(glob) {
-			return selector{}, fmt.Errorf("interfaces: %q is not a glob such as 'veth*' or '!docker*'", glob)
+			return selector{}, fmt.Errorf("%s: %q is not a glob such as 'veth*' or '!docker*'", flag, glob)
 		}
 		if excluded {
 			s.exclude = append(s.exclude, name)
@@ -49,8 +50,12 @@ func (s selector) wants(l netlink.Link) bool {
 	if len(s.include) > 0 {
 		return matches(s.include, attrs.Name)
 	}
-	return l.Type() == "veth" && attrs.NetNsID >= 0
+	return isPodVeth(l)
 }
+
+// isPodVeth reports whether a link leads into another network namespace, as those
+// of pods do.
+func isPodVeth(l netlink.Link) bool { return l.Type() == "veth" && l.Attrs().NetNsID >= 0 }
 
 func matches(globs []string, name string) bool {
 	for _, glob := range globs {

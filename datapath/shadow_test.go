@@ -105,9 +105,14 @@ func (w *wire) exchange(t testing.TB, transmit, receive int) {
 // but for what passed before.
 func (m *testMeter) awaitPublished(t testing.TB, w *wire, unpublished byDirection) {
 	t.Helper()
-	await(t, "all that the interface counted is published", func() bool {
-		return m.published("veth0") == byDirection(w.counters(t)).sub(unpublished)
+	var got, want byDirection
+	err := eventually("all that the interface counted is published", func() bool {
+		got, want = m.published("veth0"), byDirection(w.counters(t)).sub(unpublished)
+		return got == want
 	})
+	if err != nil {
+		t.Fatalf("%v: got %v, want %v: %+v", err, got, want, m.status("veth0"))
+	}
 }
 
 func (m *testMeter) status(name string) InterfaceStatus {

@@ -59,7 +59,7 @@ func (m *Meter) Interfaces() []InterfaceStatus {
 	var all []InterfaceStatus
 	m.attachments.each(func(a *attachment) {
 		all = append(all, InterfaceStatus{
-			Point: flows.Point(a.point), Name: a.name, State: a.state(), Mode: a.mode, Since: a.attached,
+			Point: flows.Point(a.point), Name: a.name, State: a.state(), Mode: a.shownMode(), Since: a.attached,
 			Counted: a.ledger.last.ours, Before: a.ledger.before, Seeded: a.seeded, Difference: a.ledger.difference,
 			Ahead: a.ledger.ahead, Hidden: a.ledger.hidden, Bypassed: a.bypass.seeded,
 		})

@@ -22,13 +22,14 @@ const linkPrefix = "link_"
 
 // tcxHook is a link of TCX, which its pin keeps when the agent ends.
 type tcxHook struct {
-	link      link.Link
-	direction flows.Direction
-	pin       string
+	link link.Link
+	side flows.Direction
+	pin  string
 }
 
-func tcxAttachType(direction flows.Direction) ebpf.AttachType {
-	if direction == flows.Receive {
+// tcxAttachType is the hook of a side, see [attacher.side].
+func tcxAttachType(side flows.Direction) ebpf.AttachType {
+	if side == flows.Receive {
 		return ebpf.AttachTCXEgress
 	}
 	return ebpf.AttachTCXIngress
@@ -42,12 +43,12 @@ func (a *attacher) linkPin(ifindex int, direction flows.Direction) string {
 // us unless he attaches there later.
 func (a *attacher) attachTCX(ifindex int, direction flows.Direction) (hook, error) {
 	l, err := link.AttachTCX(link.TCXOptions{
-		Interface: ifindex, Program: a.programs[direction], Attach: tcxAttachType(direction), Anchor: link.Head(),
+		Interface: ifindex, Program: a.programs[direction], Attach: tcxAttachType(a.side(direction)), Anchor: link.Head(),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("attach %s program with TCX: %w", direction, err)
 	}
-	h := tcxHook{link: l, direction: direction, pin: a.linkPin(ifindex, direction)}
+	h := tcxHook{link: l, side: a.side(direction), pin: a.linkPin(ifindex, direction)}
 	// A pin of an earlier interface with this index holds a link without effect.
 	if err = remove(h.pin); err == nil {
 		err = l.Pin(h.pin)
@@ -61,7 +62,7 @@ func (a *attacher) attachTCX(ifindex int, direction flows.Direction) (hook, erro
 // findTCX returns the pinned link of an interface with this build's program, nil
 // if there is none that is attached there.
 func (a *attacher) findTCX(ifindex int, direction flows.Direction) (hook, error) {
-	h := tcxHook{direction: direction, pin: a.linkPin(ifindex, direction)}
+	h := tcxHook{side: a.side(direction), pin: a.linkPin(ifindex, direction)}
 	var err error
 	h.link, err = link.LoadPinnedLink(h.pin, nil)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -134,7 +135,7 @@ func (h tcxHook) alive(ifindex int) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("look at TCX link: %w", err)
 	}
-	attached, err := link.QueryPrograms(link.QueryOptions{Target: ifindex, Attach: tcxAttachType(h.direction)})
+	attached, err := link.QueryPrograms(link.QueryOptions{Target: ifindex, Attach: tcxAttachType(h.side)})
 	if errors.Is(err, unix.ENODEV) {
 		return false, nil
 	}

@@ -30,6 +30,9 @@ type Snapshot struct {
 	// FoldedFlowBytes and FoldedExternalBytes went to rows of peer kind or
 	// country "other".
 	FoldedFlowBytes, FoldedExternalBytes uint64
+
+	// Uplinks are those of another table, taken right after this one.
+	Uplinks UplinkSnapshot
 }
 
 // Snapshot copies the table. The order of series is not defined.

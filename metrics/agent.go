@@ -39,6 +39,8 @@ type Agent struct {
 	Differences []Difference
 	// Interfaces counts them by state, Pods by the states of this package.
 	Interfaces, Pods map[string]int
+	// Uplinks counts the metered uplinks by state.
+	Uplinks map[string]int
 	// ParsedPackets is the number of packets by how parsing ended.
 	ParsedPackets map[string]uint64
 	// IdentityObjects is the number of objects in the identity cache by kind.

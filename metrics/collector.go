@@ -23,6 +23,7 @@ type collector struct {
 	retired          family[flows.PeerKind]
 	externals        family[flows.ExternalLabels]
 	retiredExternals family[flows.NoLabels]
+	uplinks          uplinkFamilies
 	own              []ownMetric
 
 	mu sync.Mutex
@@ -34,8 +35,8 @@ type collector struct {
 
 // stats are what a snapshot tells of its table.
 type stats struct {
-	flowSets, externalSets     int
-	foldedFlow, foldedExternal uint64
+	flowSets, externalSets, uplinkSets       int
+	foldedFlow, foldedExternal, foldedUplink uint64
 }
 
 func newCollector(options Options) *collector {
@@ -51,7 +52,8 @@ func newCollector(options Options) *collector {
 			externalColumns(options.Optional), cleanExternal(options.Optional)),
 		retiredExternals: newFamily("external_retired", "of idle external series that pods %s; never rate it", bytesOnly,
 			podColumns[flows.NoLabels](), nil),
-		own: ownMetrics(),
+		uplinks: newUplinkFamilies(),
+		own:     ownMetrics(),
 	}
 }
 
@@ -62,6 +64,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	c.retired.describe(ch)
 	c.externals.describe(ch)
 	c.retiredExternals.describe(ch)
+	c.uplinks.describe(ch)
 	for _, m := range c.own {
 		ch <- m.desc
 	}
@@ -80,6 +83,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	c.retired.collect(snapshot.Retired, ch)
 	c.externals.collect(snapshot.Externals, ch)
 	c.retiredExternals.collect(snapshot.RetiredExternals, ch)
+	c.uplinks.collect(&snapshot.Uplinks, ch)
 }
 
 // snapshot returns nil if there is none, which it counts and logs.
@@ -110,10 +114,11 @@ func (c *collector) failed(err error) {
 // at once, the first to begin may be the last to get here.
 func (c *collector) remember(s *flows.Snapshot) {
 	next := stats{
-		flowSets: s.FlowSets, externalSets: s.ExternalSets,
-		foldedFlow: s.FoldedFlowBytes, foldedExternal: s.FoldedExternalBytes,
+		flowSets: s.FlowSets, externalSets: s.ExternalSets, uplinkSets: s.Uplinks.Sets,
+		foldedFlow: s.FoldedFlowBytes, foldedExternal: s.FoldedExternalBytes, foldedUplink: s.Uplinks.FoldedBytes,
 	}
-	if next.foldedFlow >= c.stats.foldedFlow && next.foldedExternal >= c.stats.foldedExternal {
+	if next.foldedFlow >= c.stats.foldedFlow && next.foldedExternal >= c.stats.foldedExternal &&
+		next.foldedUplink >= c.stats.foldedUplink {
 		c.stats = next
 	}
 }

@@ -44,6 +44,8 @@ type Options struct {
 	SnapshotTimeout time.Duration
 	// FlowSeriesLimit and ExternalSeriesLimit are the table's limits.
 	FlowSeriesLimit, ExternalSeriesLimit int
+	// UplinkSeriesLimit is that of the uplinks' table.
+	UplinkSeriesLimit int
 	// Known are the label values that the agent's own metrics have from the start.
 	Known Known
 	// Version and Revision are those of the build.
@@ -55,6 +57,7 @@ type Options struct {
 // that only come up in an [Agent] are written as well.
 type Known struct {
 	InterfaceStates []string // of podmeter_interfaces
+	UplinkStates    []string // of podmeter_uplinks
 	Outcomes        []string // of podmeter_packets_parsed_total
 	LostReasons     []string // of podmeter_lost_bytes_total
 	IdentityKinds   []string // of podmeter_identity_objects

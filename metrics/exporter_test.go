@@ -86,6 +86,29 @@ func handMade() *flows.Snapshot {
 			{Namespace: "web", Pod: "shop-0", Counters: counters(700, 300), Created: both},
 		},
 		FlowSets: 2, ExternalSets: 1, FoldedFlowBytes: 0, FoldedExternalBytes: 100,
+		Uplinks: handMadeUplinks(),
+	}
+}
+
+// handMadeUplinks has each family of the uplinks and each of their labels.
+func handMadeUplinks() flows.UplinkSnapshot {
+	series := func(transmit, receive uint64, labels flows.UplinkLabels) flows.Series[flows.UplinkLabels] {
+		s := flows.Series[flows.UplinkLabels]{Labels: labels, Counters: counters(transmit, receive), Created: onlyTransmit}
+		if receive > 0 {
+			s.Created = both
+		}
+		return s
+	}
+	type all = []flows.Series[flows.UplinkLabels]
+	return flows.UplinkSnapshot{
+		Interfaces: all{series(1700, 900, flows.UplinkLabels{Interface: "eth0"}), {Labels: flows.UplinkLabels{Interface: "eth1"}}},
+		Retired:    all{series(100, 0, flows.UplinkLabels{Interface: "eth0"})},
+		Rows: all{
+			series(1000, 900, flows.UplinkLabels{Interface: "eth0", PeerKind: flows.PeerExternal,
+				Locality: flows.LocalityExternal, Country: "DE", ASN: "64496", Organization: "Example \xff Net"}),
+			series(600, 0, flows.UplinkLabels{Interface: "eth0", PeerKind: flows.PeerNode, Locality: flows.LocalitySameZone, Peer: "node-b"}),
+		},
+		Sets: 2, FoldedBytes: 70,
 	}
 }
 
@@ -100,6 +123,7 @@ func handMadeAgent() Agent {
 		},
 		Interfaces:      map[string]int{"attached": 2, "novel": 1},
 		Pods:            map[string]int{PodMetered: 2, PodHostNetwork: 5},
+		Uplinks:         map[string]int{"attached": 1},
 		ParsedPackets:   map[string]uint64{"full": 46},
 		IdentityObjects: map[string]int{"pods": 70},
 		IdentitySynced:  true, IdentityUpdated: start,
@@ -108,9 +132,9 @@ func handMadeAgent() Agent {
 
 func options(s Source, optional flows.Optional) Options {
 	return Options{
-		Source: s, Optional: optional, FlowSeriesLimit: 2000, ExternalSeriesLimit: 1000,
+		Source: s, Optional: optional, FlowSeriesLimit: 2000, ExternalSeriesLimit: 1000, UplinkSeriesLimit: 500,
 		Known: Known{
-			InterfaceStates: []string{"attached", "settling"}, Outcomes: []string{"full", "not_ip"},
+			InterfaceStates: []string{"attached", "settling"}, UplinkStates: []string{"attached", "gone"}, Outcomes: []string{"full", "not_ip"},
 			LostReasons: []string{"unbound", "no_point"}, IdentityKinds: []string{"pods", "services"},
 		},
 		Version: "1.2.3", Revision: "abc", Logger: slog.New(slog.DiscardHandler),
@@ -237,6 +261,8 @@ func TestCreatedTimestamps(t *testing.T) {
 		"podmeter_external_transmit_bytes_total":         start,
 		"podmeter_external_retired_receive_bytes_total":  start.Add(time.Second),
 		"podmeter_external_retired_transmit_bytes_total": start,
+		"podmeter_uplink_receive_bytes_total":            start.Add(time.Second),
+		"podmeter_uplink_retired_transmit_packets_total": start,
 	} {
 		if !got[name].Equal(want) {
 			t.Errorf("%s: got created %v, want %v", name, got[name], want)
@@ -284,7 +310,7 @@ func TestSnapshotError(t *testing.T) {
 }
 
 func isTraffic(name string) bool {
-	for _, prefix := range []string{"pod_", "flow_", "external_"} {
+	for _, prefix := range []string{"pod_", "flow_", "external_", "uplink_"} {
 		if strings.HasPrefix(name, "podmeter_"+prefix) {
 			return true
 		}

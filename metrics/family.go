@@ -39,7 +39,7 @@ const (
 
 // newFamily returns the family podmeter_<name>_{transmit,receive}_{bytes,packets}_total.
 // The help is completed by the unit before it and, in place of %s, by what the
-// pod did. clean makes labels valid and drops what has no column; nil leaves
+// pod or the node did. clean makes labels valid and drops what has no column; nil leaves
 // them alone.
 func newFamily[L comparable](name, help string, packets bool, columns []column[L], clean func(L) L) family[L] {
 	slices.SortFunc(columns, func(a, b column[L]) int { return strings.Compare(a.name, b.name) })

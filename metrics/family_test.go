@@ -106,6 +106,10 @@ func TestLabelsAreAlwaysWritten(t *testing.T) {
 					checkLabels(t, family, []string{"namespace", "peer_kind", "pod"})
 				case strings.HasPrefix(name, "podmeter_external_retired_"), strings.HasPrefix(name, "podmeter_pod_"):
 					checkLabels(t, family, []string{"namespace", "pod"})
+				case strings.HasPrefix(name, "podmeter_uplink_interface_"), strings.HasPrefix(name, "podmeter_uplink_retired_"):
+					checkLabels(t, family, []string{"interface"})
+				case strings.HasPrefix(name, "podmeter_uplink_"):
+					checkLabels(t, family, []string{"asn", "country", "interface", "locality", "organization", "peer", "peer_kind"})
 				case strings.HasPrefix(name, "podmeter_flow_"):
 					checkLabels(t, family, slices.Sorted(slices.Values(slices.Concat(flow, c.flow))))
 				case strings.HasPrefix(name, "podmeter_external_"):

@@ -8,6 +8,7 @@ import "github.com/prometheus/client_golang/prometheus"
 const (
 	familyFlow     = "flow"
 	familyExternal = "external"
+	familyUplink   = "uplink"
 )
 
 // ownMetrics are the metrics of the agent itself.
@@ -66,8 +67,10 @@ func work() []ownMetric {
 func coverage() []ownMetric {
 	podStates := []string{PodMetered, PodPartly, PodUnmetered, PodHostNetwork}
 	return []ownMetric{
-		own(prometheus.GaugeValue, "interfaces", "Interfaces by state.", []string{"state"},
+		own(prometheus.GaugeValue, "interfaces", "Interfaces of pods by state.", []string{"state"},
 			func(s *state, emit emit) { each(emit, s.options.Known.InterfaceStates, s.Interfaces) }),
+		own(prometheus.GaugeValue, "uplinks", "Uplinks by state.", []string{"state"},
+			func(s *state, emit emit) { each(emit, s.options.Known.UplinkStates, s.Uplinks) }),
 		own(prometheus.GaugeValue, "pods", "Pods of this node by whether they are metered.", []string{"state"},
 			func(s *state, emit emit) { each(emit, podStates, s.Pods) }),
 	}
@@ -78,20 +81,23 @@ func cardinality() []ownMetric {
 	labels := []string{"family"}
 	return []ownMetric{
 		own(prometheus.CounterValue, "folded_bytes_total",
-			"Bytes that a series limit folded into a pod's row other.", labels,
+			"Bytes that a series limit folded into the row other of a pod or an uplink.", labels,
 			func(s *state, emit emit) {
 				emit(float64(s.stats.foldedFlow), familyFlow)
 				emit(float64(s.stats.foldedExternal), familyExternal)
+				emit(float64(s.stats.foldedUplink), familyUplink)
 			}),
 		own(prometheus.GaugeValue, "series", "Label sets that count towards the limit of a family.", labels,
 			func(s *state, emit emit) {
 				emit(float64(s.stats.flowSets), familyFlow)
 				emit(float64(s.stats.externalSets), familyExternal)
+				emit(float64(s.stats.uplinkSets), familyUplink)
 			}),
 		own(prometheus.GaugeValue, "series_limit", "The most label sets that a family has.", labels,
 			func(s *state, emit emit) {
 				emit(float64(s.options.FlowSeriesLimit), familyFlow)
 				emit(float64(s.options.ExternalSeriesLimit), familyExternal)
+				emit(float64(s.options.UplinkSeriesLimit), familyUplink)
 			}),
 	}
 }

@@ -95,6 +95,7 @@ const (
 	OtherProgPodmeterClock    = "podmeter_clock"
 	OtherProgPodmeterReceive  = "podmeter_receive"
 	OtherProgPodmeterTransmit = "podmeter_transmit"
+	OtherProgPodmeterXdp      = "podmeter_xdp"
 	OtherVarEpoch             = "epoch"
 	OtherVarHighWater         = "high_water"
 	OtherVarInserted0         = "inserted_0"
@@ -146,6 +147,7 @@ type OtherProgramSpecs struct {
 	PodmeterClock    *ebpf.ProgramSpec `ebpf:"podmeter_clock"`
 	PodmeterReceive  *ebpf.ProgramSpec `ebpf:"podmeter_receive"`
 	PodmeterTransmit *ebpf.ProgramSpec `ebpf:"podmeter_transmit"`
+	PodmeterXdp      *ebpf.ProgramSpec `ebpf:"podmeter_xdp"`
 }
 
 // OtherMapSpecs contains maps before they are loaded into the kernel.
@@ -232,6 +234,7 @@ type OtherPrograms struct {
 	PodmeterClock    *ebpf.Program `ebpf:"podmeter_clock"`
 	PodmeterReceive  *ebpf.Program `ebpf:"podmeter_receive"`
 	PodmeterTransmit *ebpf.Program `ebpf:"podmeter_transmit"`
+	PodmeterXdp      *ebpf.Program `ebpf:"podmeter_xdp"`
 }
 
 func (p *OtherPrograms) Close() error {
@@ -239,6 +242,7 @@ func (p *OtherPrograms) Close() error {
 		p.PodmeterClock,
 		p.PodmeterReceive,
 		p.PodmeterTransmit,
+		p.PodmeterXdp,
 	)
 }
 

@@ -20,6 +20,9 @@ metered: the interfaces of all pods. Inside a Kubernetes cluster the API server
 tells which pod and which peer has which address; elsewhere a file can
 (--static-file), or pods are named after their interfaces.
 
+With --uplinks the interfaces that lead out of the node are metered too, on series of
+their own: podmeter_uplink_*.
+
 Settings come from flags, from the environment (--drain-interval is
 PODMETER_DRAIN_INTERVAL) and from a YAML file (--config, with keys such as
 drain-interval), and count in this order. Several values are separated by
@@ -36,6 +39,7 @@ What the metrics mean: https://github.com/podmeter/podmeter#metrics`
 
 const agentExample = `  podmeter agent
   podmeter agent --geoip /var/lib/GeoIP/GeoLite2-City.mmdb --external-labels city
+  podmeter agent --uplinks 'eth0,bond*'
   podmeter agent --identity static --static-file /etc/podmeter/pods.yaml --interfaces 'veth*,!veth0'
   podmeter agent --config /etc/podmeter/podmeter.yaml --log-format json
   PODMETER_LISTEN=127.0.0.1:9739 podmeter agent`

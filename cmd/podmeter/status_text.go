@@ -4,6 +4,7 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -41,7 +42,7 @@ func writeStatus(w io.Writer, s *agent.Status, now time.Time) error {
 	if err := table.Flush(); err != nil {
 		return err
 	}
-	return writeInterfaces(w, s.Interfaces)
+	return errors.Join(writeInterfaces(w, s.Interfaces), writeUplinks(w, s.Uplinks))
 }
 
 func identityText(i *agent.IdentityStatus, now time.Time) string {
@@ -118,6 +119,29 @@ func writeInterfaces(w io.Writer, interfaces []agent.InterfaceStatus) error {
 		return err
 	}
 	return writeStates(w, sorted)
+}
+
+// writeUplinks lists them by name, if there are any.
+func writeUplinks(w io.Writer, uplinks []agent.UplinkStatus) error {
+	if len(uplinks) == 0 {
+		return nil
+	}
+	fmt.Fprintln(w)
+	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(table, "UPLINK\tATTACHMENT\tSTATE\tTRANSMIT\tPACKETS\tRECEIVE\tPACKETS")
+	for _, u := range uplinks {
+		fmt.Fprintf(table, "%s (%d)\t%s\t%s\t%s\t%s\t%s\t%s\n", u.Name, u.Index, u.Attachment, u.State,
+			size(u.Transmit.Bytes), comma(u.Transmit.Packets), size(u.Receive.Bytes), comma(u.Receive.Packets))
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	for _, u := range uplinks {
+		if u.Problem != "" {
+			fmt.Fprintf(w, "%s%s\n", u.Name, problem(u.Problem))
+		}
+	}
+	return nil
 }
 
 func interfaceCells(i *agent.InterfaceStatus) []string {

@@ -53,12 +53,11 @@ type Agent struct {
 	server    *metrics.Server
 	meter     *datapath.Meter
 
-	checkpoints *checkpoints
-	// found is the checkpoint that was there, nil if none could be used.
-	found *checkpoint
+	keeper *keeper
 	// epoch is what is being published.
 	epoch *flows.Epoch
-	saves saves
+	// uplinks is nil if there are none to be metered.
+	uplinks *uplinks
 
 	// listener serves metrics to the network, socket also the status to this host.
 	listener, socket net.Listener
@@ -84,6 +83,7 @@ func New(ctx context.Context, config Config, options Options) (*Agent, error) {
 	signal.Notify(a.hangup, unix.SIGHUP)
 	for _, step := range []func(context.Context) error{
 		a.openPlaces, a.openIdentity, a.makeTable, a.makeExporter, a.listen, a.loadMeter, a.resume,
+		a.loadUplinks,
 	} {
 		if err := step(ctx); err != nil {
 			return nil, errors.Join(err, a.close())
@@ -129,7 +129,8 @@ func (a *Agent) makeExporter(context.Context) (err error) {
 	a.exporter, err = metrics.New(metrics.Options{
 		Source: a, Optional: a.optional, Known: known(),
 		FlowSeriesLimit: a.config.FlowSeriesLimit, ExternalSeriesLimit: a.config.ExternalSeriesLimit,
-		Version: a.options.Version, Revision: a.options.Revision, Logger: a.log,
+		UplinkSeriesLimit: a.config.UplinkSeriesLimit,
+		Version:           a.options.Version, Revision: a.options.Revision, Logger: a.log,
 	})
 	if err != nil {
 		return err
@@ -153,19 +154,24 @@ func (a *Agent) listen(ctx context.Context) (err error) {
 }
 
 func (a *Agent) loadMeter(ctx context.Context) (err error) {
-	if a.checkpoints, err = newCheckpoints(a.config.StateDir); err != nil {
+	if a.keeper, err = newKeeper(a.config.StateDir, checkpointName, a.log); err != nil {
 		return err
 	}
-	a.meter, err = datapath.New(ctx, datapath.Options{
-		PinPath: a.config.PinPath, Interfaces: a.config.Interfaces,
-		Attach: datapath.AttachMode(a.config.Attach), MapMemory: a.config.MapMemory,
-		DrainInterval: a.config.DrainInterval, Sink: a, Saved: a.readCheckpoint, OnDrain: a.exporter.ObserveDrain,
-		Ready: a.identity.ready, Logger: a.log,
-	})
+	a.meter, err = datapath.New(ctx, a.meterOptions())
 	if errors.Is(err, datapath.ErrPinPath) {
 		return Usage(err)
 	}
 	return err
+}
+
+// meterOptions are those of the pods' meter.
+func (a *Agent) meterOptions() datapath.Options {
+	return datapath.Options{
+		PinPath: a.config.PinPath, Interfaces: a.config.Interfaces, Uplinks: a.config.Uplinks,
+		Attach: datapath.AttachMode(a.config.Attach), MapMemory: a.config.MapMemory,
+		DrainInterval: a.config.DrainInterval, Sink: a, Saved: a.keeper.saved, OnDrain: a.exporter.ObserveDrain,
+		Ready: a.identity.ready, Logger: a.log,
+	}
 }
 
 // Publish implements [datapath.Sink].
@@ -206,16 +212,21 @@ func (a *Agent) meterWhenSynced(ctx context.Context) error {
 	case <-a.identity.source.Synced():
 	}
 	a.identity.refreshHost(time.Now())
-	return a.meter.Run(ctx)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return a.meter.Run(ctx) })
+	group.Go(func() error { return a.uplinks.run(ctx) })
+	return group.Wait()
 }
 
 // Drain publishes what has rested, see [datapath.Meter.Drain].
-func (a *Agent) Drain(ctx context.Context) error { return a.meter.Drain(ctx) }
+func (a *Agent) Drain(ctx context.Context) error {
+	return errors.Join(a.meter.Drain(ctx), a.uplinks.drain(ctx))
+}
 
 // close lets go of everything, in the order in which data flows.
 func (a *Agent) close() error {
 	signal.Stop(a.hangup)
-	var errs []error
+	errs := []error{a.uplinks.close()}
 	if a.meter != nil {
 		errs = append(errs, a.meter.Close())
 	}

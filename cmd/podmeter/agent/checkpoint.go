@@ -22,6 +22,7 @@ import (
 // body's CRC-32C and its length.
 const (
 	checkpointName    = "checkpoint"
+	uplinksName       = "checkpoint-uplinks"
 	checkpointMagic   = "podmeter"
 	checkpointVersion = 1
 	checkpointHeader  = len(checkpointMagic) + 4 + 4 + 8
@@ -36,13 +37,15 @@ const (
 // errCheckpoint is returned for a file that is no checkpoint of this build.
 var errCheckpoint = errors.New("not a usable checkpoint")
 
-// checkpoint is what an agent leaves for the next one.
+// checkpoint is what an agent leaves for the next one: of its pods, or in a file of
+// its own of its uplinks, as each has epochs of its own.
 type checkpoint struct {
 	Datapath *datapath.SavedState
-	Flows    *flows.State
+	Flows    *flows.State       `cbor:",omitempty"`
+	Uplinks  *flows.UplinkState `cbor:",omitempty"`
 }
 
-// checkpoints are the checkpoint file of a state directory.
+// checkpoints are one checkpoint file of a state directory.
 type checkpoints struct {
 	path string
 	mode cbor.EncMode
@@ -50,12 +53,12 @@ type checkpoints struct {
 	body bytes.Buffer
 }
 
-func newCheckpoints(stateDir string) (*checkpoints, error) {
+func newCheckpoints(stateDir, name string) (*checkpoints, error) {
 	mode, err := cbor.EncOptions{Time: cbor.TimeUnixMicro}.EncMode()
 	if err != nil {
 		return nil, fmt.Errorf("set up checkpoints: %w", err)
 	}
-	return &checkpoints{path: filepath.Join(stateDir, checkpointName), mode: mode}, nil
+	return &checkpoints{path: filepath.Join(stateDir, name), mode: mode}, nil
 }
 
 // write replaces the checkpoint. It is not synced to disk: a kill leaves what was
@@ -134,7 +137,7 @@ func decodeCheckpoint(file []byte) (*checkpoint, error) {
 	if err := cbor.Unmarshal(body, content); err != nil {
 		return nil, fmt.Errorf("decode: %w", err)
 	}
-	if content.Datapath == nil || content.Flows == nil {
+	if content.Datapath == nil || (content.Flows == nil) == (content.Uplinks == nil) {
 		return nil, errors.New("a part of it is missing")
 	}
 	return content, nil

@@ -68,7 +68,7 @@ func sample(n int) *checkpoint {
 
 func testCheckpoints(t testing.TB) *checkpoints {
 	t.Helper()
-	c, err := newCheckpoints(t.TempDir() + "/state")
+	c, err := newCheckpoints(t.TempDir()+"/state", checkpointName)
 	if err != nil {
 		t.Fatal(err)
 	}

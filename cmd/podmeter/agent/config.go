@@ -30,6 +30,10 @@ type Config struct {
 	// Interfaces are globs, excluding with a leading !; empty for every veth
 	// whose peer is in another network namespace.
 	Interfaces []string
+	// Uplinks are globs of the interfaces that lead out of the node; none by default.
+	Uplinks []string
+	// XDPMode is off or native: how what uplinks receive is metered.
+	XDPMode string
 	// Attach is auto, tcx or netlink.
 	Attach string
 	// DrainInterval is the time between two drains of the maps.
@@ -57,6 +61,8 @@ type Config struct {
 	FlowLabels, ExternalLabels []string
 	// FlowSeriesLimit and ExternalSeriesLimit are the most label sets of each.
 	FlowSeriesLimit, ExternalSeriesLimit int
+	// UplinkSeriesLimit is the most label sets of all uplinks.
+	UplinkSeriesLimit int
 	// FlowIdle is after how long without a byte a flow series is retired.
 	FlowIdle time.Duration
 	// SeriesGrace is how long the series of a pod outlive it.
@@ -72,6 +78,12 @@ const (
 	IdentityKubernetes = "kubernetes"
 	IdentityStatic     = "static"
 	IdentityNone       = "none"
+)
+
+// The values of [Config.XDPMode].
+const (
+	XDPOff    = "off"
+	XDPNative = "native"
 )
 
 // The values of [Config.Scope].
@@ -92,6 +104,7 @@ func Defaults() Config {
 	return Config{
 		Listen:              ":9739",
 		Socket:              DefaultSocket,
+		XDPMode:             XDPOff,
 		Attach:              "auto",
 		DrainInterval:       5 * time.Second,
 		PinPath:             DefaultPinPath,
@@ -100,6 +113,7 @@ func Defaults() Config {
 		Scope:               ScopeCluster,
 		FlowSeriesLimit:     2000,
 		ExternalSeriesLimit: 1000,
+		UplinkSeriesLimit:   1000,
 		FlowIdle:            time.Hour,
 		SeriesGrace:         5 * time.Minute,
 		LogLevel:            "info",
@@ -112,6 +126,8 @@ func Choices(flag string) []string {
 	switch flag {
 	case "attach":
 		return []string{"auto", "tcx", "netlink"}
+	case "xdp-mode":
+		return []string{XDPOff, XDPNative}
 	case "identity":
 		return []string{IdentityAuto, IdentityKubernetes, IdentityStatic, IdentityNone}
 	case "scope":

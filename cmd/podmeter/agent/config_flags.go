@@ -43,13 +43,19 @@ func addMeterFlags(fs *pflag.FlagSet, c *Config) {
 	fs.StringSliceVar(&c.Interfaces, "interfaces", c.Interfaces,
 		"`globs` of interfaces to meter, '!' before one excludes: 'cali*,!cali0'; without any that includes, "+
 			"every veth whose peer is in another network namespace")
+	fs.StringSliceVar(&c.Uplinks, "uplinks", c.Uplinks,
+		"`globs` of interfaces that lead out of this node, to meter for podmeter_uplink_*: 'eth0' or 'bond*,!bond1'; "+
+			"they have maps of their own, as large as those of pods, and one that --interfaces names too is an uplink")
+	fs.StringVar(&c.XDPMode, "xdp-mode", c.XDPMode,
+		"`mode` of metering what uplinks receive: "+oneOf("xdp-mode")+"; off takes TC, native an XDP program in the driver, "+
+			"which sees frames as they came from the wire (Linux 5.18, and a driver that has it)")
 	fs.StringVar(&c.Attach, "attach", c.Attach,
 		"`mode` of attaching programs: "+oneOf("attach")+"; auto takes TCX where the kernel has it (6.6), "+
 			"else a clsact filter by netlink")
 	fs.DurationVar(&c.DrainInterval, "drain-interval", c.DrainInterval,
 		"time between two drains of the maps; a map that fills up is drained sooner, and so is one that is scraped")
 	fs.Var((*byteSize)(&c.MapMemory), "map-memory",
-		"`memory` of both map sets, such as 64Mi, 100M or plain bytes (default the larger of 64Mi and what "+
+		"`memory` of both map sets, and again of those of --uplinks, such as 64Mi, 100M or plain bytes (default the larger of 64Mi and what "+
 			"256 flows a set and possible CPU take)")
 	AddPathFlags(fs, &c.PinPath, &c.StateDir)
 }
@@ -90,6 +96,8 @@ func addSeriesFlags(fs *pflag.FlagSet, c *Config) {
 		"most label sets of podmeter_flow_*, a quarter of it for one pod; later ones are folded into peer_kind=\"other\"")
 	fs.IntVar(&c.ExternalSeriesLimit, "external-series-limit", c.ExternalSeriesLimit,
 		"most label sets of podmeter_external_*; later ones are folded into country=\"other\"")
+	fs.IntVar(&c.UplinkSeriesLimit, "uplink-series-limit", c.UplinkSeriesLimit,
+		"most label sets of podmeter_uplink_*; later ones are folded into peer_kind=\"other\"")
 	fs.DurationVar(&c.FlowIdle, "flow-idle", c.FlowIdle,
 		"after this long without a byte a flow goes to podmeter_flow_retired_*")
 	fs.DurationVar(&c.SeriesGrace, "series-grace", c.SeriesGrace,

@@ -35,7 +35,7 @@ const (
 func (c Config) Validate() error {
 	var faults []error
 	for _, check := range []func() []error{
-		c.checkChoices, c.checkServing, c.checkMeter, c.checkPaths, c.checkIdentity, c.checkSeries,
+		c.checkChoices, c.checkServing, c.checkMeter, c.checkUplinks, c.checkPaths, c.checkIdentity, c.checkSeries,
 	} {
 		faults = append(faults, check()...)
 	}
@@ -53,7 +53,7 @@ func fault(flag string, value any, format string, args ...any) error {
 
 func (c Config) checkChoices() (faults []error) {
 	for _, choice := range []struct{ flag, value string }{
-		{"attach", c.Attach}, {"identity", c.Identity}, {"scope", c.Scope},
+		{"attach", c.Attach}, {"xdp-mode", c.XDPMode}, {"identity", c.Identity}, {"scope", c.Scope},
 		{"log-level", c.LogLevel}, {"log-format", c.LogFormat},
 	} {
 		if !slices.Contains(Choices(choice.flag), choice.value) {
@@ -90,6 +90,27 @@ func (c Config) checkMeter() (faults []error) {
 	if c.MapMemory != 0 && (c.MapMemory < minMapMemory || c.MapMemory > maxMapMemory) {
 		size, least, most := byteSize(c.MapMemory), byteSize(minMapMemory), byteSize(maxMapMemory)
 		faults = append(faults, fault("map-memory", &size, "%v to %v is expected, or nothing for the default", &least, &most))
+	}
+	return faults
+}
+
+func (c Config) checkUplinks() (faults []error) {
+	included := false
+	for _, glob := range c.Uplinks {
+		excludes := strings.HasPrefix(glob, "!")
+		included = included || !excludes
+		switch {
+		case !datapath.ValidGlob(glob):
+			faults = append(faults, fault("uplinks", strconv.Quote(glob), "a glob is expected, such as 'eth0' or '!eth1'"))
+		case !excludes && slices.Contains(c.Interfaces, glob):
+			faults = append(faults, fault("uplinks", strconv.Quote(glob), "--interfaces has it too; it is one or the other"))
+		}
+	}
+	if len(c.Uplinks) > 0 && !included {
+		faults = append(faults, fault("uplinks", strings.Join(c.Uplinks, ","), "none is included, only excluded"))
+	}
+	if len(c.Uplinks) == 0 && c.XDPMode == XDPNative {
+		faults = append(faults, fault("xdp-mode", c.XDPMode, "it is for uplinks, and there are no --uplinks; pods' interfaces never get XDP"))
 	}
 	return faults
 }
@@ -162,7 +183,7 @@ func (c Config) checkSeries() (faults []error) {
 	for _, limit := range []struct {
 		flag  string
 		value int
-	}{{"flow-series-limit", c.FlowSeriesLimit}, {"external-series-limit", c.ExternalSeriesLimit}} {
+	}{{"flow-series-limit", c.FlowSeriesLimit}, {"external-series-limit", c.ExternalSeriesLimit}, {"uplink-series-limit", c.UplinkSeriesLimit}} {
 		if limit.value < 0 {
 			faults = append(faults, fault(limit.flag, limit.value, "0 or more is expected; with 0 all are folded"))
 		}

@@ -5,6 +5,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -16,6 +17,16 @@ import (
 // logged.
 const complaintInterval = time.Minute
 
+// keeper reads one meter's checkpoint at the start and writes it from then on.
+type keeper struct {
+	*checkpoints
+	uplinks bool // whose they are
+	log     *slog.Logger
+	// found is the checkpoint that was there, nil if none could be used.
+	found *checkpoint
+	saves saves
+}
+
 // saves is how the writing of checkpoints goes.
 type saves struct {
 	mu      sync.Mutex
@@ -24,62 +35,65 @@ type saves struct {
 	logged  time.Time
 }
 
-// readCheckpoint returns the datapath's part of the checkpoint that is there.
-// Without one, or with one that is broken, counting goes on and counters begin
-// anew.
-func (a *Agent) readCheckpoint() *datapath.SavedState {
-	found, err := a.checkpoints.read()
+func newKeeper(stateDir, name string, log *slog.Logger) (*keeper, error) {
+	files, err := newCheckpoints(stateDir, name)
+	return &keeper{checkpoints: files, uplinks: name == uplinksName, log: log}, err
+}
+
+// saved returns the datapath's part of the checkpoint that is there. Without one,
+// or with one that is broken, counting goes on and counters begin anew.
+func (k *keeper) saved() *datapath.SavedState {
+	found, err := k.read()
+	if err == nil && found != nil && (found.Uplinks != nil) != k.uplinks {
+		err = fmt.Errorf("%w: %s is of another meter", errCheckpoint, k.path)
+	}
 	if err != nil {
-		a.setAside(err)
+		k.reject(err)
 		return nil
 	}
-	if a.found = found; found == nil {
+	if k.found = found; found == nil {
 		return nil
 	}
 	return found.Datapath
 }
 
-// resume goes on with the counters of the checkpoint if the datapath went on with
-// its maps.
-func (a *Agent) resume(context.Context) error {
-	resumed, why := a.meter.Resumed()
+// resumed returns the checkpoint to go on from, nil if the datapath could not go
+// on with its maps.
+func (k *keeper) resumed(meter *datapath.Meter) *checkpoint {
+	found := k.found
+	k.found = nil
+	resumed, why := meter.Resumed()
+	if !resumed && found != nil {
+		k.reject(why)
+	}
 	if !resumed {
-		if a.found != nil {
-			a.setAside(why)
-		}
-		a.found = nil
 		return nil
 	}
-	state := a.found.Flows
-	a.found = nil
-	if err := a.publisher.Restore(state); err != nil {
-		return fmt.Errorf("go on from checkpoint %s: %w", a.checkpoints.path, err)
-	}
-	return nil
+	return found
 }
 
-// setAside keeps a checkpoint that cannot be used out of the way.
-func (a *Agent) setAside(why error) {
-	aside, err := a.checkpoints.setAside()
-	a.log.Warn("the checkpoint cannot be used: counters begin anew, with what maps still hold",
+// reject keeps a checkpoint that cannot be used out of the way.
+func (k *keeper) reject(why error) {
+	aside, err := k.setAside()
+	k.log.Warn("the checkpoint cannot be used: counters begin anew, with what maps still hold",
 		"reason", why, "set-aside", aside, "error", err)
 }
 
-// persist writes the checkpoint of the epoch that is being published. When that
+// save writes the checkpoint of the epoch that is being published. When that
 // fails counting and publishing go on: what is lost is that a restart knows.
-func (a *Agent) persist(state *flows.State) {
-	err := a.checkpoints.write(&checkpoint{Datapath: a.meter.Save(a.epoch), Flows: state})
-	a.saves.mu.Lock()
-	defer a.saves.mu.Unlock()
+func (k *keeper) save(content *checkpoint) {
+	err := k.write(content)
+	k.saves.mu.Lock()
+	defer k.saves.mu.Unlock()
 	if err == nil {
-		a.saves.problem = ""
+		k.saves.problem = ""
 		return
 	}
-	a.saves.failed++
-	a.saves.problem = err.Error()
-	if now := time.Now(); now.Sub(a.saves.logged) >= complaintInterval {
-		a.saves.logged = now
-		a.log.Error("save counters for a restart", "error", err, "times", a.saves.failed)
+	k.saves.failed++
+	k.saves.problem = err.Error()
+	if now := time.Now(); now.Sub(k.saves.logged) >= complaintInterval {
+		k.saves.logged = now
+		k.log.Error("save counters for a restart", "error", err, "times", k.saves.failed)
 	}
 }
 
@@ -87,4 +101,22 @@ func (s *saves) status() (failed uint64, problem string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.failed, s.problem
+}
+
+// persist writes the checkpoint of the pods.
+func (a *Agent) persist(state *flows.State) {
+	a.keeper.save(&checkpoint{Datapath: a.meter.Save(a.epoch), Flows: state})
+}
+
+// resume goes on with the counters of the checkpoint if the datapath went on with
+// its maps.
+func (a *Agent) resume(context.Context) error {
+	found := a.keeper.resumed(a.meter)
+	if found == nil {
+		return nil
+	}
+	if err := a.publisher.Restore(found.Flows); err != nil {
+		return fmt.Errorf("go on from checkpoint %s: %w", a.keeper.path, err)
+	}
+	return nil
 }

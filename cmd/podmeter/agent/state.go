@@ -27,42 +27,46 @@ func known() metrics.Known {
 	for _, state := range datapath.States() {
 		k.InterfaceStates = append(k.InterfaceStates, string(state))
 	}
+	for _, state := range datapath.UplinkStates() {
+		k.UplinkStates = append(k.UplinkStates, string(state))
+	}
 	return k
 }
 
-// Snapshot implements [metrics.Source]: the table, after a drain if the last one
-// is too old. If that cannot be waited for, the table as it is.
+// Snapshot implements [metrics.Source]: the tables, after a drain if the last one
+// is too old. If that cannot be waited for, the tables as they are.
 func (a *Agent) Snapshot(ctx context.Context) (*flows.Snapshot, error) {
 	if err := a.meter.Fresh(ctx, freshness); err != nil {
 		a.log.Warn("drain for a scrape, which gets older values", "error", err)
 	}
-	return a.table.Snapshot(), nil
+	uplinks := a.uplinks.snapshot(ctx)
+	s := a.table.Snapshot()
+	s.Uplinks = uplinks
+	return s, nil
 }
 
 // Agent implements [metrics.Source].
 func (a *Agent) Agent() metrics.Agent {
 	stats, interfaces, pods := a.publisher.Stats(), a.meter.Interfaces(), a.publisher.Pods()
 	source := a.identity.source.Status()
-	outcomes, err := a.meter.Outcomes()
-	if err != nil {
-		a.log.Warn("read how parsing ended", "error", err)
-	}
-	unsaved, _ := a.saves.status()
+	up, upUnsaved, _ := a.uplinks.stats()
+	unsaved, _ := a.keeper.saves.status()
 	return metrics.Agent{
-		CheckpointErrors:       unsaved,
-		ConservationErrorBytes: stats.ConservationErrorBytes,
+		CheckpointErrors:       unsaved + upUnsaved,
+		ConservationErrorBytes: stats.ConservationErrorBytes + up.ConservationErrorBytes,
 		LostBytes: map[string]uint64{
-			lostUnbound: stats.LostUnboundBytes, lostNoInterface: stats.LostNoInterfaceBytes,
+			lostUnbound: stats.LostUnboundBytes, lostNoInterface: stats.LostNoInterfaceBytes + up.LostNoInterfaceBytes,
 		},
-		ResidueBytes:    stats.ResidueBytes,
-		UnplacedBytes:   stats.UnplacedBytes,
+		ResidueBytes:    stats.ResidueBytes + up.ResidueBytes,
+		UnplacedBytes:   stats.UnplacedBytes + up.UnplacedBytes,
 		UnboundBytes:    stats.UnboundBytes,
-		DrainedEntries:  stats.Entries,
-		LastDrain:       a.meter.LastDrain().Ended,
+		DrainedEntries:  stats.Entries + up.Entries,
+		LastDrain:       a.lastDrain().Ended,
 		Differences:     differences(interfaces, pods),
 		Interfaces:      countStates(interfaces),
+		Uplinks:         a.uplinks.states(),
 		Pods:            a.countPods(interfaces, pods),
-		ParsedPackets:   outcomes,
+		ParsedPackets:   a.outcomes(),
 		IdentityObjects: source.Objects,
 		IdentitySynced:  source.Synced,
 		IdentityUpdated: source.Updated,
@@ -125,7 +129,7 @@ func (a *Agent) countPods(interfaces []datapath.InterfaceStatus, pods map[flows.
 
 // readiness tells whether the numbers can be relied on.
 func (a *Agent) readiness() metrics.Readiness {
-	source, drain := a.identity.source.Status(), a.meter.LastDrain()
+	source, drain := a.identity.source.Status(), a.lastDrain()
 	r := metrics.Readiness{IdentitySource: source.Source, IdentityAge: -1}
 	if !source.Updated.IsZero() {
 		r.IdentityAge = time.Since(source.Updated)
@@ -147,7 +151,8 @@ func (a *Agent) readiness() metrics.Readiness {
 
 // Status returns the agent's state.
 func (a *Agent) Status() Status {
-	stats, drain, source := a.publisher.Stats(), a.meter.LastDrain(), a.identity.source.Status()
+	stats, drain, source := a.publisher.Stats(), a.lastDrain(), a.identity.source.Status()
+	up, _, problem := a.uplinks.stats()
 	s := Status{
 		Version: a.options.Version, AttachMode: a.config.Attach, PinPath: a.config.PinPath,
 		Capacity: uint64(a.meter.Capacity()),
@@ -159,16 +164,18 @@ func (a *Agent) Status() Status {
 			IntervalSeconds: a.config.DrainInterval.Seconds(), Last: drain.Ended,
 			DurationSeconds: drain.Took.Seconds(), Count: drain.Count, Epoch: drain.Epoch, Problem: drain.Problem,
 		},
-		ConservationErrorBytes: stats.ConservationErrorBytes,
-		ResidueBytes:           stats.ResidueBytes,
-		UnplacedBytes:          stats.UnplacedBytes,
-		LostBytes:              stats.LostUnboundBytes + stats.LostNoInterfaceBytes,
+		ConservationErrorBytes: stats.ConservationErrorBytes + up.ConservationErrorBytes,
+		ResidueBytes:           stats.ResidueBytes + up.ResidueBytes,
+		UnplacedBytes:          stats.UnplacedBytes + up.UnplacedBytes,
+		LostBytes:              stats.LostUnboundBytes + stats.LostNoInterfaceBytes + up.LostNoInterfaceBytes,
 		UnboundBytes:           stats.UnboundBytes,
 		GeoIP:                  a.geoStatus(),
 		Interfaces:             a.interfaceStatus(),
+		Uplinks:                a.uplinks.status(),
 	}
 	s.Node, _ = a.identity.cache.Here()
-	_, s.CheckpointProblem = a.saves.status()
+	_, s.CheckpointProblem = a.keeper.saves.status()
+	s.CheckpointProblem = joinProblems(s.CheckpointProblem, problem)
 	return s
 }
 

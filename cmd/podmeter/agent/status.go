@@ -44,6 +44,8 @@ type Status struct {
 
 	GeoIP      []GeoIPStatus     `json:"geoip"`
 	Interfaces []InterfaceStatus `json:"interfaces"`
+	// Uplinks are none of Interfaces.
+	Uplinks []UplinkStatus `json:"uplinks,omitempty"`
 }
 
 // IdentityStatus is where the names of pods come from and how fresh they are.
@@ -115,4 +117,20 @@ type InterfaceStatus struct {
 	// Bypassed is what the pod received round its interface. Like Hidden it is on
 	// the pod's series, as unattributed.
 	Bypassed flows.Counters `json:"bypassed"`
+}
+
+// UplinkStatus is one uplink that is metered, or should be; directions are the node's.
+type UplinkStatus struct {
+	Name  string `json:"name"`
+	Index int    `json:"index"`
+	// Attachment is tcx or netlink, after xdp+ if XDP meters what is received.
+	Attachment string `json:"attachment"`
+	// State is one of the values of podmeter_uplinks{state}.
+	State string `json:"state"`
+	// Since is when counting began.
+	Since    time.Time      `json:"since,omitzero"`
+	Transmit flows.Counters `json:"transmit"`
+	Receive  flows.Counters `json:"receive"`
+	// Problem is why it could not be attached to, empty if it was.
+	Problem string `json:"problem,omitempty"`
 }

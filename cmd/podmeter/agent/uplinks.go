@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/podmeter/podmeter/datapath"
+	"github.com/podmeter/podmeter/flows"
+)
+
+// uplinks are the meter of the uplinks and what it publishes to. Nothing of it is
+// shared with the pods' but the owners and places of addresses.
+type uplinks struct {
+	log       *slog.Logger
+	identity  *identities
+	table     *flows.UplinkTable
+	publisher *flows.UplinkPublisher
+	keeper    *keeper
+	meter     *datapath.Meter
+	// epoch is what is being published.
+	epoch *flows.Epoch
+}
+
+// loadUplinks makes the meter of the uplinks. Without any to be metered, what an
+// earlier agent left of them is removed: nobody would read it.
+func (a *Agent) loadUplinks(ctx context.Context) (err error) {
+	if len(a.config.Uplinks) == 0 {
+		removed, err := uninstallUplinks(a.config.PinPath, a.config.StateDir)
+		if len(removed) > 0 {
+			a.log.Warn("no --uplinks: removed what an earlier agent left of its uplinks", "things", len(removed))
+		}
+		return err
+	}
+	u := &uplinks{log: a.log.With("meter", "uplinks"), identity: a.identity}
+	if u.keeper, err = newKeeper(a.config.StateDir, uplinksName, u.log); err != nil {
+		return err
+	}
+	u.table = flows.NewUplinkTable(flows.UplinkOptions{
+		Limit: a.config.UplinkSeriesLimit, Idle: a.config.FlowIdle, Grace: a.config.SeriesGrace,
+	})
+	options := flows.UplinkPublisherOptions{Table: u.table, Directory: a.identity.cache, Persist: u.persist}
+	if a.places != nil { // a nil *Databases in the interface would not be nil
+		options.Places = a.places
+	}
+	u.publisher = flows.NewUplinkPublisher(options)
+	o := a.meterOptions()
+	o.Role, o.PinPath = datapath.RoleUplinks, datapath.UplinksPath(a.config.PinPath)
+	o.XDP = datapath.XDPMode(a.config.XDPMode)
+	o.Sink, o.Saved, o.Logger = u, u.keeper.saved, u.log
+	o.Ready = nil // no CNI plugin works on an uplink
+	if u.meter, err = datapath.New(ctx, o); err != nil {
+		return fmt.Errorf("meter uplinks: %w", err)
+	}
+	a.uplinks = u
+	return u.resume()
+}
+
+// resume goes on with the counters of the checkpoint if the datapath went on with
+// its maps.
+func (u *uplinks) resume() error {
+	found := u.keeper.resumed(u.meter)
+	if found == nil {
+		return nil
+	}
+	if err := u.publisher.Restore(found.Uplinks); err != nil {
+		return fmt.Errorf("go on from checkpoint %s: %w", u.keeper.path, err)
+	}
+	return nil
+}
+
+// Publish implements [datapath.Sink].
+func (u *uplinks) Publish(epoch *flows.Epoch) error {
+	u.identity.refreshHost(epoch.End)
+	u.epoch = epoch
+	return u.publisher.Publish(epoch)
+}
+
+func (u *uplinks) persist(state *flows.UplinkState) {
+	u.keeper.save(&checkpoint{Datapath: u.meter.Save(u.epoch), Uplinks: state})
+}
+
+// The methods below answer for an agent without uplinks too, whose uplinks are nil.
+
+// run meters until ctx is done.
+func (u *uplinks) run(ctx context.Context) error {
+	if u == nil {
+		return nil
+	}
+	return u.meter.Run(ctx)
+}
+
+func (u *uplinks) drain(ctx context.Context) error {
+	if u == nil {
+		return nil
+	}
+	return u.meter.Drain(ctx)
+}
+
+// snapshot drains if the last drain is too old, and returns the table in any case.
+func (u *uplinks) snapshot(ctx context.Context) flows.UplinkSnapshot {
+	if u == nil {
+		return flows.UplinkSnapshot{}
+	}
+	if err := u.meter.Fresh(ctx, freshness); err != nil {
+		u.log.Warn("drain for a scrape, which gets older values", "error", err)
+	}
+	return u.table.Snapshot()
+}
+
+// stats are the publisher's own counters, and the checkpoints that failed.
+func (u *uplinks) stats() (stats flows.Stats, unsaved uint64, problem string) {
+	if u == nil {
+		return stats, 0, ""
+	}
+	unsaved, problem = u.keeper.saves.status()
+	return u.publisher.Stats(), unsaved, problem
+}
+
+func (u *uplinks) interfaces() []datapath.InterfaceStatus {
+	if u == nil {
+		return nil
+	}
+	return u.meter.Interfaces()
+}
+
+func (u *uplinks) status() (all []UplinkStatus) {
+	for _, i := range u.interfaces() {
+		all = append(all, UplinkStatus{
+			Name: i.Name, Index: int(i.Point), Attachment: string(i.Mode), State: string(i.State), Since: i.Since,
+			Transmit: i.Counted[flows.Transmit], Receive: i.Counted[flows.Receive],
+		})
+	}
+	for _, r := range u.refusals() {
+		all = append(all, UplinkStatus{
+			Name: r.Name, Index: int(r.Point), State: string(datapath.StateRefused), Problem: r.Problem.Error(),
+		})
+	}
+	return all
+}
+
+func (u *uplinks) refusals() []datapath.Refusal {
+	if u == nil {
+		return nil
+	}
+	return u.meter.Refusals()
+}
+
+// states counts the uplinks by state.
+func (u *uplinks) states() map[string]int {
+	counts := countStates(u.interfaces())
+	if refused := len(u.refusals()); refused > 0 {
+		counts[string(datapath.StateRefused)] = refused
+	}
+	return counts
+}
+
+func (u *uplinks) close() error {
+	if u == nil {
+		return nil
+	}
+	return u.meter.Close()
+}
+
+// uninstallUplinks removes what agents have left of their uplinks.
+func uninstallUplinks(pinPath, stateDir string) (removed []string, err error) {
+	removed, err = datapath.Uninstall(datapath.UplinksPath(pinPath))
+	if err != nil {
+		return removed, err
+	}
+	files, err := removeCheckpoints(stateDir, uplinksName)
+	return append(removed, files...), err
+}
+
+// lastDrain is about the meter that drained longer ago, or that fails to.
+func (a *Agent) lastDrain() datapath.DrainStatus {
+	pods := a.meter.LastDrain()
+	if a.uplinks == nil {
+		return pods
+	}
+	up := a.uplinks.meter.LastDrain()
+	older := pods
+	if up.Ended.Before(pods.Ended) {
+		older = up
+	}
+	older.Problem = joinProblems(pods.Problem, up.Problem)
+	return older
+}
+
+// outcomes are how parsing ended, of both meters.
+func (a *Agent) outcomes() map[string]uint64 {
+	meters := []*datapath.Meter{a.meter}
+	if a.uplinks != nil {
+		meters = append(meters, a.uplinks.meter)
+	}
+	sum := make(map[string]uint64)
+	for _, meter := range meters {
+		outcomes, err := meter.Outcomes()
+		if err != nil {
+			a.log.Warn("read how parsing ended", "error", err)
+		}
+		for outcome, packets := range outcomes {
+			sum[outcome] += packets
+		}
+	}
+	return sum
+}
+
+// joinProblems is what both meters complain of.
+func joinProblems(of ...string) string {
+	var errs []error
+	for _, problem := range of {
+		if problem != "" {
+			errs = append(errs, errors.New(problem))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err.Error()
+	}
+	return ""
+}
