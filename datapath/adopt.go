@@ -156,12 +156,15 @@ func (m *Meter) adoptAttachments() error {
 		m.adoptPoint(point, present[point])
 	}
 	for _, point := range m.attachments.points(func(*attachment) bool { return true }) {
-		if _, known := counted[point]; !known { // deleted, and that was not saved any more
-			if err := m.drainer.deletePoint(point); err != nil { // what is remembered of it
-				return err
-			}
-			m.attachments.forget(point, byDirection{})
+		if _, known := counted[point]; known {
+			continue
 		}
+		// Deleted, and that was not saved any more.
+		last := m.drainer.drainedOf(point)
+		if err := m.drainer.deletePoint(point); err != nil {
+			return err
+		}
+		m.attachments.forget(point, last)
 	}
 	return m.attacher.removeStrangers(counted)
 }

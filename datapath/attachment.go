@@ -116,6 +116,9 @@ func (a *attachment) enter(h hooks, mode AttachMode) {
 
 // leave notes that the interface is metered no more.
 func (a *attachment) leave(now time.Time) {
+	if l := &a.ledger; !a.seeded && !l.settled { // from above: none of it is to be published
+		l.settle(l.last.second.sub(l.last.ours).sub(l.base))
+	}
 	known := a.ledger.abandon()
 	if a.seeded {
 		a.seeds = a.seeds.add(known)

@@ -222,6 +222,16 @@ func (d *drainer) counted(point uint32) (byDirection, error) {
 	return sum, nil
 }
 
+// drainedOf returns what both sets had of a point when they were last drained.
+func (d *drainer) drainedOf(point uint32) (sum byDirection) {
+	for _, totals := range d.drained {
+		for direction := range uint32(flows.Directions) {
+			sum[direction].Add(countersOf(totals[bpf.MeterTotalKey{Point: point, Direction: direction}]))
+		}
+	}
+	return sum
+}
+
 // writtenInsertions is how many flows the set that is being written has created.
 func (d *drainer) writtenInsertions() (uint64, error) {
 	state, err := d.state.get()

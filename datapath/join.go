@@ -46,7 +46,8 @@ func (w *linkWatcher) join(point uint32) error {
 		return err
 	}
 	a := w.newAttachment(point, true)
-	return w.options.within(func() error {
+	failed := false
+	err := w.options.within(func() error {
 		l, err := netlink.LinkByIndex(int(point))
 		if err != nil || !w.selector.wants(l) {
 			return unlessVanished(err)
@@ -62,12 +63,17 @@ func (w *linkWatcher) join(point uint32) error {
 		}
 		w.attachments.enter(a, ledgerOf(l))
 		if err := w.attach(a); err != nil {
-			return errors.Join(unlessVanished(err), w.giveUp(point))
+			failed = true
+			return unlessVanished(err)
 		}
 		w.log.Debug("attached", "interface", a.name, "mode", a.mode)
 		w.settleSoon()
 		return nil
 	})
+	if failed {
+		err = errors.Join(err, w.giveUp(point))
+	}
+	return err
 }
 
 func (w *linkWatcher) attach(a *attachment) error {
@@ -86,6 +92,8 @@ func (w *linkWatcher) attach(a *attachment) error {
 // something before the second failed, that is drained like that of an interface
 // that vanished.
 func (w *linkWatcher) giveUp(point uint32) error {
+	w.gate <- struct{}{} // what was drained of the point belongs to its holder
+	defer func() { <-w.gate }()
 	if err := w.grace.wait(); err != nil {
 		return err
 	}

@@ -198,6 +198,7 @@ func (w *linkWatcher) forgetAbsent(present map[uint32]netlink.Link) {
 	maps.DeleteFunc(w.existing, func(point uint32, _ string) bool { return absent(point) })
 	w.mu.Unlock()
 	w.attachments.forgetAbsent(absent)
+	w.refusals.forgetAbsent(absent)
 }
 
 // greet says what the first listing gave.

@@ -81,7 +81,7 @@ func (m *Meter) ableToRedirect(links []netlink.Link) (able map[uint32]bool, err 
 	able = make(map[uint32]bool)
 	err = m.options.within(func() error {
 		for _, l := range links {
-			foreign, err := foreignTCX(l.Attrs().Index, ours)
+			foreign, err := m.foreignTCX(l.Attrs().Index, ours[flows.Transmit])
 			if err != nil {
 				return err
 			}
@@ -108,7 +108,7 @@ func (a *attacher) programIDs() (ids [flows.Directions]ebpf.ProgramID, err error
 
 // foreignTCX reports whether an interface has a TCX program on ingress that is not
 // ours.
-func foreignTCX(ifindex int, ours [flows.Directions]ebpf.ProgramID) (bool, error) {
+func (m *Meter) foreignTCX(ifindex int, ours ebpf.ProgramID) (bool, error) {
 	attached, err := link.QueryPrograms(link.QueryOptions{Target: ifindex, Attach: ebpf.AttachTCXIngress})
 	if isGone(err) || errors.Is(err, ebpf.ErrNotSupported) {
 		return false, nil
@@ -117,11 +117,27 @@ func foreignTCX(ifindex int, ours [flows.Directions]ebpf.ProgramID) (bool, error
 		return false, fmt.Errorf("look for TCX programs: %w", err)
 	}
 	for _, program := range attached.Programs {
-		if program.ID != ours[flows.Transmit] {
+		if program.ID != ours && program.ID != m.uplinkProgram(ifindex) {
 			return true, nil
 		}
 	}
 	return false, nil
+}
+
+// uplinkProgram returns the id of the program that the meter of the uplinks has on
+// an interface's ingress, 0 if there is none.
+func (m *Meter) uplinkProgram(ifindex int) ebpf.ProgramID {
+	uplinks := attacher{path: UplinksPath(m.options.PinPath)}
+	l, err := link.LoadPinnedLink(uplinks.linkPin(ifindex, flows.Receive), nil)
+	if err != nil {
+		return 0
+	}
+	defer l.Close()
+	info, err := l.Info()
+	if err != nil {
+		return 0
+	}
+	return info.Program
 }
 
 // foreignFilters adds the links that have a BPF filter on ingress that is no

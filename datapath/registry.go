@@ -76,13 +76,15 @@ func (r *registry) enter(a *attachment, now byDirection) {
 	if past, ok := r.accounted[a.point]; ok && sameDevice(past.device, a.device) {
 		was, known = past, true
 	}
-	// A device that only looks like the one before has begun to count later.
-	if known && now.covers(was.counters) {
+	if a.ledger.settled { // an uplink, which is not compared with its counters
+		a.resumed = known
+	} else if known && now.covers(was.counters) { // else it only looks like the one before
 		a.ledger.base, a.seeded, a.resumed = was.counters, true, true
 		a.bypass.base, a.bypass.known = was.bypass.settled(), was.bypass.known
 	} else if a.seeded {
 		a.bypass.known = true // of a new device all of it is to be published
 	}
+	a.ledger.last.second = now // until there is a reading
 	delete(r.accounted, a.point)
 	delete(r.departed, a.device)
 	r.of[a.point] = a
@@ -202,7 +204,7 @@ func (r *registry) forget(point uint32, counted byDirection) {
 	a := r.of[point]
 	r.remembered[point] = true
 	delete(r.of, point)
-	if a == nil || !a.seeded && !a.ledger.settled {
+	if a == nil {
 		return
 	}
 	if !a.vanished {

@@ -76,7 +76,7 @@ func (a *attacher) findTCX(ifindex int, direction flows.Direction) (hook, error)
 		err = h.link.Update(a.programs[direction])
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("adopt %s link: %w", direction, err), h.link.Close())
+		return nil, errors.Join(fmt.Errorf("adopt %s link: %w", direction, err), h.detach())
 	}
 	if !alive {
 		return nil, h.detach()

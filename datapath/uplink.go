@@ -64,6 +64,13 @@ type refusals struct {
 	of map[uint32]Refusal
 }
 
+// forgetAbsent forgets links that are gone without an event.
+func (r *refusals) forgetAbsent(absent func(point uint32) bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	maps.DeleteFunc(r.of, func(point uint32, _ Refusal) bool { return absent(point) })
+}
+
 // note takes note of how an attachment went; of none any more, with a nil error.
 func (r *refusals) note(point uint32, name string, problem error) {
 	r.mu.Lock()

@@ -157,7 +157,7 @@ func (a *attacher) findXDP(ifindex int, direction flows.Direction) (hook, error)
 		err = h.link.Update(a.xdp)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("adopt %s link: %w", direction, err), h.link.Close())
+		return nil, errors.Join(fmt.Errorf("adopt %s link: %w", direction, err), h.detach())
 	}
 	if !alive {
 		return nil, h.detach()
