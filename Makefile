@@ -37,7 +37,7 @@ race: ## Run the tests that need no kernel under the race detector (needs gcc)
 	@CGO_ENABLED=1 $(GO) test -race -count=1 ./flows/... ./metrics/... ./cmd/podmeter/agent
 
 .PHONY: stress
-stress: ## Run the long forms of the floods and what else is done to the meter (root)
+stress: root ## Run the long forms of floods, scans, kills, upgrades and churn (root)
 	@hack/stress.sh
 
 .PHONY: soak

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 
-/* The maps and data sections, see DESIGN: who writes, who clears, what it costs. */
+/* The maps and data sections, see ARCHITECTURE.md: who writes, who clears, what it costs. */
 #ifndef PODMETER_MAPS_H
 #define PODMETER_MAPS_H
 

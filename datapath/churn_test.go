@@ -19,7 +19,7 @@ const churnWorkers = 4
 
 // churnVeths is how many there are in all.
 func churnVeths() int {
-	if os.Getenv("PODMETER_STRESS") != "" {
+	if os.Getenv(stressEnv) == "1" {
 		return 2000
 	}
 	return 160

@@ -26,7 +26,8 @@ const (
 var errOverrun = errors.New("subscription ended")
 
 // linkWatcher keeps the attachments in step with the links of the host. Its
-// methods are called by the goroutine in run, but known, which the drains use.
+// methods are called by the goroutine in run, but known and listLinks, which the
+// drains use.
 type linkWatcher struct {
 	*Meter
 	mu sync.Mutex

@@ -59,7 +59,7 @@ func (r *registry) taken(point uint32) bool {
 	return r.of[point] != nil || r.remembered[point]
 }
 
-// put adds an attachment that is about to be made.
+// put adds an attachment that an earlier meter made.
 func (r *registry) put(a *attachment) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -81,7 +81,7 @@ func TestUpgrade(t *testing.T) {
 
 // upgrades is how often each upgrade is made.
 func upgrades() int {
-	if os.Getenv("PODMETER_STRESS") != "" {
+	if os.Getenv(stressEnv) == "1" {
 		return 10
 	}
 	return 1

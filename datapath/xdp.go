@@ -125,7 +125,7 @@ func (a *attacher) attachXDP(ifindex int, direction flows.Direction) (hook, erro
 		return nil, fmt.Errorf("%w: its driver has no native XDP, and generic XDP is not used as it may drop packets; "+
 			"--xdp-mode off meters it: %w", ErrXDP, err)
 	case errors.Is(err, unix.EBUSY), errors.Is(err, unix.EEXIST):
-		return nil, fmt.Errorf("%w: another's program is there: %w", ErrXDP, err)
+		return nil, fmt.Errorf("%w: another's program is there; --xdp-mode off meters it: %w", ErrXDP, err)
 	case err != nil:
 		return nil, fmt.Errorf("attach %s program with XDP: %w", direction, err)
 	}

@@ -3,6 +3,7 @@
 #
 # Runs every test and says at the end what was skipped and why.
 set -uo pipefail
+cd "$(dirname "$0")/.." || exit
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 

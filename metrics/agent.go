@@ -12,7 +12,7 @@ import (
 // The states of a pod of this node, of podmeter_pods.
 const (
 	PodMetered     = "metered"      // all of its interfaces
-	PodPartly      = "partly"       // some of its interfaces or one direction
+	PodPartly      = "partly"       // an interface is partial, shadowed or bypassed
 	PodUnmetered   = "unmetered"    // none of its interfaces
 	PodHostNetwork = "host_network" // it has none of its own
 )

@@ -20,8 +20,8 @@ metered: the interfaces of all pods. Inside a Kubernetes cluster the API server
 tells which pod and which peer has which address; elsewhere a file can
 (--static-file), or pods are named after their interfaces.
 
-With --uplinks the interfaces that lead out of the node are metered too, on series of
-their own: podmeter_uplink_*.
+With --uplinks the interfaces that lead out of the node are metered too, on
+series of their own: podmeter_uplink_*.
 
 Settings come from flags, from the environment (--drain-interval is
 PODMETER_DRAIN_INTERVAL) and from a YAML file (--config, with keys such as
@@ -35,7 +35,7 @@ commas; in the file they may be a list:
 It needs Linux 5.15 or later and root, or the capabilities BPF, NET_ADMIN and PERFMON.
 When it ends, programs and maps stay and the next agent goes on with them;
 'podmeter uninstall' removes them.
-What the metrics mean: https://github.com/podmeter/podmeter#metrics`
+What the metrics mean: https://github.com/podmeter/podmeter/blob/main/docs/METRICS.md`
 
 const agentExample = `  podmeter agent
   podmeter agent --geoip /var/lib/GeoIP/GeoLite2-City.mmdb --external-labels city

@@ -83,7 +83,7 @@ func addIdentityFlags(fs *pflag.FlagSet, c *Config) {
 	fs.StringVar(&c.CIDRFile, "cidr-file", c.CIDRFile,
 		"YAML `file` that names address ranges, for peers of kind cidr")
 	fs.StringSliceVar(&c.GeoIP, "geoip", c.GeoIP,
-		"MaxMind database `files` (.mmdb: country, city, ASN) for the places of external peers; repeatable; "+
+		"MaxMind database `files` (.mmdb: country, city, ASN) for the places of external peers, of pods and of uplinks; repeatable; "+
 			"read again when they change")
 }
 
@@ -95,13 +95,13 @@ func addSeriesFlags(fs *pflag.FlagSet, c *Config) {
 	fs.IntVar(&c.FlowSeriesLimit, "flow-series-limit", c.FlowSeriesLimit,
 		"most label sets of podmeter_flow_*, a quarter of it for one pod; later ones are folded into peer_kind=\"other\"")
 	fs.IntVar(&c.ExternalSeriesLimit, "external-series-limit", c.ExternalSeriesLimit,
-		"most label sets of podmeter_external_*; later ones are folded into country=\"other\"")
+		"most label sets of podmeter_external_*, a quarter of it for one pod; later ones are folded into country=\"other\"")
 	fs.IntVar(&c.UplinkSeriesLimit, "uplink-series-limit", c.UplinkSeriesLimit,
-		"most label sets of podmeter_uplink_*; later ones are folded into peer_kind=\"other\"")
+		"most label sets of podmeter_uplink_*, of all uplinks together; later ones are folded into peer_kind=\"other\"")
 	fs.DurationVar(&c.FlowIdle, "flow-idle", c.FlowIdle,
-		"after this long without a byte a flow goes to podmeter_flow_retired_*")
+		"after this long without a byte a series goes to the podmeter_*_retired_* of its family")
 	fs.DurationVar(&c.SeriesGrace, "series-grace", c.SeriesGrace,
-		"how long the series of a pod outlive it, so that its last bytes are scraped")
+		"how long the series of a pod or an uplink outlive it, so that its last bytes are scraped")
 }
 
 // oneOf lists the choices of a flag for a sentence: "auto, tcx or netlink".

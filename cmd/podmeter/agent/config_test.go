@@ -48,7 +48,7 @@ func TestValidateRefuses(t *testing.T) {
 		{"no glob", func(c *Config) { c.Interfaces = []string{"veth*", "["} }, `--interfaces "[": a glob`},
 		{"glob that excludes nothing", func(c *Config) { c.Interfaces = []string{"!"} }, `--interfaces "!": a glob`},
 		{"no uplink glob", func(c *Config) { c.Uplinks = []string{"eth0", "["} }, `--uplinks "[": a glob`},
-		{"no uplink", func(c *Config) { c.Uplinks = []string{"!eth0"} }, "--uplinks !eth0: none is included"},
+		{"no uplink", func(c *Config) { c.Uplinks = []string{"!eth0"} }, "--uplinks \"!eth0\": none is included"},
 		{"an uplink that is a pod's", func(c *Config) { c.Interfaces, c.Uplinks = []string{"a", "b"}, []string{"b"} }, `--uplinks "b": --interfaces has it too`},
 		{"negative uplink limit", func(c *Config) { c.UplinkSeriesLimit = -1 }, "--uplink-series-limit -1"},
 		{"generic XDP", func(c *Config) { c.Uplinks, c.XDPMode = []string{"eth0"}, "generic" }, `--xdp-mode "generic": off or native`},

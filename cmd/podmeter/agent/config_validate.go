@@ -103,14 +103,14 @@ func (c Config) checkUplinks() (faults []error) {
 		case !datapath.ValidGlob(glob):
 			faults = append(faults, fault("uplinks", strconv.Quote(glob), "a glob is expected, such as 'eth0' or '!eth1'"))
 		case !excludes && slices.Contains(c.Interfaces, glob):
-			faults = append(faults, fault("uplinks", strconv.Quote(glob), "--interfaces has it too; it is one or the other"))
+			faults = append(faults, fault("uplinks", strconv.Quote(glob), "--interfaces has it too: take it out of one of them"))
 		}
 	}
 	if len(c.Uplinks) > 0 && !included {
-		faults = append(faults, fault("uplinks", strings.Join(c.Uplinks, ","), "none is included, only excluded"))
+		faults = append(faults, fault("uplinks", strconv.Quote(strings.Join(c.Uplinks, ",")), "none is included, only excluded; name one, such as 'eth0,!eth1'"))
 	}
 	if len(c.Uplinks) == 0 && c.XDPMode == XDPNative {
-		faults = append(faults, fault("xdp-mode", c.XDPMode, "it is for uplinks, and there are no --uplinks; pods' interfaces never get XDP"))
+		faults = append(faults, fault("xdp-mode", c.XDPMode, "it is for uplinks, and there are no --uplinks: give them, or leave it off; pods' interfaces never get XDP"))
 	}
 	return faults
 }
