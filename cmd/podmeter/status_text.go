@@ -103,7 +103,7 @@ func problem(text string) string {
 // writeInterfaces lists them by pod, those without one first.
 func writeInterfaces(w io.Writer, interfaces []agent.InterfaceStatus) error {
 	if len(interfaces) == 0 {
-		_, err := fmt.Fprintln(w, "\nno interface is metered: see --interfaces of 'podmeter agent --help'")
+		_, err := fmt.Fprintln(w, "\nno pod's interface is metered: see --interfaces of 'podmeter agent --help'")
 		return err
 	}
 	sorted := slices.SortedFunc(slices.Values(interfaces), func(a, b agent.InterfaceStatus) int {
