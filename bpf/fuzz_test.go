@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/podmeter/podmeter/internal/ktest"
 )
 
 const (
@@ -23,6 +25,7 @@ const (
 // The meter and gopacket make the same of a million packets, but for what is
 // written in differences.
 func TestParserAgainstReference(t *testing.T) {
+	ktest.Privileged(t)
 	packets := uint64(comparedPackets)
 	if testing.Short() {
 		packets = comparedPacketsShort
