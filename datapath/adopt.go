@@ -230,7 +230,7 @@ func (a *attacher) adopt(ifindex int, unmetered [flows.Directions]bool) (hooks, 
 	}
 	for _, find := range []struct {
 		mode AttachMode
-		hook func(int, flows.Direction) (hook, error)
+		hook hookMaker
 	}{{AttachTCX, a.findTCX}, {AttachNetlink, a.findNetlink}} {
 		var h hooks
 		missing := false

@@ -36,6 +36,9 @@ type hook interface {
 	release() error
 }
 
+// hookMaker attaches or finds the program of a direction on an interface.
+type hookMaker func(ifindex int, direction flows.Direction) (hook, error)
+
 // hooks are an interface's two, indexed by flows.Direction. One may be nil, where
 // its direction cannot be metered.
 type hooks [flows.Directions]hook
@@ -127,7 +130,7 @@ func (a *attacher) attach(ifindex int) (hooks, AttachMode, error) {
 	return h, AttachTCX, err
 }
 
-func (a *attacher) attachBoth(ifindex int, attach func(int, flows.Direction) (hook, error)) (hooks, error) {
+func (a *attacher) attachBoth(ifindex int, attach hookMaker) (hooks, error) {
 	var h hooks
 	for direction := range flows.Direction(flows.Directions) {
 		var err error

@@ -128,12 +128,12 @@ func (m *Meter) foreignTCX(ifindex int, ours ebpf.ProgramID) (bool, error) {
 // an interface's ingress, 0 if there is none.
 func (m *Meter) uplinkProgram(ifindex int) ebpf.ProgramID {
 	uplinks := attacher{path: UplinksPath(m.options.PinPath)}
-	l, err := link.LoadPinnedLink(uplinks.linkPin(ifindex, flows.Receive), nil)
-	if err != nil {
+	pinned, err := uplinks.openLink(ifindex, flows.Receive)
+	if pinned.link == nil || err != nil {
 		return 0
 	}
-	defer l.Close()
-	info, err := l.Info()
+	defer pinned.release()
+	info, err := pinned.link.Info()
 	if err != nil {
 		return 0
 	}

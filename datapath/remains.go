@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -121,4 +122,30 @@ func ourFilters(l netlink.Link, handle uint32) (ours []*netlink.BpfFilter) {
 		}
 	}
 	return ours
+}
+
+// removeStrangers removes the pins of links whose interface the maps do not know,
+// and the marks of qdiscs that cannot be believed any more.
+func (a *attacher) removeStrangers(known map[uint32]byDirection) error {
+	entries, err := os.ReadDir(a.path)
+	if err != nil {
+		return fmt.Errorf("list pins: %w", err)
+	}
+	var errs []error
+	for _, entry := range entries {
+		stays := true
+		if rest, link := strings.CutPrefix(entry.Name(), linkPrefix); link {
+			number, _, _ := strings.Cut(rest, "_")
+			point, err := strconv.ParseUint(number, 10, 32)
+			_, stays = known[uint32(point)]
+			stays = stays && err == nil
+		} else if number, mark := strings.CutPrefix(entry.Name(), clsactPrefix); mark {
+			ifindex, err := strconv.ParseUint(number, 10, 31)
+			stays = err == nil && len(ourFilters(device(int(ifindex)), a.handle)) > 0
+		}
+		if !stays {
+			errs = append(errs, remove(filepath.Join(a.path, entry.Name())))
+		}
+	}
+	return errors.Join(errs...)
 }

@@ -5,7 +5,6 @@ package datapath
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -80,11 +79,8 @@ func (w *linkWatcher) permit(l netlink.Link) error {
 	return nil
 }
 
-// xdpHook is a link of XDP, which its pin keeps when the agent ends.
-type xdpHook struct {
-	link link.Link
-	pin  string
-}
+// xdpHook is a link of XDP.
+type xdpHook struct{ pinnedLink }
 
 // shownMode is how an interface's programs are attached, XDP included.
 func (a *attachment) shownMode() AttachMode {
@@ -115,9 +111,6 @@ func (a *attacher) by(direction flows.Direction, tc, xdp hookMaker) hookMaker {
 	return tc
 }
 
-// hookMaker attaches or finds the program of a direction on an interface.
-type hookMaker func(ifindex int, direction flows.Direction) (hook, error)
-
 func (a *attacher) attachXDP(ifindex int, direction flows.Direction) (hook, error) {
 	l, err := link.AttachXDP(link.XDPOptions{Program: a.xdp, Interface: ifindex, Flags: a.xdpFlags})
 	switch {
@@ -129,40 +122,21 @@ func (a *attacher) attachXDP(ifindex int, direction flows.Direction) (hook, erro
 	case err != nil:
 		return nil, fmt.Errorf("attach %s program with XDP: %w", direction, err)
 	}
-	h := xdpHook{link: l, pin: a.linkPin(ifindex, direction)}
-	// A pin of an earlier interface with this index holds a link without effect.
-	if err = remove(h.pin); err == nil {
-		err = l.Pin(h.pin)
-	}
+	pinned, err := a.pinLink(l, ifindex, direction)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("pin %s link: %w", direction, err), l.Close())
+		return nil, err
 	}
-	return h, nil
+	return xdpHook{pinned}, nil
 }
 
 // findXDP returns the pinned link of an interface with this build's program, nil
 // if there is none that is attached there.
 func (a *attacher) findXDP(ifindex int, direction flows.Direction) (hook, error) {
-	h := xdpHook{pin: a.linkPin(ifindex, direction)}
-	var err error
-	h.link, err = link.LoadPinnedLink(h.pin, nil)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+	pinned, err := a.openLink(ifindex, direction)
+	if pinned.link == nil || err != nil {
+		return nil, err
 	}
-	if err != nil {
-		return nil, fmt.Errorf("open pinned link: %w", err)
-	}
-	alive, err := h.alive(ifindex)
-	if err == nil && alive {
-		err = h.link.Update(a.xdp)
-	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("adopt %s link: %w", direction, err), h.detach())
-	}
-	if !alive {
-		return nil, h.detach()
-	}
-	return h, nil
+	return adoptLink(xdpHook{pinned}, a.xdp, ifindex, direction)
 }
 
 // replaceMode ends what an agent with the other XDP mode attached where an uplink
@@ -178,19 +152,15 @@ func (a *attacher) replaceMode(ifindex int) error {
 		}
 		return filter.detach()
 	}
-	pin := a.linkPin(ifindex, flows.Receive)
-	l, err := link.LoadPinnedLink(pin, nil)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+	pinned, err := a.openLink(ifindex, flows.Receive)
+	if pinned.link == nil || err != nil {
+		return err
 	}
-	if err != nil {
-		return fmt.Errorf("open pinned link: %w", err)
-	}
-	info, err := l.Info()
+	info, err := pinned.link.Info()
 	if err != nil || info.XDP() == nil {
-		return errors.Join(err, l.Close())
+		return errors.Join(err, pinned.release())
 	}
-	return xdpHook{link: l, pin: pin}.detach()
+	return pinned.detach()
 }
 
 // dropXDP ends what is left where an uplink receives when no mode has the other half.
@@ -204,18 +174,6 @@ func (a *attacher) dropXDP(ifindex int) error {
 	}
 	return found.detach()
 }
-
-// detach also reaches a device that has moved to another network namespace: the
-// kernel drops the link with its last user.
-func (h xdpHook) detach() error {
-	if err := errors.Join(remove(h.pin), h.link.Close()); err != nil {
-		return fmt.Errorf("detach XDP link: %w", err)
-	}
-	return nil
-}
-
-// release closes the link and leaves it attached, by its pin.
-func (h xdpHook) release() error { return h.link.Close() }
 
 // mayReturn does not matter: what passed an uplink elsewhere is nobody's.
 func (xdpHook) mayReturn() bool { return false }
