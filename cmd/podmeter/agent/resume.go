@@ -57,19 +57,22 @@ func (k *keeper) saved() *datapath.SavedState {
 	return found.Datapath
 }
 
-// resumed returns the checkpoint to go on from, nil if the datapath could not go
-// on with its maps.
-func (k *keeper) resumed(meter *datapath.Meter) *checkpoint {
+// resume restores counters from the checkpoint if the datapath went on with its
+// maps.
+func (k *keeper) resume(meter *datapath.Meter, restore func(*checkpoint) error) error {
 	found := k.found
 	k.found = nil
 	resumed, why := meter.Resumed()
 	if !resumed && found != nil {
 		k.reject(why)
 	}
-	if !resumed {
+	if !resumed || found == nil {
 		return nil
 	}
-	return found
+	if err := restore(found); err != nil {
+		return fmt.Errorf("go on from checkpoint %s: %w", k.path, err)
+	}
+	return nil
 }
 
 // reject keeps a checkpoint that cannot be used out of the way.
@@ -108,15 +111,7 @@ func (a *Agent) persist(state *flows.State) {
 	a.keeper.save(&checkpoint{Datapath: a.meter.Save(a.epoch), Flows: state})
 }
 
-// resume goes on with the counters of the checkpoint if the datapath went on with
-// its maps.
+// resume goes on with the counters of the pods.
 func (a *Agent) resume(context.Context) error {
-	found := a.keeper.resumed(a.meter)
-	if found == nil {
-		return nil
-	}
-	if err := a.publisher.Restore(found.Flows); err != nil {
-		return fmt.Errorf("go on from checkpoint %s: %w", a.keeper.path, err)
-	}
-	return nil
+	return a.keeper.resume(a.meter, func(found *checkpoint) error { return a.publisher.Restore(found.Flows) })
 }

@@ -56,20 +56,7 @@ func (a *Agent) loadUplinks(ctx context.Context) (err error) {
 		return fmt.Errorf("meter uplinks: %w", err)
 	}
 	a.uplinks = u
-	return u.resume()
-}
-
-// resume goes on with the counters of the checkpoint if the datapath went on with
-// its maps.
-func (u *uplinks) resume() error {
-	found := u.keeper.resumed(u.meter)
-	if found == nil {
-		return nil
-	}
-	if err := u.publisher.Restore(found.Uplinks); err != nil {
-		return fmt.Errorf("go on from checkpoint %s: %w", u.keeper.path, err)
-	}
-	return nil
+	return u.keeper.resume(u.meter, func(found *checkpoint) error { return u.publisher.Restore(found.Uplinks) })
 }
 
 // Publish implements [datapath.Sink].
