@@ -3,7 +3,6 @@
 package datapath
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/cilium/ebpf/link"
@@ -170,24 +168,6 @@ func TestXDPModeChanges(t *testing.T) {
 	}
 }
 
-// logged is a log that can be waited for.
-type logged struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *logged) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(b)
-}
-
-func (l *logged) has(what string) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Contains(l.text.String(), what)
-}
-
 // Where there can be no XDP of ours, the interface is left alone and the log says why.
 func TestXDPIsRefused(t *testing.T) {
 	for _, test := range []struct {
@@ -210,7 +190,7 @@ func TestXDPIsRefused(t *testing.T) {
 			w := newQuietWire(t)
 			test.prepare(t, w)
 			before := xdpOf(t, w.host, test.device)
-			var log logged
+			var log messages
 			m := startMeter(t, w.host, func(o *Options) {
 				withXDP(XDPNative, AttachAuto)(o)
 				o.Logger = slog.New(slog.NewTextHandler(&log, nil))
@@ -218,7 +198,7 @@ func TestXDPIsRefused(t *testing.T) {
 					test.change(o)
 				}
 			})
-			await(t, "it is refused", func() bool { return log.has(test.why) })
+			await(t, "it is refused", func() bool { return strings.Contains(log.String(), test.why) })
 			await(t, "nothing is metered, and it is told", func() bool {
 				refused := m.Refusals()
 				return len(m.Interfaces()) == 0 && len(refused) == 1 && refused[0].Name == test.device && errors.Is(refused[0].Problem, ErrXDP)
@@ -290,7 +270,7 @@ func TestXDPIsLoadedWhenAskedFor(t *testing.T) {
 // When others take away the half that TC meters, both halves are attached again.
 func TestXDPIsAttachedAgain(t *testing.T) {
 	w := newQuietWire(t)
-	var log logged
+	var log messages
 	m := startMeter(t, w.host, func(o *Options) {
 		withXDP(XDPNative, AttachNetlink)(o)
 		o.Logger = slog.New(slog.NewTextHandler(&log, nil))
@@ -313,7 +293,7 @@ func TestXDPIsAttachedAgain(t *testing.T) {
 	if got, _ := m.book.of("veth0"); got != want {
 		t.Errorf("got %v, want %v", got, want)
 	}
-	if !log.has("detached the programs of an uplink") {
-		t.Errorf("the gap was not told: %s", &log.text)
+	if !strings.Contains(log.String(), "detached the programs of an uplink") {
+		t.Errorf("the gap was not told: %s", &log)
 	}
 }

@@ -134,9 +134,15 @@ func (h *host) awaitAttached(t *testing.T, p *process) *agent.Status {
 // send sends datagrams from the pod to the node.
 func (h *host) send(t *testing.T, count int) {
 	t.Helper()
-	err := h.pod.Do(func() error {
+	sendUDP(t, h.pod, "198.51.100.1:9", count)
+}
+
+// sendUDP sends datagrams of 100 bytes to an address.
+func sendUDP(t testing.TB, from *ktest.Namespace, to string, count int) {
+	t.Helper()
+	err := from.Do(func() error {
 		for range count { // a socket each, as a refusal is told to the next write
-			conn, err := net.Dial("udp", "198.51.100.1:9")
+			conn, err := net.Dial("udp", to)
 			if err != nil {
 				return err
 			}

@@ -65,22 +65,7 @@ func route(t testing.TB, in *ktest.Namespace, to, gateway string) {
 // visit sends datagrams from the pod to the world.
 func (o *outlet) visit(t testing.TB, count int) {
 	t.Helper()
-	err := o.pod.Do(func() error {
-		for range count { // a socket each, as a refusal is told to the next write
-			conn, err := net.Dial("udp", outside+":9")
-			if err != nil {
-				return err
-			}
-			if _, err := conn.Write(make([]byte, 100)); err != nil {
-				return err
-			}
-			conn.Close()
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatalf("send: %v", err)
-	}
+	sendUDP(t, o.pod, outside+":9", count)
 }
 
 // uplink returns what passed the uplink, as its device counted it.
