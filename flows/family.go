@@ -75,6 +75,22 @@ func (f *family[L]) fixed(labels L) *row[L] {
 	return r
 }
 
+// retire removes the counted rows that were without a byte for idle, each after
+// into has taken it over, and returns how many they were.
+func (f *family[L]) retire(now time.Time, idle time.Duration, into func(*row[L])) (retired int) {
+	f.folded.turn(now, idle)
+	for labels, r := range f.rows {
+		if !r.counted || now.Sub(r.last) < idle {
+			continue
+		}
+		into(r)
+		delete(f.rows, labels)
+		f.counted--
+		retired++
+	}
+	return retired
+}
+
 // foldedSetsLimit bounds what one family of one account remembers: some 600 KiB
 // if both spans are full.
 const foldedSetsLimit = 1 << 14

@@ -284,10 +284,15 @@ func (p *Publisher) account(epoch *Epoch) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.pods = byPoint
-	s := &p.stats
+	p.stats.UnboundBytes = unboundBytes
+	p.stats.count(epoch)
+}
+
+// count adds what an epoch says of itself.
+func (s *Stats) count(epoch *Epoch) {
 	s.ConservationErrorBytes += epoch.ConservationError
 	s.Entries += uint64(len(epoch.Records))
-	s.LastEpoch, s.UnboundBytes = epoch.End, unboundBytes
+	s.LastEpoch = epoch.End
 	for _, total := range epoch.Totals {
 		s.ResidueBytes += total.Residue.Bytes
 		s.UnplacedBytes += total.Unplaced.Bytes

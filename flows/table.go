@@ -244,28 +244,14 @@ func (t *Table) expire(now time.Time) {
 }
 
 func (t *Table) retire(a *account, now time.Time) {
-	a.flows.folded.turn(now, t.options.FlowIdle)
-	a.externals.folded.turn(now, t.options.FlowIdle)
-	for labels, r := range a.flows.rows {
-		if !r.counted || now.Sub(r.last) < t.options.FlowIdle {
-			continue
-		}
-		kind := labels.PeerKind
+	t.flows -= a.flows.retire(now, t.options.FlowIdle, func(r *row[FlowLabels]) {
+		kind := r.labels.PeerKind
 		if a.retired[kind] == nil {
 			a.retired[kind] = &counterPair{}
 		}
 		a.retired[kind].merge(&r.counterPair)
-		delete(a.flows.rows, labels)
-		a.flows.counted--
-		t.flows--
-	}
-	for labels, r := range a.externals.rows {
-		if !r.counted || now.Sub(r.last) < t.options.FlowIdle {
-			continue
-		}
+	})
+	t.externals -= a.externals.retire(now, t.options.FlowIdle, func(r *row[ExternalLabels]) {
 		a.retiredEx.merge(&r.counterPair)
-		delete(a.externals.rows, labels)
-		a.externals.counted--
-		t.externals--
-	}
+	})
 }

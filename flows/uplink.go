@@ -130,21 +130,18 @@ func (t *UplinkTable) expire(b *uplinkBatch) {
 			delete(t.uplinks, name)
 		}
 	}
-	t.rows.folded.turn(b.end, t.options.Idle)
 	for labels, r := range t.rows.rows {
-		u := t.uplinks[labels.Interface]
-		switch {
-		case u == nil:
-		case !r.counted || b.end.Sub(r.last) < t.options.Idle:
+		if t.uplinks[labels.Interface] != nil {
 			continue
-		default:
-			u.retired.merge(&r.counterPair)
 		}
 		delete(t.rows.rows, labels)
 		if r.counted {
 			t.rows.counted--
 		}
 	}
+	t.rows.retire(b.end, t.options.Idle, func(r *row[UplinkLabels]) {
+		t.uplinks[r.labels.Interface].retired.merge(&r.counterPair)
+	})
 }
 
 // UplinkSnapshot is the state of an [UplinkTable] at one moment. Its series have

@@ -86,16 +86,11 @@ func (p *UplinkPublisher) attribute(epoch *Epoch) *uplinkBatch {
 func (p *UplinkPublisher) account(epoch *Epoch, names map[Point]string, batch *uplinkBatch) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s := &p.stats
-	s.ConservationErrorBytes += epoch.ConservationError
-	s.Entries += uint64(len(epoch.Records))
-	s.LastEpoch = epoch.End
+	p.stats.count(epoch)
 	for _, total := range epoch.Totals {
-		s.ResidueBytes += total.Residue.Bytes
-		s.UnplacedBytes += total.Unplaced.Bytes
 		name, known := names[total.Point]
 		if !known {
-			s.LostNoInterfaceBytes += total.Bytes
+			p.stats.LostNoInterfaceBytes += total.Bytes
 			continue
 		}
 		batch.addTotal(name, total)
