@@ -3,7 +3,6 @@
 package flows
 
 import (
-	"errors"
 	"hash/maphash"
 	"sync"
 	"time"
@@ -206,7 +205,7 @@ func (t *UplinkTable) restore(s *UplinkState) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if len(t.uplinks) > 0 {
-		return errors.New("restore uplinks: there is something already")
+		return errNotEmpty
 	}
 	for _, u := range s.Uplinks {
 		t.uplinks[u.Name] = &uplink{total: u.Total.pair(), retired: u.Retired.pair(), gone: u.Gone}

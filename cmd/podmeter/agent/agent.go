@@ -114,15 +114,19 @@ func (a *Agent) makeTable(context.Context) error {
 		FlowLimit: a.config.FlowSeriesLimit, ExternalLimit: a.config.ExternalSeriesLimit,
 		FlowIdle: a.config.FlowIdle, SeriesGrace: a.config.SeriesGrace,
 	})
-	publisher := flows.PublisherOptions{
-		Table: a.table, Directory: a.identity.cache, Binder: a.identity.source.Binder(),
+	a.publisher = flows.NewPublisher(flows.PublisherOptions{
+		Table: a.table, Directory: a.identity.cache, Binder: a.identity.source.Binder(), Places: a.whereabouts(),
 		Optional: a.optional, Persist: a.persist, Logger: a.log,
-	}
-	if a.places != nil { // a nil *Databases in the interface would not be nil
-		publisher.Places = a.places
-	}
-	a.publisher = flows.NewPublisher(publisher)
+	})
 	return nil
+}
+
+// whereabouts are the places of addresses, nil without databases.
+func (a *Agent) whereabouts() flows.Places {
+	if a.places == nil { // which in the interface would not be nil
+		return nil
+	}
+	return a.places
 }
 
 func (a *Agent) makeExporter(context.Context) (err error) {

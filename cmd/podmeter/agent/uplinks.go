@@ -42,11 +42,9 @@ func (a *Agent) loadUplinks(ctx context.Context) (err error) {
 	u.table = flows.NewUplinkTable(flows.UplinkOptions{
 		Limit: a.config.UplinkSeriesLimit, Idle: a.config.FlowIdle, Grace: a.config.SeriesGrace,
 	})
-	options := flows.UplinkPublisherOptions{Table: u.table, Directory: a.identity.cache, Persist: u.persist}
-	if a.places != nil { // a nil *Databases in the interface would not be nil
-		options.Places = a.places
-	}
-	u.publisher = flows.NewUplinkPublisher(options)
+	u.publisher = flows.NewUplinkPublisher(flows.UplinkPublisherOptions{
+		Table: u.table, Directory: a.identity.cache, Places: a.whereabouts(), Persist: u.persist,
+	})
 	o := a.meterOptions()
 	o.Role, o.PinPath = datapath.RoleUplinks, datapath.UplinksPath(a.config.PinPath)
 	o.XDP = datapath.XDPMode(a.config.XDPMode)
