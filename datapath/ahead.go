@@ -42,20 +42,27 @@ func (a *attacher) ahead(ifindex int, direction flows.Direction, mode AttachMode
 // tcxBefore returns the TCX programs of an interface in their order, until the one
 // with the given id if that is found.
 func tcxBefore(ifindex int, direction flows.Direction, id ebpf.ProgramID) (before []string, found bool, err error) {
-	attached, err := link.QueryPrograms(link.QueryOptions{Target: ifindex, Attach: tcxAttachType(direction)})
-	if isGone(err) || errors.Is(err, ebpf.ErrNotSupported) { // or a kernel without TCX
-		return nil, false, nil
-	}
-	if err != nil {
-		return nil, false, fmt.Errorf("look for TCX programs: %w", err)
-	}
-	for _, program := range attached.Programs {
+	attached, err := queryTCX(ifindex, direction)
+	for _, program := range attached {
 		if program.ID == id {
 			return before, true, nil
 		}
 		before = append(before, tcxText(program))
 	}
-	return before, false, nil
+	return before, false, err
+}
+
+// queryTCX returns the TCX programs at a hook in their order, none if there is
+// no such interface or the kernel lacks TCX.
+func queryTCX(ifindex int, side flows.Direction) ([]link.AttachedProgram, error) {
+	attached, err := link.QueryPrograms(link.QueryOptions{Target: ifindex, Attach: tcxAttachType(side)})
+	if isGone(err) || errors.Is(err, ebpf.ErrNotSupported) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look for TCX programs: %w", err)
+	}
+	return attached.Programs, nil
 }
 
 func tcxText(program link.AttachedProgram) string {

@@ -95,11 +95,7 @@ func (w *linkWatcher) unhooked(point uint32) bool {
 		return false
 	}
 	var notFound netlink.LinkNotFoundError
-	err := w.options.within(func() error {
-		_, err := netlink.LinkByIndex(int(point))
-		return err
-	})
-	if errors.As(err, &notFound) {
+	if _, err := w.linkNow(point); errors.As(err, &notFound) {
 		w.vanished(point)
 		return false
 	}

@@ -236,13 +236,18 @@ func (w *linkWatcher) event(update netlink.LinkUpdate) {
 	}
 }
 
-// reconsider decides about a link as it is now.
-func (w *linkWatcher) reconsider(point uint32) {
-	var l netlink.Link
-	err := w.options.within(func() (err error) {
+// linkNow returns the link that has the ifindex at this moment.
+func (w *linkWatcher) linkNow(point uint32) (l netlink.Link, err error) {
+	err = w.options.within(func() (err error) {
 		l, err = netlink.LinkByIndex(int(point))
 		return err
 	})
+	return l, err
+}
+
+// reconsider decides about a link as it is now.
+func (w *linkWatcher) reconsider(point uint32) {
+	l, err := w.linkNow(point)
 	if err == nil {
 		w.consider(l)
 	} else if err := unlessVanished(err); err != nil {

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
 	"github.com/podmeter/podmeter/flows"
 	"github.com/vishvananda/netlink"
 )
@@ -109,19 +108,13 @@ func (a *attacher) programIDs() (ids [flows.Directions]ebpf.ProgramID, err error
 // foreignTCX reports whether an interface has a TCX program on ingress that is not
 // ours.
 func (m *Meter) foreignTCX(ifindex int, ours ebpf.ProgramID) (bool, error) {
-	attached, err := link.QueryPrograms(link.QueryOptions{Target: ifindex, Attach: ebpf.AttachTCXIngress})
-	if isGone(err) || errors.Is(err, ebpf.ErrNotSupported) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("look for TCX programs: %w", err)
-	}
-	for _, program := range attached.Programs {
+	attached, err := queryTCX(ifindex, flows.Transmit) // what comes in from the device
+	for _, program := range attached {
 		if program.ID != ours && program.ID != m.uplinkProgram(ifindex) {
 			return true, nil
 		}
 	}
-	return false, nil
+	return false, err
 }
 
 // uplinkProgram returns the id of the program that the meter of the uplinks has on
