@@ -102,7 +102,9 @@ func (w *linkWatcher) unhooked(point uint32) bool {
 	w.tellGap(point)
 	w.leave(point)
 	if again {
+		w.mu.Lock()
 		w.retries[point] = &retry{at: time.Now().Add(firstRetry), pause: firstRetry}
+		w.mu.Unlock()
 	}
 	return true
 }

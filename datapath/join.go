@@ -25,7 +25,8 @@ func (w *linkWatcher) tryJoin(point uint32, name string) {
 		return
 	}
 	err := w.join(point)
-	w.refusals.note(point, name, err)
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if err == nil {
 		delete(w.retries, point)
 		return
@@ -35,7 +36,7 @@ func (w *linkWatcher) tryJoin(point uint32, name string) {
 		w.retries[point] = r
 	}
 	r.pause = min(2*r.pause, lastRetry)
-	r.at = time.Now().Add(r.pause)
+	r.at, r.name, r.problem = time.Now().Add(r.pause), name, err
 	w.log.Error("attach", "interface", name, "error", err, "again-in", r.pause)
 }
 

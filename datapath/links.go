@@ -30,21 +30,27 @@ var errOverrun = errors.New("subscription ended")
 // drains use.
 type linkWatcher struct {
 	*Meter
+	// mu is held by who writes existing or retries, and by who reads them from
+	// another goroutine.
 	mu sync.Mutex
 	// existing are the links that were there when counting began, so that their
 	// past is nobody's: deviceOf by ifindex.
 	existing map[uint32]string
-	greeted  bool
 	retries  map[uint32]*retry
+	greeted  bool
 	waiting  map[uint32]*waiting
 	// undetached are hooks that could not be detached, to be tried again.
 	undetached []hooks
 }
 
-// retry is when a failed attachment is tried again.
+// retry is when an attachment is tried again.
 type retry struct {
 	at    time.Time
 	pause time.Duration
+	// problem is why it could not be made, nil if others ended it, or if the
+	// link of this name is not wanted any more.
+	name    string
+	problem error
 }
 
 // newLinkWatcher takes note of the links that are there.
@@ -194,12 +200,11 @@ func (w *linkWatcher) list() {
 // forgetAbsent forgets what is remembered of links that are gone without an event.
 func (w *linkWatcher) forgetAbsent(present map[uint32]netlink.Link) {
 	absent := func(point uint32) bool { return present[point] == nil }
-	maps.DeleteFunc(w.retries, func(point uint32, _ *retry) bool { return absent(point) })
 	w.mu.Lock()
+	maps.DeleteFunc(w.retries, func(point uint32, _ *retry) bool { return absent(point) })
 	maps.DeleteFunc(w.existing, func(point uint32, _ string) bool { return absent(point) })
 	w.mu.Unlock()
 	w.attachments.forgetAbsent(absent)
-	w.refusals.forgetAbsent(absent)
 }
 
 // greet says what the first listing gave.
@@ -260,15 +265,14 @@ func (w *linkWatcher) reconsider(point uint32) {
 func (w *linkWatcher) vanished(point uint32) {
 	w.mu.Lock()
 	delete(w.existing, point)
-	w.mu.Unlock()
 	delete(w.retries, point)
+	w.mu.Unlock()
 	delete(w.waiting, point)
 	w.attachments.with(point, func(a *attachment) {
 		if a != nil && a.living() {
 			a.mayReturn = a.hooks.mayReturn()
 		}
 	})
-	w.refusals.note(point, "", nil)
 	w.leave(point)
 	w.attachments.vanished(point)
 }
@@ -330,8 +334,10 @@ func (w *linkWatcher) consider(l netlink.Link) {
 			a.identify(l)
 		}
 	})
-	if !wanted {
-		w.refusals.note(point, "", nil)
+	if r := w.retries[point]; r != nil && !wanted {
+		w.mu.Lock()
+		r.problem = nil
+		w.mu.Unlock()
 	}
 	switch {
 	case living && !wanted:

@@ -128,7 +128,6 @@ type Meter struct {
 	links    *linkWatcher
 
 	attachments *registry
-	refusals    refusals
 	setID       uint64
 	// resumed is whether the meter goes on from Options.Saved, rejected why not.
 	resumed  bool

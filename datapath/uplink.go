@@ -5,10 +5,8 @@ package datapath
 import (
 	"cmp"
 	"errors"
-	"maps"
 	"path/filepath"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/podmeter/podmeter/flows"
@@ -54,35 +52,16 @@ type Refusal struct {
 
 // Refusals returns them by name.
 func (m *Meter) Refusals() []Refusal {
-	m.refusals.mu.Lock()
-	defer m.refusals.mu.Unlock()
-	return slices.SortedFunc(maps.Values(m.refusals.of), func(a, b Refusal) int { return cmp.Compare(a.Name, b.Name) })
-}
-
-type refusals struct {
-	mu sync.Mutex
-	of map[uint32]Refusal
-}
-
-// forgetAbsent forgets links that are gone without an event.
-func (r *refusals) forgetAbsent(absent func(point uint32) bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	maps.DeleteFunc(r.of, func(point uint32, _ Refusal) bool { return absent(point) })
-}
-
-// note takes note of how an attachment went; of none any more, with a nil error.
-func (r *refusals) note(point uint32, name string, problem error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if problem == nil {
-		delete(r.of, point)
-		return
+	m.links.mu.Lock()
+	defer m.links.mu.Unlock()
+	var all []Refusal
+	for point, r := range m.links.retries {
+		if r.problem != nil {
+			all = append(all, Refusal{Point: flows.Point(point), Name: r.name, Problem: r.problem})
+		}
 	}
-	if r.of == nil {
-		r.of = make(map[uint32]Refusal)
-	}
-	r.of[point] = Refusal{Point: flows.Point(point), Name: name, Problem: problem}
+	slices.SortFunc(all, func(a, b Refusal) int { return cmp.Compare(a.Name, b.Name) })
+	return all
 }
 
 // chooser chooses the links of one role.
