@@ -11,13 +11,8 @@ import (
 // say so, has published what that counted: a later attachment seeds only the gap.
 func TestKilledWhenAPointWasDeleted(t *testing.T) {
 	w := newWire(t)
-	a := newArchive()
-	o := testOptions(t, w.host, nil)
-	o.Interfaces, o.DrainInterval = []string{"veth*"}, time.Hour // only the test drains
-	cleanPins(t, o)
-	l := a.start(t, o)
-	await(t, "veth0 is attached", l.attached(1))
-	unpublished := byDirection(l.Interfaces()[0].Before)
+	// Only the test drains.
+	a, o, l, unpublished := install(t, w, func(o *Options) { o.Interfaces, o.DrainInterval = []string{"veth*"}, time.Hour })
 	sendUDP(t, w.pod, "198.51.100.1:9", 40)
 	w.rename(t, "other")
 	await(t, "veth0 has been left", func() bool { return l.stateOf(w.index) == StateGone })

@@ -183,7 +183,7 @@ func (a *archive) restarts(t *testing.T, o Options, l *life, wires []*wire, chec
 		life func(*life, *testing.T)
 	}{{"stopped", (*life).stop}, {"killed", (*life).kill}} {
 		talk()
-		await(t, "a checkpoint", func() bool { a.lock.Lock(); defer a.lock.Unlock(); return a.saved != nil })
+		await(t, "a checkpoint", a.hasSaved)
 		end.life(l, t)
 		check(end.name)
 		talk()

@@ -54,13 +54,7 @@ func testMovesAwayAndBack(t *testing.T, mode AttachMode, how string) {
 	w := newWire(t)
 	away := ktest.NewNamespace(t)
 	away.Sysctl(t, "net/ipv6/conf/default/disable_ipv6", "1")
-	a := newArchive()
-	o := testOptions(t, w.host, nil)
-	o.Attach = mode
-	cleanPins(t, o)
-	l := a.start(t, o)
-	await(t, "veth0 is attached", l.attached(1))
-	unpublished := byDirection(l.Interfaces()[0].Before)
+	a, o, l, unpublished := install(t, w, func(o *Options) { o.Attach = mode })
 	sendUDP(t, w.pod, "198.51.100.1:9", 30)
 	index := w.index
 	w.move(t, w.host, away, "veth0")

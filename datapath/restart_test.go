@@ -68,6 +68,27 @@ func (a *archive) isDead() bool {
 	}
 }
 
+// install starts the first meter on a wire, and an archive for those that follow.
+// It also returns what passed before the attachment, which is nobody's.
+func install(t *testing.T, w *wire, change func(*Options)) (*archive, Options, *life, byDirection) {
+	t.Helper()
+	a, o := newArchive(), testOptions(t, w.host, nil)
+	if change != nil {
+		change(&o)
+	}
+	cleanPins(t, o)
+	l := a.start(t, o)
+	await(t, "veth0 is attached", l.attached(1))
+	return a, o, l, l.Interfaces()[0].Before
+}
+
+// hasSaved is a condition: there is a checkpoint.
+func (a *archive) hasSaved() bool {
+	a.lock.Lock()
+	defer a.lock.Unlock()
+	return a.saved != nil
+}
+
 // life is one meter of many on the same pins.
 type life struct {
 	*Meter
@@ -225,12 +246,7 @@ func TestStateThatDoesNotFit(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			w := newWire(t)
-			a := newArchive()
-			o := testOptions(t, w.host, nil)
-			cleanPins(t, o)
-			l := a.start(t, o)
-			await(t, "veth0 is attached", l.attached(1))
-			unpublished := byDirection(l.Interfaces()[0].Before)
+			a, o, l, unpublished := install(t, w, nil)
 			sendUDP(t, w.pod, "198.51.100.1:9", 30)
 			l.stop(t)
 			test.change(a.saved)
@@ -258,12 +274,7 @@ func TestStateThatDoesNotFit(t *testing.T) {
 // come as residue.
 func TestEpochsThatWereNotSaved(t *testing.T) {
 	w := newWire(t)
-	a := newArchive()
-	o := testOptions(t, w.host, nil)
-	cleanPins(t, o)
-	l := a.start(t, o)
-	await(t, "veth0 is attached", l.attached(1))
-	unpublished := byDirection(l.Interfaces()[0].Before)
+	a, o, l, unpublished := install(t, w, nil)
 	sendUDP(t, w.pod, "198.51.100.1:9", 30)
 	drainBoth := func() {
 		for range 2 {
@@ -305,7 +316,7 @@ func TestChangesWhileNoMeterRuns(t *testing.T) {
 	l := a.start(t, o)
 	await(t, "both are attached", l.attached(2))
 	unpublished := byDirection(l.Interfaces()[1].Before)
-	await(t, "a checkpoint", func() bool { a.lock.Lock(); defer a.lock.Unlock(); return a.saved != nil })
+	await(t, "a checkpoint", a.hasSaved)
 	l.stop(t)
 	sendUDP(t, gone.pod, "203.0.113.1:9", 25) // counted while nobody looks
 	want := gone.ended(t).sub(unpublished)
@@ -347,7 +358,7 @@ func testSeedAcrossAKill(t *testing.T, aim func(*archive)) {
 	}
 	cleanPins(t, o)
 	l := a.start(t, o)
-	await(t, "a checkpoint", func() bool { a.lock.Lock(); defer a.lock.Unlock(); return a.saved != nil })
+	await(t, "a checkpoint", a.hasSaved)
 	hold.Lock()
 	a.lock.Lock()
 	aim(a)

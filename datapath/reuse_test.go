@@ -13,13 +13,8 @@ import (
 // what the one before it had counted is not taken off the new one.
 func TestIndexThatComesBackBeforeAKill(t *testing.T) {
 	w := newWire(t)
-	a := newArchive()
-	o := testOptions(t, w.host, nil)
-	o.DrainInterval = time.Hour // no drain but those that free the index
-	cleanPins(t, o)
-	l := a.start(t, o)
-	await(t, "veth0 is attached", l.attached(1))
-	before := byDirection(l.Interfaces()[0].Before)
+	// No drain but those that free the index.
+	a, o, l, before := install(t, w, func(o *Options) { o.DrainInterval = time.Hour })
 	sendUDP(t, w.pod, "198.51.100.1:9", 100)
 	want := w.ended(t).sub(before)
 	w.host.DeleteLink(t, "veth0")

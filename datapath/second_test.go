@@ -24,11 +24,7 @@ func newResident(t *testing.T, w *wire, mode AttachMode) *resident {
 	cleanPins(t, r.o)
 	r.life = r.archive.start(t, r.o)
 	await(t, "veth0 is attached", r.life.attached(1))
-	await(t, "a checkpoint", func() bool {
-		r.archive.lock.Lock()
-		defer r.archive.lock.Unlock()
-		return r.saved != nil
-	})
+	await(t, "a checkpoint", r.hasSaved)
 	r.before = r.life.Interfaces()[0].Before
 	return r
 }

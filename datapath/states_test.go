@@ -87,12 +87,7 @@ func TestRestartWhileShadowedAndBypassed(t *testing.T) {
 // a checkpoint of before these states is taken as one without them.
 func TestResumeFromOlderState(t *testing.T) {
 	w := newWire(t)
-	a := newArchive()
-	o := testOptions(t, w.host, nil)
-	cleanPins(t, o)
-	l := a.start(t, o)
-	await(t, "veth0 is attached", l.attached(1))
-	unpublished := byDirection(l.Interfaces()[0].Before)
+	a, o, l, unpublished := install(t, w, nil)
 	w.exchange(t, 20, 30)
 	l.stop(t)
 	a.saved.Past = nil

@@ -113,7 +113,7 @@ func newUpgrade(t *testing.T, mode AttachMode, first version) *upgrade {
 	u.install(first)
 	u.life = u.start(t, u.options)
 	await(t, "veth0 is attached", u.life.attached(1))
-	await(t, "a checkpoint", func() bool { u.lock.Lock(); defer u.lock.Unlock(); return u.saved != nil })
+	await(t, "a checkpoint", u.hasSaved)
 	u.unpublished = u.life.Interfaces()[0].Before
 	u.stop = trickle(t, u.wire.pod)
 	t.Cleanup(u.stop)
