@@ -4,9 +4,10 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 
 	"github.com/podmeter/podmeter/datapath"
 	"github.com/podmeter/podmeter/flows"
@@ -196,14 +197,5 @@ func (a *Agent) outcomes() map[string]uint64 {
 
 // joinProblems is what both meters complain of.
 func joinProblems(of ...string) string {
-	var errs []error
-	for _, problem := range of {
-		if problem != "" {
-			errs = append(errs, errors.New(problem))
-		}
-	}
-	if err := errors.Join(errs...); err != nil {
-		return err.Error()
-	}
-	return ""
+	return strings.Join(slices.DeleteFunc(of, func(problem string) bool { return problem == "" }), "\n")
 }
