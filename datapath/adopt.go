@@ -148,10 +148,7 @@ func (m *Meter) adoptAttachments() error {
 	if err != nil {
 		return err
 	}
-	present := make(map[uint32]netlink.Link, len(links))
-	for _, l := range links {
-		present[uint32(l.Attrs().Index)] = l
-	}
+	present := byIndex(links)
 	for point := range counted {
 		m.adoptPoint(point, present[point])
 	}

@@ -168,6 +168,14 @@ func listLinks() (links []netlink.Link, err error) {
 	return links, nil
 }
 
+func byIndex(links []netlink.Link) map[uint32]netlink.Link {
+	all := make(map[uint32]netlink.Link, len(links))
+	for _, l := range links {
+		all[uint32(l.Attrs().Index)] = l
+	}
+	return all
+}
+
 // list brings the attachments in step with the links that are there.
 func (w *linkWatcher) list() {
 	links, err := w.listLinks()
@@ -176,10 +184,7 @@ func (w *linkWatcher) list() {
 		return
 	}
 	w.detachAgain()
-	present := make(map[uint32]netlink.Link, len(links))
-	for _, l := range links {
-		present[uint32(l.Attrs().Index)] = l
-	}
+	present := byIndex(links)
 	for _, point := range w.attachments.points((*attachment).living) {
 		l, there := present[point]
 		if !there || w.replaced(point, l) {

@@ -96,11 +96,7 @@ func (b build) sizedSpec(capacity uint32) (*ebpf.CollectionSpec, error) {
 }
 
 func (o *objects) close() error {
-	errs := []error{o.MeterObjects.Close()}
-	for _, m := range o.data {
-		errs = append(errs, m.Close())
-	}
-	return errors.Join(errs...)
+	return errors.Join(o.MeterObjects.Close(), closeAll(o.data))
 }
 
 // pinNames are the collection's names of the maps that no later build changes, by

@@ -103,10 +103,7 @@ func (m *Meter) compareLedgers(now time.Time) error {
 	if err != nil {
 		return err
 	}
-	after := make(map[uint32]netlink.Link, len(second))
-	for _, l := range second {
-		after[uint32(l.Attrs().Index)] = l
-	}
+	after := byIndex(second)
 	for _, l := range first {
 		point := uint32(l.Attrs().Index)
 		if last, there := after[point]; there {
