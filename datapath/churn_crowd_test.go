@@ -128,58 +128,16 @@ func (c *churn) create(v *vethLife) error {
 }
 
 // change renames a veth or moves it away and back.
-func (c *churn) change(v *vethLife, op int) error {
+func (c *churn) change(v *vethLife, op int) (err error) {
 	switch op {
 	case churnRenames:
-		return c.host.Do(func() error {
-			l, err := netlink.LinkByIndex(v.index)
-			if err != nil {
-				return err
-			}
-			if err := netlink.LinkSetDown(l); err != nil {
-				return err
-			}
-			if err := netlink.LinkSetName(l, v.renamed()); err != nil {
-				return fmt.Errorf("rename: %w", err)
-			}
-			return netlink.LinkSetUp(l)
-		})
+		return renameLink(c.host, v.index, v.renamed())
 	case churnMoves:
-		if err := moveByName(c.host, c.away, v.name()); err != nil {
-			return err
+		if _, err = moveLink(c.host, c.away, v.name()); err == nil {
+			v.index, err = moveLink(c.away, c.host, v.name())
 		}
-		if err := moveByName(c.away, c.host, v.name()); err != nil {
-			return err
-		}
-		return c.host.Do(func() error {
-			l, err := netlink.LinkByName(v.name())
-			if err == nil {
-				v.index = l.Attrs().Index
-			}
-			return err
-		})
 	}
-	return nil
-}
-
-func moveByName(from, to *ktest.Namespace, name string) error {
-	err := from.Do(func() error {
-		l, err := netlink.LinkByName(name)
-		if err != nil {
-			return err
-		}
-		return netlink.LinkSetNsFd(l, to.FD())
-	})
-	if err != nil {
-		return fmt.Errorf("move: %w", err)
-	}
-	return to.Do(func() error {
-		l, err := netlink.LinkByName(name)
-		if err != nil {
-			return err
-		}
-		return netlink.LinkSetUp(l)
-	})
+	return err
 }
 
 // traffic sends some frames in both directions.

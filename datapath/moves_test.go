@@ -14,7 +14,17 @@ import (
 // goes by its name, as it may get another ifindex.
 func (w *wire) move(t testing.TB, from, to *ktest.Namespace, name string) {
 	t.Helper()
-	err := from.Do(func() error {
+	var err error
+	if w.index, err = moveLink(from, to, name); err != nil {
+		t.Fatal(err)
+	}
+	to.Address(t, name, "198.51.100.1/24") // the move has taken it away
+}
+
+// moveLink takes a link into another network namespace, where it is up, and returns
+// the ifindex that it has there.
+func moveLink(from, to *ktest.Namespace, name string) (index int, err error) {
+	err = from.Do(func() error {
 		l, err := netlink.LinkByName(name)
 		if err != nil {
 			return err
@@ -27,14 +37,14 @@ func (w *wire) move(t testing.TB, from, to *ktest.Namespace, name string) {
 			if err != nil {
 				return err
 			}
-			w.index = l.Attrs().Index
+			index = l.Attrs().Index
 			return netlink.LinkSetUp(l)
 		})
 	}
 	if err != nil {
-		t.Fatalf("move %s: %v", name, err)
+		return 0, fmt.Errorf("move %s: %w", name, err)
 	}
-	to.Address(t, name, "198.51.100.1/24") // the move has taken it away
+	return index, nil
 }
 
 // A host's end that moves into another network namespace is left alone there. When

@@ -182,12 +182,18 @@ func TestGapIsSeeded(t *testing.T) {
 	}
 }
 
-// rename also takes the interface down and up: before Linux 6.2 none that is up
-// can be renamed.
 func (w *wire) rename(t testing.TB, name string) {
 	t.Helper()
-	err := w.host.Do(func() error {
-		l, err := netlink.LinkByIndex(w.index)
+	if err := renameLink(w.host, w.index, name); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// renameLink also takes the link down and up: before Linux 6.2 none that is up can
+// be renamed.
+func renameLink(in *ktest.Namespace, index int, name string) error {
+	err := in.Do(func() error {
+		l, err := netlink.LinkByIndex(index)
 		if err != nil {
 			return err
 		}
@@ -200,8 +206,9 @@ func (w *wire) rename(t testing.TB, name string) {
 		return netlink.LinkSetUp(l)
 	})
 	if err != nil {
-		t.Fatalf("rename to %s: %v", name, err)
+		return fmt.Errorf("rename to %s: %w", name, err)
 	}
+	return nil
 }
 
 // What others detach is attached again, and the gap is seeded. Of filters and
