@@ -60,8 +60,9 @@ func pathRows() []row {
 		{name: "pod's MTU below the packet", prepare: smallMTU, traffic: toPod, predict: droppedAfterUs, state: StateDiffers},
 		{name: "tbf on the host's end", state: StateDiffers, traffic: toPod, predict: droppedAfterUs,
 			prepare: func(t *testing.T, w *wire) string {
-				// Rate in bytes/s, limit in bytes, buffer in ticks of 64 ns.
-				return w.shape(t, &netlink.Tbf{QdiscAttrs: w.root(), Rate: 1 << 20, Limit: 3000, Buffer: 32_000})
+				// Rate in bytes/s, limit in bytes, buffer in ticks of 64 ns: 0.6 s for what is
+				// sent, which takes even an emulated machine less.
+				return w.shape(t, &netlink.Tbf{QdiscAttrs: w.root(), Rate: 1 << 16, Limit: 3000, Buffer: 500_000})
 			}},
 		{name: "netem that loses on the host's end", state: StateDiffers, traffic: toPod, predict: droppedAfterUs,
 			prepare: func(t *testing.T, w *wire) string {
