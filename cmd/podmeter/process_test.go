@@ -86,6 +86,9 @@ func newHost(t testing.TB) *host {
 	h.index = h.node.Veth(t, "veth0", h.pod, "eth0")
 	h.node.Address(t, "veth0", "198.51.100.1/24")
 	h.pod.Address(t, "eth0", "198.51.100.2/24")
+	// So that nothing is asked for at any time: only what a test sends is on the wire.
+	h.node.Introduce(t, "veth0", "198.51.100.2", h.pod, "eth0")
+	h.pod.Introduce(t, "eth0", "198.51.100.1", h.node, "veth0")
 	h.pins = fmt.Sprintf("/sys/fs/bpf/podmeter-test-%d-%d", os.Getpid(), time.Now().UnixNano())
 	h.sock = filepath.Join(h.dir, "agent.sock")
 	t.Cleanup(func() { // what outlives the agent
