@@ -32,6 +32,18 @@ test: ## Run every test; the kernel ones need root
 test-vm: ## Run the kernel tests on Debian's Linux 6.1 in a virtual machine; BOOTS="plain nohz_full cpus64" (no root)
 	@hack/vm/run.sh $(BOOTS)
 
+.PHONY: cluster-up
+cluster-up: root ## Bring up a Kubernetes of one node in namespaces of its own; CNI=ptp|bridge, STACK=dual|ipv4 (root)
+	@CNI=$(CNI) STACK=$(STACK) hack/cluster/up.sh
+
+.PHONY: cluster-status
+cluster-status: ## Show what of it runs, and its pods
+	@hack/cluster/status.sh
+
+.PHONY: cluster-down
+cluster-down: root ## End it, and leave nothing
+	@hack/cluster/down.sh
+
 .PHONY: race
 race: ## Run the tests that need no kernel under the race detector (needs gcc)
 	@CGO_ENABLED=1 $(GO) test -race -count=1 ./flows/... ./metrics/... ./cmd/podmeter/agent

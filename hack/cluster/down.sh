@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Ends the cluster and removes everything of it.
+set -euo pipefail
+. "$(dirname "$0")/common.sh"
+root cluster-down
+
+gone() { ! running; }
+if running; then
+	# All processes of its pid namespace end with the first, and with the last of
+	# them the mounts and devices that only they could see.
+	kill -KILL "$NODE_PID"
+	await 30 "its end" gone || fail "process $NODE_PID does not end"
+fi
+# Cgroups are the machine's. One that is still in use, by another's kubelet, stays.
+empty() {
+	local all=(/sys/fs/cgroup/kubepods /sys/fs/cgroup/*/kubepods)
+	find "${all[@]}" -depth -type d -exec rmdir {} + 2>/dev/null
+	[ -z "$(find "${all[@]}" -maxdepth 0 2>/dev/null)" ]
+}
+await 20 "its cgroups' end" empty || echo "cluster $CLUSTER: /sys/fs/cgroup has a kubepods that is in use" >&2
+rm -rf --one-file-system "$state" "$data"
+rmdir "$(dirname "$state")" "$(dirname "$data")" 2>/dev/null || true
