@@ -65,8 +65,36 @@ func (m *Meter) readAddresses(now time.Time) error {
 }
 
 // routedAddresses returns by ifindex the destinations of /32 and /128 routes
-// without a gateway, and the permanent neighbours.
+// without a gateway, and the permanent neighbours: those that are behind one
+// interface alone. The gateway that plugins give to each pod's host end is the
+// host's own, and with IPv6 has a route to each.
 func routedAddresses() (map[uint32][]netip.Addr, error) {
+	found, err := destinations()
+	if err != nil {
+		return nil, err
+	}
+	own, err := HostAddresses()
+	if err != nil {
+		return nil, err
+	}
+	times := make(map[netip.Addr]int)
+	for _, address := range own {
+		times[address]++
+	}
+	for _, addresses := range found {
+		for _, address := range addresses {
+			times[address]++
+		}
+	}
+	for index := range found {
+		found[index] = slices.DeleteFunc(found[index], func(a netip.Addr) bool { return times[a] > 1 })
+	}
+	return found, nil
+}
+
+// destinations returns by ifindex what single addresses are routed to an interface
+// or are its permanent neighbours.
+func destinations() (map[uint32][]netip.Addr, error) {
 	found := make(map[uint32][]netip.Addr)
 	add := func(index int, ip net.IP) {
 		address, ok := netip.AddrFromSlice(ip)

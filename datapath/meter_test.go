@@ -25,13 +25,12 @@ type book struct {
 	mu      sync.Mutex
 	totals  map[string]byDirection
 	seeded  map[string]byDirection
-	routed  map[string]int
 	failed  uint64
 	residue uint64
 }
 
 func newBook() *book {
-	return &book{totals: make(map[string]byDirection), seeded: make(map[string]byDirection), routed: make(map[string]int)}
+	return &book{totals: make(map[string]byDirection), seeded: make(map[string]byDirection)}
 }
 
 func (b *book) Publish(epoch *flows.Epoch) error {
@@ -40,7 +39,6 @@ func (b *book) Publish(epoch *flows.Epoch) error {
 	names := make(map[flows.Point]string)
 	for _, i := range epoch.Interfaces {
 		names[i.Point] = i.Name
-		b.routed[i.Name] = len(i.Addresses)
 	}
 	for _, total := range epoch.Totals {
 		name := names[total.Point]

@@ -3,7 +3,6 @@
 package datapath
 
 import (
-	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -12,7 +11,6 @@ import (
 
 	"github.com/podmeter/podmeter/flows"
 	"github.com/podmeter/podmeter/internal/ktest"
-	"github.com/vishvananda/netlink"
 )
 
 // podList plays the pods that have an address in their status.
@@ -55,13 +53,7 @@ func newPod(t testing.TB, host *ktest.Namespace, name, address string) *wire {
 	w.pod.Address(t, "eth0", address+"/24")
 	host.Introduce(t, name, address, w.pod, "eth0")
 	w.pod.Introduce(t, "eth0", gateway, host, name)
-	err := host.Do(func() error {
-		to := &net.IPNet{IP: net.ParseIP(address).To4(), Mask: net.CIDRMask(32, 32)}
-		return netlink.RouteAdd(&netlink.Route{LinkIndex: w.index, Dst: to, Scope: netlink.SCOPE_LINK})
-	})
-	if err != nil {
-		t.Fatalf("add route: %v", err)
-	}
+	routeTo(t, host, w.index, address)
 	return w
 }
 
