@@ -27,7 +27,7 @@ type identities struct {
 	// reloads read files again.
 	reloads []func() error
 	// ready is the datapath's Options.Ready, nil without Kubernetes.
-	ready func([]netip.Addr) bool
+	ready func(flows.Interface) bool
 
 	mu   sync.Mutex
 	host time.Time // when this host's addresses were last looked up
@@ -67,7 +67,7 @@ func (i *identities) openKubernetes(config Config, version string) error {
 	i.source, err = identity.NewKubernetes(i.cache, identity.KubernetesOptions{
 		Client: client, Scope: identity.Scope(config.Scope), Logger: i.log,
 	})
-	i.ready = func(addresses []netip.Addr) bool { return hasPod(i.cache, addresses, time.Now()) }
+	i.ready = func(candidate flows.Interface) bool { return hasPod(i.cache, candidate.Addresses, time.Now()) }
 	return err
 }
 
