@@ -64,11 +64,17 @@ func (i *identities) openKubernetes(config Config, version string) error {
 	if err != nil {
 		return Usage(err)
 	}
-	i.source, err = identity.NewKubernetes(i.cache, identity.KubernetesOptions{
-		Client: client, Scope: identity.Scope(config.Scope), Logger: i.log,
+	source, err := identity.NewKubernetes(i.cache, identity.KubernetesOptions{
+		Client: client, Scope: identity.Scope(config.Scope), CNICache: config.CNICache, Logger: i.log,
 	})
-	i.ready = func(candidate flows.Interface) bool { return hasPod(i.cache, candidate.Addresses, time.Now()) }
-	return err
+	if err != nil {
+		return err
+	}
+	i.source = source
+	i.ready = func(candidate flows.Interface) bool {
+		return source.Made(candidate) || hasPod(i.cache, candidate.Addresses, time.Now())
+	}
+	return nil
 }
 
 // hasPod reports whether one of the addresses is that of a pod of this node: the
