@@ -230,13 +230,17 @@ func TestCNIResultComesLater(t *testing.T) {
 	expect("fallback", "interface:"+device)
 }
 
-// Several networks of one pod, as Multus makes them, are all that pod's.
+// Several networks of one pod, as Multus makes them with a cache of its own, are all
+// that pod's.
 func TestSeveralNetworksOfAPod(t *testing.T) {
 	r, c, p := newResults(t), newTestCache(&clock{at(100)}), pod("a", 0, "10.0.0.1")
 	c.SetPod(p)
 	r.made(p, 6, host(device, mac1))
 	second := pod("a", 0, "10.9.0.1")
-	r.write("second-uid-a-net1", resultOf(t, second, host("veth2", mac2)), 6)
+	if err := os.MkdirAll(filepath.Join(r.directory, "multus", "results"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	r.write("../multus/results/second-uid-a-net1", resultOf(t, second, host("veth2", mac2)), 6)
 	b := r.binder(c)
 	other := flows.Interface{Name: "veth2", HardwareAddr: mac2, Attached: at(5), Addresses: addresses("10.9.0.1")}
 	for _, i := range []flows.Interface{veth(5), other} {

@@ -29,13 +29,13 @@ const (
 // container, written when the plugins are done with it and removed with it. It is
 // read when somebody asks, and a file only when it has changed.
 type cniCache struct {
-	directory string
-	clock     func() time.Time
-	logger    *slog.Logger
+	directories []string
+	clock       func() time.Time
+	logger      *slog.Logger
 
 	mu       sync.Mutex
 	listed   time.Time
-	files    map[string]*cniCached
+	files    map[string]*cniCached // by path
 	byDevice map[string][]*cniCached
 	problem  string // of the last listing
 }
@@ -47,9 +47,13 @@ type cniCached struct {
 	result  *cniResult // nil if it is of no use
 }
 
-// newCNICache returns the cache of a directory that need not exist.
+// newCNICache returns the cache of a directory that need not exist. Multus has one of
+// its own in it, for the networks that it adds (cniDir in its doc/configuration.md).
 func newCNICache(directory string, clock func() time.Time, logger *slog.Logger) *cniCache {
-	return &cniCache{directory: filepath.Join(directory, "results"), clock: clock, logger: logger}
+	return &cniCache{
+		directories: []string{filepath.Join(directory, "results"), filepath.Join(directory, "multus", "results")},
+		clock:       clock, logger: logger,
+	}
 }
 
 // of returns the files that name a device of the host. They must not be changed.
@@ -76,9 +80,9 @@ func (c *cniCache) report(err error) {
 	c.problem = problem
 	switch {
 	case err == nil:
-		c.logger.Info("the cache of CNI results can be read again", "directory", c.directory)
+		c.logger.Info("the cache of CNI results can be read again", "directory", c.directories[0])
 	case errors.Is(err, fs.ErrNotExist):
-		c.logger.Debug("no cache of CNI results, interfaces are bound by their addresses", "directory", c.directory)
+		c.logger.Debug("no cache of CNI results, interfaces are bound by their addresses", "directory", c.directories[0])
 	default:
 		c.logger.Warn("cannot read the cache of CNI results, interfaces are bound by their addresses", "error", err)
 	}
@@ -88,7 +92,23 @@ func (c *cniCache) report(err error) {
 func (c *cniCache) list() error {
 	before := c.files
 	c.files, c.byDevice = make(map[string]*cniCached, len(before)), make(map[string][]*cniCached)
-	directory, err := os.Open(c.directory)
+	for n, directory := range c.directories {
+		err := c.listOne(directory, before)
+		if n > 0 && errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			clear(c.files)
+			clear(c.byDevice)
+			return err
+		}
+	}
+	return nil
+}
+
+// listOne reads what is new in a directory, given what is known of its files.
+func (c *cniCache) listOne(path string, known map[string]*cniCached) error {
+	directory, err := os.Open(path)
 	if err != nil {
 		return fmt.Errorf("open cache of CNI results: %w", err)
 	}
@@ -98,25 +118,26 @@ func (c *cniCache) list() error {
 		return fmt.Errorf("list cache of CNI results: %w", err)
 	}
 	if len(entries) > maxCNIFiles {
-		return fmt.Errorf("list cache of CNI results: %s has more than %d files: most must be of containers that are gone", c.directory, maxCNIFiles)
+		return fmt.Errorf("list cache of CNI results: %s has more than %d files: most must be of containers that are gone", path, maxCNIFiles)
 	}
 	for _, entry := range entries {
 		if info, err := entry.Info(); err == nil && info.Mode().IsRegular() {
-			c.take(info, before[entry.Name()])
+			file := filepath.Join(path, entry.Name())
+			c.take(file, info, known[file])
 		}
 	}
 	return nil
 }
 
 // take takes note of a file, given what is known of it.
-func (c *cniCache) take(info fs.FileInfo, known *cniCached) {
+func (c *cniCache) take(path string, info fs.FileInfo, known *cniCached) {
 	if known == nil || known.size != info.Size() || !known.written.Equal(info.ModTime()) {
-		known = c.read(info.Name())
+		known = c.read(path)
 	}
 	if known == nil {
 		return
 	}
-	c.files[info.Name()] = known
+	c.files[path] = known
 	if known.result == nil {
 		return
 	}
@@ -126,8 +147,8 @@ func (c *cniCache) take(info fs.FileInfo, known *cniCached) {
 }
 
 // read reads a file; nil if it is not there any more.
-func (c *cniCache) read(name string) *cniCached {
-	data, info, err := readRegular(filepath.Join(c.directory, name), maxCNIFile)
+func (c *cniCache) read(path string) *cniCached {
+	data, info, err := readRegular(path, maxCNIFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -139,7 +160,7 @@ func (c *cniCache) read(name string) *cniCached {
 		file.result, err = parseCNIResult(data)
 	}
 	if err != nil { // it may still be being written: then it changes
-		c.logger.Debug("leave out a cached CNI result", "file", name, "error", err)
+		c.logger.Debug("leave out a cached CNI result", "file", path, "error", err)
 	}
 	return file
 }

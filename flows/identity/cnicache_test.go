@@ -80,10 +80,10 @@ func TestCNICacheReadsWhatChanged(t *testing.T) {
 	expect("listed a moment ago")
 	now = now.Add(cniAge)
 	expect("listed again", "uid-a")
-	first := c.files["f"]
+	first := c.files[r.path("f")]
 	now = now.Add(cniAge)
 	expect("not changed", "uid-a")
-	if c.files["f"] != first {
+	if c.files[r.path("f")] != first {
 		t.Error("not changed: it was read again")
 	}
 	r.write("f", resultOf(t, pod("b", 0), host(device, mac1)), 2)

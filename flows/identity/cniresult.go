@@ -97,10 +97,14 @@ func parseCNIResult(data []byte) (*cniResult, error) {
 	return r, nil
 }
 
-// add takes an interface if it is one of the host's.
+// add takes an interface if it is one of the host's. The pod's own may be listed
+// without its sandbox, as kindnet does: the host may have another of that name.
 func (r *cniResult) add(i cniInterface, ifName string) {
+	if i.Name == ifName {
+		return
+	}
 	if i.Sandbox != "" {
-		if strings.HasPrefix(i.Name, calicoPrefix) && i.Name != ifName {
+		if strings.HasPrefix(i.Name, calicoPrefix) {
 			r.devices[i.Name] = ""
 		}
 		return

@@ -35,6 +35,7 @@ func TestParseCNIResult(t *testing.T) {
 			map[string]string{"cali0123456789a": ""}},
 		{"AWS VPC CNI", `{"name": "eni0123456789a"}, {"name": "eth0", "sandbox": "/n", "pciID": "0"}, {"name": "dummy0123456789", "mac": "7"}`,
 			map[string]string{"eni0123456789a": ""}},
+		{"kindnet", `{"name": "eth0"}`, map[string]string{}},
 		{"names of the sandbox", `{"name": "eth0", "sandbox": "/n"}, {"name": "net1", "sandbox": "/n"}`, map[string]string{}},
 		{"none", ``, map[string]string{}},
 	} {

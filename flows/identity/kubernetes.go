@@ -42,7 +42,7 @@ type KubernetesOptions struct {
 	Client kubernetes.Interface
 	// Scope is ScopeCluster if empty.
 	Scope Scope
-	// CNICache is the directory of libcni's cache, which tells interfaces' pods;
+	// CNICache is the directory of libcni's caches, which tell interfaces' pods;
 	// empty for none. It need not exist.
 	CNICache string
 	Logger   *slog.Logger
