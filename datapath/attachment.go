@@ -55,6 +55,7 @@ type attachment struct {
 	hooks         hooks  // nil before and after the time in which they are attached
 	mode          AttachMode
 	attached      time.Time
+	appeared      time.Time // see flows.Interface
 	gone          time.Time
 	peerNamespace int
 	addresses     []netip.Addr
@@ -206,6 +207,7 @@ func (a *attachment) state() State {
 func (a *attachment) domain() flows.Interface {
 	return flows.Interface{
 		Point: flows.Point(a.point), Name: a.name, Attached: a.attached, Gone: a.gone,
+		Appeared: a.appeared, HardwareAddr: hardwareAddress(a.device),
 		PeerNamespace: a.peerNamespace, Addresses: a.addresses,
 	}
 }

@@ -58,6 +58,7 @@ func (w *linkWatcher) join(point uint32) error {
 		}
 		w.announce(l)
 		a.identify(l)
+		a.appeared = w.appeared(l)
 		a.seeded = a.seeded && !w.existed(l)
 		if err := w.freeDevice(a.device, point); err != nil {
 			return err

@@ -39,6 +39,8 @@ type linkWatcher struct {
 	retries  map[uint32]*retry
 	greeted  bool
 	waiting  map[uint32]*waiting
+	// sightings are by ifindex, of all links that are there.
+	sightings map[uint32]sighting
 	// undetached are hooks that could not be detached, to be tried again.
 	undetached []hooks
 }
@@ -58,6 +60,7 @@ func newLinkWatcher(m *Meter) (*linkWatcher, error) {
 	w := &linkWatcher{
 		Meter: m, existing: make(map[uint32]string),
 		retries: make(map[uint32]*retry), waiting: make(map[uint32]*waiting),
+		sightings: make(map[uint32]sighting),
 	}
 	links, err := w.listLinks()
 	for _, l := range links {
@@ -209,6 +212,7 @@ func (w *linkWatcher) forgetAbsent(present map[uint32]netlink.Link) {
 	maps.DeleteFunc(w.retries, func(point uint32, _ *retry) bool { return absent(point) })
 	maps.DeleteFunc(w.existing, func(point uint32, _ string) bool { return absent(point) })
 	w.mu.Unlock()
+	w.unsee(absent)
 	w.attachments.forgetAbsent(absent)
 }
 
@@ -273,6 +277,7 @@ func (w *linkWatcher) vanished(point uint32) {
 	delete(w.retries, point)
 	w.mu.Unlock()
 	delete(w.waiting, point)
+	delete(w.sightings, point)
 	w.attachments.with(point, func(a *attachment) {
 		if a != nil && a.living() {
 			a.mayReturn = a.hooks.mayReturn()
@@ -332,6 +337,7 @@ func (w *linkWatcher) consider(l netlink.Link) {
 	if w.replaced(point, l) {
 		w.vanished(point)
 	}
+	w.see(l)
 	living := false
 	w.attachments.with(point, func(a *attachment) {
 		living = a != nil && a.living()

@@ -7,13 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"path/filepath"
 	"sync/atomic"
 	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/rlimit"
+	"github.com/podmeter/podmeter/flows"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -46,12 +46,12 @@ type Options struct {
 	Saved func() *SavedState
 	// OnDrain is called after each drain with how long it took; it may be nil.
 	OnDrain func(time.Duration)
-	// Ready says whether a link that appears may be attached, given the addresses
-	// that the host routes to it alone; nil: at once. It is asked where programs are
+	// Ready says whether a link that appears may be attached, with what is known of
+	// it as an interface; nil: at once. It is asked where programs are
 	// attached with netlink, of links that were not there at the first start, at
 	// each link event and once a second, or each DrainInterval if that is shorter,
 	// until it says yes or a minute has passed. It must not wait for anything.
-	Ready  func(addresses []netip.Addr) bool
+	Ready  func(flows.Interface) bool
 	Logger *slog.Logger
 
 	// within runs a function in the network namespace that is metered; tests

@@ -69,7 +69,7 @@ func (w *linkWatcher) askReady(present map[uint32]netlink.Link) {
 	for point, l := range w.waiting {
 		switch {
 		case l.over:
-		case w.options.Ready(found[point]):
+		case w.options.Ready(w.candidate(present[point], found[point])):
 			l.over = true
 		case time.Since(l.since) >= w.options.readyWait:
 			w.log.Info("no pod has the addresses of an interface yet: attaching all the same",

@@ -21,12 +21,12 @@ type podList struct {
 	saw   []netip.Addr // the addresses of the last question
 }
 
-func (p *podList) ready(addresses []netip.Addr) bool {
+func (p *podList) ready(i flows.Interface) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.asked++
-	p.saw = addresses
-	return slices.ContainsFunc(addresses, func(a netip.Addr) bool { return slices.Contains(p.pods, a) })
+	p.saw = i.Addresses
+	return slices.ContainsFunc(i.Addresses, func(a netip.Addr) bool { return slices.Contains(p.pods, a) })
 }
 
 func (p *podList) add(address string) {

@@ -25,6 +25,11 @@ type Interface struct {
 	// Attached is when counting began; Gone is when the interface vanished or
 	// was let go of, zero while it is metered.
 	Attached, Gone time.Time
+	// Appeared is when the interface was first seen, which may be long before it was
+	// attached; zero if it was there when its agent came.
+	Appeared time.Time
+	// HardwareAddr is its own, not that of its other end; empty if it has none.
+	HardwareAddr string
 	// PeerNamespace is the kernel's id (IFLA_LINK_NETNSID) of the network
 	// namespace that holds the other end, -1 when there is none.
 	PeerNamespace int

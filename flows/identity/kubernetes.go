@@ -41,8 +41,11 @@ type KubernetesOptions struct {
 	// Client is from [NewClient].
 	Client kubernetes.Interface
 	// Scope is ScopeCluster if empty.
-	Scope  Scope
-	Logger *slog.Logger
+	Scope Scope
+	// CNICache is the directory of libcni's caches, which tell interfaces' pods;
+	// empty for none. It need not exist.
+	CNICache string
+	Logger   *slog.Logger
 }
 
 // Kubernetes is the source that watches pods, services and nodes.
@@ -50,6 +53,7 @@ type Kubernetes struct {
 	cache     *Cache
 	logger    *slog.Logger
 	access    *access
+	results   *cniCache // nil for none
 	informers []informer
 	synced    chan struct{}
 	updated   atomic.Int64 // nanoseconds, 0 for never
@@ -71,6 +75,9 @@ func NewKubernetes(c *Cache, options KubernetesOptions) (*Kubernetes, error) {
 	k := &Kubernetes{
 		cache: c, logger: options.Logger, synced: make(chan struct{}),
 		access: newAccess(options.Logger, c.clock),
+	}
+	if options.CNICache != "" {
+		k.results = newCNICache(options.CNICache, c.clock, options.Logger)
 	}
 	pods := ""
 	switch options.Scope {
@@ -110,9 +117,19 @@ func (k *Kubernetes) Run(ctx context.Context) error {
 // Synced implements [Source].
 func (k *Kubernetes) Synced() <-chan struct{} { return k.synced }
 
-// Binder implements [Source].
+// Made reports whether the CNI plugins are done with an interface, as libcni's cache
+// tells: it has their result then. False is no answer.
+func (k *Kubernetes) Made(i flows.Interface) bool {
+	return k.results != nil && cniBinder{results: k.results, cache: k.cache}.sandboxOf(i) != nil
+}
+
+// Binder implements [Source]. What libcni's cache says goes before addresses.
 func (k *Kubernetes) Binder() flows.Binder {
-	return flows.AddressBinder{Directory: k.cache, MinAge: newsAge, Now: k.cache.clock}
+	addresses := flows.AddressBinder{Directory: k.cache, MinAge: newsAge, Now: k.cache.clock}
+	if k.results == nil {
+		return addresses
+	}
+	return cniBinder{results: k.results, cache: k.cache, fallback: addresses}
 }
 
 // Status implements [Source]. The problem is a missing right, or before the

@@ -21,6 +21,7 @@ func podOf(p *corev1.Pod) *Pod {
 			Workload: workloadOf(p), Container: containerOf(p), Node: shared(p.Spec.NodeName),
 		},
 		HostNetwork: p.Spec.HostNetwork,
+		StaticUID:   p.Annotations[corev1.MirrorPodAnnotationKey],
 		Started:     p.CreationTimestamp.Time,
 		Leaving:     p.DeletionTimestamp != nil,
 	}

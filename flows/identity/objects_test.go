@@ -156,3 +156,15 @@ func TestNode(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// The kubelet knows a static pod by another UID than the API server does.
+func TestMirrorOfAStaticPod(t *testing.T) {
+	p := running("proxy-here", metav1.Time{})
+	if got := podOf(p).StaticUID; got != "" {
+		t.Errorf("a pod: got static UID %q, want none", got)
+	}
+	p.Annotations = map[string]string{"kubernetes.io/config.mirror": "0123abcd", "kubernetes.io/config.hash": "0123abcd"}
+	if got := podOf(p); got.StaticUID != "0123abcd" || got.UID != "uid-proxy-here" {
+		t.Errorf("a mirror: got UID %q, static UID %q, want uid-proxy-here and 0123abcd", got.UID, got.StaticUID)
+	}
+}

@@ -17,6 +17,9 @@ type Pod struct {
 	// Addresses are those of its status; HostNetwork pods own none of them.
 	Addresses   []netip.Addr
 	HostNetwork bool
+	// StaticUID is the UID by which the kubelet knows the static pod that this one
+	// mirrors, empty of any other.
+	StaticUID string
 	// Interface names the device on the host, empty when not known.
 	Interface string
 	// Started is since when it has its first addresses, zero for always.

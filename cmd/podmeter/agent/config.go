@@ -50,6 +50,8 @@ type Config struct {
 	Scope string
 	// Kubeconfig is a file for use outside a cluster, empty for the pod's own account.
 	Kubeconfig string
+	// CNICache is the directory of libcni's cache of results; empty for none.
+	CNICache string
 	// NodeName is the node's name in Kubernetes or in the static file.
 	NodeName string
 	// StaticFile names pods and services by address; CIDRFile names ranges.
@@ -97,6 +99,7 @@ const (
 	DefaultSocket   = "/run/podmeter/agent.sock"
 	DefaultPinPath  = "/sys/fs/bpf/podmeter"
 	DefaultStateDir = "/run/podmeter/state"
+	DefaultCNICache = "/var/lib/cni"
 )
 
 // Defaults returns the configuration of an agent without flags.
@@ -111,6 +114,7 @@ func Defaults() Config {
 		StateDir:            DefaultStateDir,
 		Identity:            IdentityAuto,
 		Scope:               ScopeCluster,
+		CNICache:            DefaultCNICache,
 		FlowSeriesLimit:     2000,
 		ExternalSeriesLimit: 1000,
 		UplinkSeriesLimit:   1000,

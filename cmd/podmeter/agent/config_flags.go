@@ -76,6 +76,9 @@ func addIdentityFlags(fs *pflag.FlagSet, c *Config) {
 		"`extent` of what is watched with --identity kubernetes: "+oneOf("scope")+"; with node, peers on other nodes have no names")
 	fs.StringVar(&c.Kubeconfig, "kubeconfig", c.Kubeconfig,
 		"`file` to reach the API server with (default the pod's service account)")
+	fs.StringVar(&c.CNICache, "cni-cache", c.CNICache,
+		"`directory` of libcni's cache of results, which tells pods' interfaces with --identity kubernetes; it need not exist, "+
+			"and is not read if empty")
 	fs.StringVar(&c.NodeName, "node-name", c.NodeName,
 		"`name` of this node (default the variable NODE_NAME; without Kubernetes also the host name)")
 	fs.StringVar(&c.StaticFile, "static-file", c.StaticFile,

@@ -75,6 +75,7 @@ func TestValidateRefuses(t *testing.T) {
 		{"file with kubernetes", func(c *Config) { c.Identity, c.StaticFile = IdentityKubernetes, "p" }, "--static-file would not be read"},
 		{"kubeconfig without kubernetes", func(c *Config) { c.Kubeconfig = "config" }, "--kubeconfig would not be read"},
 		{"kubernetes without node", func(c *Config) { c.Identity, c.NodeName = IdentityKubernetes, "" }, "--node-name is missing"},
+		{"relative CNI cache", func(c *Config) { c.CNICache = "cni" }, `--cni-cache "cni": an absolute path is expected`},
 		{"scope without kubernetes", func(c *Config) { c.Scope = ScopeNode }, "--scope node: only the kubernetes identity"},
 		{"unknown label", func(c *Config) { c.FlowLabels = []string{"peer_ip", "pid"} }, `unknown flow label "pid"`},
 		{"label of the other family", func(c *Config) { c.ExternalLabels = []string{"peer_ip"} }, `unknown external label "peer_ip"`},

@@ -170,6 +170,9 @@ func (c Config) checkIdentity() (faults []error) {
 	case kubernetes && c.NodeName == "":
 		needs("--node-name", IdentityKubernetes, "is missing: give it, or set NODE_NAME from the downward API (fieldRef spec.nodeName)")
 	}
+	if c.CNICache != "" && !filepath.IsAbs(c.CNICache) {
+		faults = append(faults, fault("cni-cache", strconv.Quote(c.CNICache), "an absolute path is expected, such as %s, or nothing", DefaultCNICache))
+	}
 	if c.Scope == ScopeNode && (static || c.Identity == IdentityNone) {
 		faults = append(faults, fault("scope", c.Scope, "only the kubernetes identity has a scope, and identity is %s", c.Identity))
 	}

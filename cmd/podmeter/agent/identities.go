@@ -27,7 +27,7 @@ type identities struct {
 	// reloads read files again.
 	reloads []func() error
 	// ready is the datapath's Options.Ready, nil without Kubernetes.
-	ready func([]netip.Addr) bool
+	ready func(flows.Interface) bool
 
 	mu   sync.Mutex
 	host time.Time // when this host's addresses were last looked up
@@ -64,11 +64,17 @@ func (i *identities) openKubernetes(config Config, version string) error {
 	if err != nil {
 		return Usage(err)
 	}
-	i.source, err = identity.NewKubernetes(i.cache, identity.KubernetesOptions{
-		Client: client, Scope: identity.Scope(config.Scope), Logger: i.log,
+	source, err := identity.NewKubernetes(i.cache, identity.KubernetesOptions{
+		Client: client, Scope: identity.Scope(config.Scope), CNICache: config.CNICache, Logger: i.log,
 	})
-	i.ready = func(addresses []netip.Addr) bool { return hasPod(i.cache, addresses, time.Now()) }
-	return err
+	if err != nil {
+		return err
+	}
+	i.source = source
+	i.ready = func(candidate flows.Interface) bool {
+		return source.Made(candidate) || hasPod(i.cache, candidate.Addresses, time.Now())
+	}
+	return nil
 }
 
 // hasPod reports whether one of the addresses is that of a pod of this node: the

@@ -49,10 +49,10 @@ func TestReadyWhenAPodHasTheAddress(t *testing.T) {
 				i.cache.SetPod(test.pod)
 				defer i.cache.DeletePod(test.pod)
 			}
-			if got := i.ready(asked); got != test.want {
+			if got := i.ready(flows.Interface{Addresses: asked}); got != test.want {
 				t.Errorf("got %t, want %t", got, test.want)
 			}
-			if i.ready(nil) {
+			if i.ready(flows.Interface{}) {
 				t.Error("without addresses: got ready")
 			}
 		})

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package identity
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/podmeter/podmeter/flows"
+)
+
+// cniSlack is how much older than the first sight of its interface a result may
+// be: the event of a link may come late, the plugins are quick.
+const cniSlack = 10 * time.Second
+
+// cniBinder binds an interface to the pod that libcni's cache says it was made for,
+// and where that says nothing as its fallback does. A UID is no address: there is no
+// news of an earlier owner to wait for.
+type cniBinder struct {
+	results  *cniCache
+	cache    *Cache
+	fallback flows.Binder
+}
+
+// Bind implements [flows.Binder].
+func (b cniBinder) Bind(i flows.Interface, seen []netip.Addr, bound *flows.Bound) *flows.Pod {
+	if pod := b.sandboxOf(i); pod != nil {
+		return pod
+	}
+	return b.fallback.Bind(i, seen, bound)
+}
+
+// sandboxOf returns the pod whose plugins made the interface, nil if the results
+// leave a doubt. A file outlives its container where the runtime was not told that
+// it ended, and a name comes back, so the file that was written last decides, and
+// only if the pods of all others are gone.
+func (b cniBinder) sandboxOf(i flows.Interface) *flows.Pod {
+	// A bridge and its like are in the result of each pod: the other end of the
+	// interface must be in another namespace.
+	if i.PeerNamespace < 0 {
+		return nil
+	}
+	var owner *flows.Pod
+	var last, unknown time.Time
+	for _, file := range b.results.of(i.Name) {
+		if !file.fits(i) {
+			continue
+		}
+		pod := b.cache.sandboxPod(file.result, i.Attached)
+		switch {
+		case pod == nil:
+			unknown = later(unknown, file.written)
+		case owner != nil && owner.UID != pod.UID:
+			return nil
+		default:
+			owner, last = pod, later(last, file.written)
+		}
+	}
+	if !last.After(unknown) {
+		return nil
+	}
+	return owner
+}
+
+// fits reports whether the result may be about this very interface, and not about
+// another one of its name.
+func (f *cniCached) fits(i flows.Interface) bool {
+	mac := f.result.devices[i.Name]
+	switch {
+	case mac != "" && i.HardwareAddr != "" && mac != i.HardwareAddr:
+		return false
+	case !i.Appeared.IsZero() && f.written.Before(i.Appeared.Add(-cniSlack)):
+		return false
+	case !i.Gone.IsZero() && f.written.After(i.Gone):
+		return false
+	}
+	return !f.result.contradicts(i.Addresses)
+}
+
+// sandboxPod returns the pod of this node that the kubelet made a sandbox for, with
+// an interface that was attached then; nil while it is not known.
+func (c *Cache) sandboxPod(r *cniResult, attached time.Time) *flows.Pod {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	e := c.pods[r.uid]
+	if e == nil {
+		e = c.mirrorOf(r.uid)
+	}
+	switch {
+	case e == nil, e.holder.pod == nil, e.HostNetwork:
+		return nil
+	case e.Namespace != r.namespace || e.Name != r.name:
+		return nil
+	case e.StaticUID == "" && attached.UnixNano() < e.holder.started:
+		return nil // a mirror of a static pod is younger than the pod
+	}
+	return e.holder.pod
+}
+
+// mirrorOf returns the mirror of a static pod of this node, nil if none is known or
+// several are. The caller holds mu.
+func (c *Cache) mirrorOf(uid string) (found *podEntry) {
+	node := c.nodes[c.here]
+	if node == nil {
+		return nil
+	}
+	for e := range node.pods {
+		if e.StaticUID != uid {
+			continue
+		}
+		if found != nil {
+			return nil
+		}
+		found = e
+	}
+	return found
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package identity
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// What is no result of a pod is left out, and hides no other.
+func TestCNICacheLeavesOutWhatIsNone(t *testing.T) {
+	p := pod("a", 0)
+	good := resultOf(t, p, host(device, mac1))
+	for name, spoil := range map[string]func(*results){
+		"broken JSON":   func(r *results) { r.write("x", []byte(`{"kind": "cniCacheV1", "result": `), 7) },
+		"empty":         func(r *results) { r.write("x", nil, 7) },
+		"not an object": func(r *results) { r.write("x", []byte(`["cniCacheV1"]`), 7) },
+		"another kind":  func(r *results) { r.write("x", bytes.Replace(good, []byte(cniKind), []byte("other"), 1), 7) },
+		"no UID":        func(r *results) { r.write("x", bytes.Replace(good, []byte("K8S_POD_UID"), []byte("UID"), 1), 7) },
+		"too long":      func(r *results) { r.write("x", append(good, bytes.Repeat([]byte(" "), maxCNIFile)...), 7) },
+		"directory": func(r *results) {
+			if err := os.Mkdir(r.path("x"), 0o700); err != nil {
+				r.t.Fatal(err)
+			}
+		},
+		"link to a file": func(r *results) {
+			elsewhere := filepath.Join(r.t.TempDir(), "f")
+			if err := os.WriteFile(elsewhere, resultOf(r.t, pod("b", 0), host(device, mac1)), 0o600); err != nil {
+				r.t.Fatal(err)
+			}
+			if err := os.Symlink(elsewhere, r.path("x")); err != nil {
+				r.t.Fatal(err)
+			}
+		},
+		"pipe": func(r *results) {
+			if err := syscall.Mkfifo(r.path("x"), 0o600); err != nil {
+				r.t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newResults(t)
+			spoil(r)
+			r.write("good", good, 6)
+			files := newCNICache(r.directory, time.Now, slog.New(slog.DiscardHandler)).of(device)
+			if len(files) != 1 || files[0].result.uid != p.UID {
+				t.Errorf("got %d files of %s, want that of %s", len(files), device, p.UID)
+			}
+		})
+	}
+}
+
+// A file is read again when it has changed, and the directory once for many questions.
+func TestCNICacheReadsWhatChanged(t *testing.T) {
+	r, now := newResults(t), start
+	c := newCNICache(r.directory, func() time.Time { return now }, slog.New(slog.DiscardHandler))
+	uids := func() (all []string) {
+		for _, file := range c.of(device) {
+			all = append(all, file.result.uid)
+		}
+		return all
+	}
+	expect := func(when string, want ...string) {
+		t.Helper()
+		if diff := cmp.Diff(want, uids()); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", when, diff)
+		}
+	}
+	expect("none")
+	r.write("f", resultOf(t, pod("a", 0), host(device, mac1)), 1)
+	expect("listed a moment ago")
+	now = now.Add(cniAge)
+	expect("listed again", "uid-a")
+	first := c.files[r.path("f")]
+	now = now.Add(cniAge)
+	expect("not changed", "uid-a")
+	if c.files[r.path("f")] != first {
+		t.Error("not changed: it was read again")
+	}
+	r.write("f", resultOf(t, pod("b", 0), host(device, mac1)), 2)
+	now = now.Add(cniAge)
+	expect("changed", "uid-b")
+	now = now.Add(-time.Hour)
+	if err := os.Remove(r.path("f")); err != nil {
+		t.Fatal(err)
+	}
+	expect("removed, and the clock set back")
+}
+
+// What keeps the directory from being read is said once; that there is none is no
+// problem.
+func TestCNICacheSaysWhatIsWrong(t *testing.T) {
+	directory, now := t.TempDir(), start
+	var log bytes.Buffer
+	c := newCNICache(directory, func() time.Time { return now }, slog.New(slog.NewTextHandler(&log, nil)))
+	ask := func(when string, want ...string) {
+		t.Helper()
+		log.Reset()
+		for range 3 {
+			now = now.Add(cniAge)
+			if got := c.of(device); len(got) > 0 {
+				t.Errorf("%s: got %d files, want none", when, len(got))
+			}
+		}
+		lines := strings.Split(strings.TrimSuffix(log.String(), "\n"), "\n")
+		if len(want) == 0 && log.Len() > 0 || len(want) > 0 && len(lines) != 1 {
+			t.Errorf("%s: got %q, want %d lines", when, log.String(), len(want))
+		}
+		for _, text := range want {
+			if !strings.Contains(log.String(), text) {
+				t.Errorf("%s: got %q, want %q in it", when, log.String(), text)
+			}
+		}
+	}
+	ask("no directory")
+	if err := os.WriteFile(filepath.Join(directory, "results"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ask("not a directory", "level=WARN", "not a directory")
+	if err := os.Remove(filepath.Join(directory, "results")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(directory, "results"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	ask("a directory at last", "level=INFO", "again")
+}
+
+// Too many files are no files: which was written last is not known then.
+func TestCNICacheRefusesTooMany(t *testing.T) {
+	r := newResults(t)
+	for n := range maxCNIFiles + 1 {
+		if err := os.WriteFile(r.path(fmt.Sprint(n)), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.made(pod("a", 0), 1, host(device, mac1))
+	var log bytes.Buffer
+	c := newCNICache(r.directory, time.Now, slog.New(slog.NewTextHandler(&log, nil)))
+	if got := c.of(device); len(got) > 0 || !strings.Contains(log.String(), "more than 16384 files") {
+		t.Errorf("got %d files and the log %q, want none and why", len(got), log.String())
+	}
+}
