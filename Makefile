@@ -44,6 +44,10 @@ cluster-status: ## Show what of it runs, and its pods
 cluster-down: root ## End it, and leave nothing
 	@hack/cluster/down.sh
 
+.PHONY: e2e
+e2e: root ## Compare podmeter with the kubelet in such a cluster, byte for byte; CNI=ptp|bridge for one of them (root)
+	@CNI=$(CNI) hack/e2e/run.sh
+
 .PHONY: race
 race: ## Run the tests that need no kernel under the race detector (needs gcc)
 	@CGO_ENABLED=1 $(GO) test -race -count=1 ./flows/... ./metrics/... ./cmd/podmeter/agent

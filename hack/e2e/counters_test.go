@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+)
+
+// counters of a pod, both directions as the pod sees them.
+type counters struct{ transmitBytes, transmitPackets, receiveBytes, receivePackets float64 }
+
+// String tells them in the order of the fields.
+func (c counters) String() string {
+	return fmt.Sprintf("sent %.0f B in %.0f, received %.0f B in %.0f",
+		c.transmitBytes, c.transmitPackets, c.receiveBytes, c.receivePackets)
+}
+
+// series is an exposition, by the name of the family.
+type series map[string]*dto.MetricFamily
+
+func parse(t *testing.T, text []byte) series {
+	t.Helper()
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(bytes.NewReader(text))
+	if err != nil {
+		t.Fatalf("read metrics: %v", err)
+	}
+	return families
+}
+
+// sum adds the series of a family that have these labels, given as name and value
+// in turn.
+func (s series) sum(family string, labels ...string) (sum float64) {
+	for _, m := range s[family].GetMetric() {
+		if has(m, labels) {
+			sum += m.GetCounter().GetValue() + m.GetGauge().GetValue() + m.GetUntyped().GetValue()
+		}
+	}
+	return sum
+}
+
+func has(m *dto.Metric, labels []string) bool {
+	found := 0
+	for _, pair := range m.GetLabel() {
+		for n := 0; n < len(labels); n += 2 {
+			if pair.GetName() == labels[n] && pair.GetValue() == labels[n+1] {
+				found++
+			}
+		}
+	}
+	return found == len(labels)/2
+}
+
+// podmeter reads the agent's series.
+func (c *cluster) podmeter(t *testing.T) series {
+	t.Helper()
+	return parse(t, get(t, os.Getenv("PODMETER_METRICS")))
+}
+
+// family returns the counters of a pod in one of podmeter's families.
+func (s series) family(name, namespace, pod string) counters {
+	of := func(what string) float64 {
+		return s.sum("podmeter_"+name+"_"+what+"_total", "namespace", namespace, "pod", pod)
+	}
+	return counters{of("transmit_bytes"), of("transmit_packets"), of("receive_bytes"), of("receive_packets")}
+}
+
+// kubelet reads the kubelet's cAdvisor.
+func (c *cluster) kubelet(t *testing.T) series {
+	t.Helper()
+	return parse(t, c.kubectl(t, "", "get", "--raw", "/api/v1/nodes/"+c.node+"/proxy/metrics/cadvisor"))
+}
+
+// container returns the counters of a pod in cAdvisor's series.
+func (s series) container(namespace, pod string) counters {
+	of := func(what string) float64 {
+		return s.sum("container_network_"+what+"_total", "namespace", namespace, "pod", pod, "interface", "eth0")
+	}
+	return counters{of("transmit_bytes"), of("transmit_packets"), of("receive_bytes"), of("receive_packets")}
+}
+
+// own reads the counters of a pod's interface in the pod itself.
+func (c *cluster) own(t *testing.T, namespace, pod string) (own counters) {
+	t.Helper()
+	out := c.kubectl(t, "", "exec", "--namespace", namespace, pod, "--", "sh", "-c",
+		"cd /sys/class/net/eth0/statistics && cat tx_bytes tx_packets rx_bytes rx_packets")
+	_, err := fmt.Fscan(strings.NewReader(string(out)),
+		&own.transmitBytes, &own.transmitPackets, &own.receiveBytes, &own.receivePackets)
+	if err != nil {
+		t.Fatalf("read the interface's counters of %s/%s from %q: %v", namespace, pod, out, err)
+	}
+	return own
+}

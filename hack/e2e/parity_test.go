@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"fmt"
+	"testing"
+)
+
+// After mixed traffic each pod's series are what the kubelet's cAdvisor and the
+// pod's own interface count, to the byte and the packet, and the identities hold.
+func TestParity(t *testing.T) {
+	c := inCluster(t)
+	const namespace = "e2e-parity"
+	c.namespace(t, namespace)
+	c.apply(t, namespace, "servers.yaml")
+	c.kubectl(t, "", "rollout", "status", "--namespace", namespace, "--timeout", "90s", "deployment/web")
+	c.kubectl(t, "", "rollout", "status", "--namespace", namespace, "--timeout", "90s", "statefulset/store")
+	c.introduce(t, namespace)
+	c.apply(t, namespace, "clients.yaml")
+	// A client is ready when it has sent all that it has to send.
+	c.kubectl(t, "", "rollout", "status", "--namespace", namespace, "--timeout", "110s", "deployment/client")
+	c.kubectl(t, "", "wait", "--namespace", namespace, "--for", "condition=Complete", "--timeout", "110s", "job/report")
+
+	pods := c.pods(t, namespace)
+	if len(pods) < 8 {
+		t.Fatalf("got %d pods, want 8 at least", len(pods))
+	}
+	pending := make(map[string]bool, len(pods))
+	for _, p := range pods {
+		pending[p.Metadata.Name] = true
+	}
+	await(t, "three equal counts of each pod", func() string { return c.parity(t, namespace, pending) })
+	c.checkIdentities(t, namespace)
+}
+
+// introduce tells the clients the addresses of a pod of the StatefulSet.
+func (c *cluster) introduce(t *testing.T, namespace string) {
+	t.Helper()
+	for _, p := range c.pods(t, namespace) {
+		if p.Metadata.Name == "store-0" {
+			c.kubectl(t, "", "create", "configmap", "peers", "--namespace", namespace,
+				"--from-literal", "STORE="+p.Status.PodIPs[0].IP, "--from-literal", "STORE6="+p.Status.PodIPs[1].IP)
+			return
+		}
+	}
+	t.Fatal("no pod store-0")
+}
+
+// parity compares the pods that have not been equal yet, and takes out those that
+// are. Routers and neighbours are asked for at any time, so that a difference may
+// be only that one count was read later.
+func (c *cluster) parity(t *testing.T, namespace string, pending map[string]bool) (why string) {
+	kubelet, podmeter := c.kubelet(t), c.podmeter(t)
+	for name := range pending {
+		ours, theirs, own := podmeter.family("pod", namespace, name), kubelet.container(namespace, name), c.own(t, namespace, name)
+		if ours == theirs && ours == own && ours.transmitBytes > 0 {
+			t.Logf("%s: %v", name, ours)
+			delete(pending, name)
+			continue
+		}
+		why = fmt.Sprintf("%s: podmeter %v; cAdvisor %v; its interface %v", name, ours, theirs, own)
+	}
+	return why
+}
+
+// checkIdentities compares the families of each pod in one scrape.
+func (c *cluster) checkIdentities(t *testing.T, namespace string) {
+	t.Helper()
+	s := c.podmeter(t)
+	if wrong := s.sum("podmeter_conservation_error_bytes_total"); wrong != 0 {
+		t.Errorf("conservation error: got %v bytes, want 0", wrong)
+	}
+	seen := 0
+	for _, m := range s["podmeter_pod_transmit_bytes_total"].GetMetric() {
+		if !has(m, []string{"namespace", namespace}) {
+			continue
+		}
+		seen++
+		for _, pair := range m.GetLabel() {
+			if pair.GetName() != "pod" {
+				continue
+			}
+			pod, flow := s.family("pod", namespace, pair.GetValue()), s.family("flow", namespace, pair.GetValue())
+			if flow != pod {
+				t.Errorf("%s: got flows of %v, want the pod's %v", pair.GetValue(), flow, pod)
+			}
+		}
+	}
+	if seen < 9 { // the Job's too, which has ended
+		t.Errorf("got series of %d pods, want 9 at least", seen)
+	}
+}
