@@ -46,7 +46,7 @@ test: ## Run every test; the kernel ones need root
 
 .PHONY: test-deploy
 test-deploy: ## Test what makes and checks the image and the manifests, which are modules of their own
-	@for module in hack/image; do (cd $$module && $(GO) vet ./... && $(GO) test -count=1 ./...) || exit; done
+	@for module in hack/image hack/deploy; do (cd $$module && $(GO) vet ./... && $(GO) test -count=1 ./...) || exit; done
 
 .PHONY: test-vm
 test-vm: ## Run the kernel tests on Debian's Linux 6.1 in a virtual machine; BOOTS="plain nohz_full cpus64" (no root)
@@ -77,9 +77,13 @@ lint: ## Check formatting, vet and staticcheck
 	$(CLANG_FORMAT) --dry-run --Werror bpf/*.c bpf/*.h bpf/*/*.c
 
 .PHONY: generate
-generate: ## Regenerate committed output (needs clang-16, llvm-16, libbpf-dev)
+generate: generate-deploy ## Regenerate committed output (needs clang-16, llvm-16, libbpf-dev)
 	$(GO) generate ./...
+
+.PHONY: generate-deploy
+generate-deploy: ## Regenerate the manifests of deploy/kubernetes from the Helm chart (needs Go alone)
+	cd hack/deploy && $(GO) run . -deploy ../../deploy
 
 .PHONY: check-generated
 check-generated: generate ## Fail if committed output is not what the sources give
-	git diff --exit-code -- bpf flows/geo
+	git diff --exit-code -- bpf flows/geo deploy
