@@ -6,6 +6,9 @@ CLANG_FORMAT ?= clang-format-16
 GO ?= $(or $(shell command -v go),/usr/local/go/bin/go)
 export PATH := $(PATH):$(dir $(GO))
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+# What the manifests name, so that they run with a local image as they are.
+IMAGE ?= ghcr.io/podmeter/podmeter:$(shell sed -n 's/^appVersion: *"\(.*\)"/\1/p' deploy/helm/podmeter/Chart.yaml)
+IMAGE_ARCHITECTURES ?= amd64 arm64
 DEMO_DURATION = $(or $(DURATION),30s)
 
 .PHONY: help
@@ -15,6 +18,19 @@ help: ## List the targets
 .PHONY: build
 build: ## Build bin/podmeter (needs Go alone)
 	@CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-X main.version=$(VERSION)" -o bin/podmeter ./cmd/podmeter
+
+.PHONY: image
+image: $(IMAGE_ARCHITECTURES:%=bin/image/podmeter-%) ## Pack bin/podmeter-image.tar, an OCI archive of both architectures; IMAGE=name:tag (no container engine)
+	@cd hack/image && $(GO) run . -out ../../bin/podmeter-image.tar -name $(IMAGE) -version $(VERSION) \
+		-revision "$$(git rev-parse HEAD 2>/dev/null)" -created "$$(git log -1 --format=%ct 2>/dev/null || echo 0)" \
+		$(foreach a,$(IMAGE_ARCHITECTURES),$(a)=../../bin/image/podmeter-$(a))
+
+# Symbols and DWARF take a third of the binary; panics show their lines without them.
+bin/image/podmeter-%: always
+	@CGO_ENABLED=0 GOOS=linux GOARCH=$* $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)" -o $@ ./cmd/podmeter
+
+.PHONY: always
+always:
 
 .PHONY: demo
 demo: root build ## See it at work; DURATION=30s, DEMO_FLAGS="--attach netlink" (root)
@@ -27,6 +43,10 @@ root:
 .PHONY: test
 test: ## Run every test; the kernel ones need root
 	@hack/test.sh
+
+.PHONY: test-deploy
+test-deploy: ## Test what makes and checks the image and the manifests, which are modules of their own
+	@for module in hack/image hack/deploy; do (cd $$module && $(GO) vet ./... && $(GO) test -count=1 ./...) || exit; done
 
 .PHONY: test-vm
 test-vm: ## Run the kernel tests on Debian's Linux 6.1 in a virtual machine; BOOTS="plain nohz_full cpus64" (no root)
@@ -73,9 +93,13 @@ lint: ## Check formatting, vet and staticcheck
 	$(CLANG_FORMAT) --dry-run --Werror bpf/*.c bpf/*.h bpf/*/*.c
 
 .PHONY: generate
-generate: ## Regenerate committed output (needs clang-16, llvm-16, libbpf-dev)
+generate: generate-deploy ## Regenerate committed output (needs clang-16, llvm-16, libbpf-dev)
 	$(GO) generate ./...
+
+.PHONY: generate-deploy
+generate-deploy: ## Regenerate the manifests of deploy/kubernetes from the Helm chart (needs Go alone)
+	cd hack/deploy && $(GO) run . -deploy ../../deploy
 
 .PHONY: check-generated
 check-generated: generate ## Fail if committed output is not what the sources give
-	git diff --exit-code -- bpf flows/geo
+	git diff --exit-code -- bpf flows/geo deploy

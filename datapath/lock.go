@@ -132,8 +132,8 @@ func command(pid int) string {
 // release removes the directory if nothing is in it, and lets go of it.
 func (l *pathLock) release() error {
 	err := remove(l.path)
-	if errors.Is(err, unix.ENOTEMPTY) {
-		err = nil // somebody else's pins
+	if errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EBUSY) {
+		err = nil // somebody else's pins, or a directory of the host mounted into a container
 	}
 	return errors.Join(err, l.directory.Close())
 }

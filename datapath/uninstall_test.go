@@ -5,9 +5,11 @@ package datapath
 import (
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 
 	"github.com/podmeter/podmeter/internal/ktest"
+	"golang.org/x/sys/unix"
 )
 
 // A host with many interfaces, some with things of others on them, and pins of
@@ -59,6 +61,49 @@ func TestUninstallLeavesTheHostAsItWas(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A directory that is mounted into a container cannot be removed there, and is
+// emptied all the same.
+func TestUninstallOfAMountedDirectory(t *testing.T) {
+	ktest.Privileged(t)
+	path := testOptions(t, ktest.NewNamespace(t), nil).PinPath
+	if err := preparePinPath(path); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { remove(path) })
+	mark := clsactMark(filepath.Join(path, clsactPrefix+"7"))
+	if err := mark.set(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { remove(string(mark)) })
+	ended := make(chan error)
+	go func() {
+		runtime.LockOSThread() // for good: the thread ends with its mounts
+		ended <- uninstallMounted(path)
+	}()
+	if err := <-ended; err != nil {
+		t.Errorf("uninstall: %v", err)
+	}
+	if left := pinsIn(t, path); len(left) > 0 {
+		t.Errorf("got %q left, want nothing", left)
+	}
+}
+
+// uninstallMounted uninstalls what is in a directory that is a mount point for
+// this thread alone.
+func uninstallMounted(path string) error {
+	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
+		return err
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return err
+	}
+	if err := unix.Mount(path, path, "", unix.MS_BIND, ""); err != nil {
+		return err
+	}
+	_, err := Uninstall(path)
+	return err
 }
 
 // alienPin pins something of another's in the pin path.

@@ -8,6 +8,9 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -145,10 +148,12 @@ func Choices(flag string) []string {
 }
 
 // Complete decides what depends on where the agent runs: the identity source if
-// it is auto, and the node's name if none was given. environ is as
+// it is auto, and the node's name if none was given. An IPv6 address before a port
+// gets its brackets. environ is as
 // [os.Environ] returns it, hostname as [os.Hostname].
 func (c *Config) Complete(environ []string, hostname func() (string, error)) error {
 	env := variables(environ)
+	c.Listen = bracketed(c.Listen)
 	if c.Identity == IdentityAuto {
 		c.Identity = c.identityHere(env)
 	}
@@ -164,6 +169,20 @@ func (c *Config) Complete(environ []string, hostname func() (string, error)) err
 	}
 	c.NodeName = name
 	return nil
+}
+
+// bracketed puts an IPv6 address before a port in brackets: "$(HOST_IP):9739" in a
+// manifest is "2001:db8::1:9739" on a node that has none of IPv4.
+func bracketed(listen string) string {
+	colon := strings.LastIndexByte(listen, ':')
+	if colon < 0 {
+		return listen
+	}
+	address, err := netip.ParseAddr(listen[:colon])
+	if err != nil || !address.Is6() {
+		return listen
+	}
+	return net.JoinHostPort(address.String(), listen[colon+1:])
 }
 
 // identityHere is what auto means: a file that the user named, else the API

@@ -166,6 +166,21 @@ func TestComplete(t *testing.T) {
 	}
 }
 
+func TestCompleteBracketsAddresses(t *testing.T) {
+	for given, want := range map[string]string{
+		"2001:db8::1:9739": "[2001:db8::1]:9739", "[2001:db8::1]:9739": "[2001:db8::1]:9739",
+		"fe80::1%eth0:9739": "[fe80::1%eth0]:9739", "::9739": "::9739", ":::9739": "[::]:9739",
+		"198.51.100.1:9739": "198.51.100.1:9739", ":9739": ":9739", "localhost:9739": "localhost:9739", "9739": "9739",
+	} {
+		t.Run(given, func(t *testing.T) {
+			c := Config{Listen: given}
+			if err := c.Complete(nil, host); err != nil || c.Listen != want {
+				t.Errorf("got %q, %v, want %q", c.Listen, err, want)
+			}
+		})
+	}
+}
+
 func TestCompleteWithoutHostName(t *testing.T) {
 	c, broken := Defaults(), errors.New("no name")
 	err := c.Complete(nil, func() (string, error) { return "", broken })

@@ -1,0 +1,65 @@
+{{- /* SPDX-License-Identifier: Apache-2.0 */ -}}
+
+{{- define "podmeter.selector" -}}
+app.kubernetes.io/name: podmeter
+app.kubernetes.io/component: agent
+{{- end }}
+
+{{- define "podmeter.labels" -}}
+{{ include "podmeter.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "podmeter.image" -}}
+{{- if .Values.image.digest -}}
+{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- else -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end }}
+{{- end }}
+
+{{- /* The flags that have a value: agent.mapMemory is --map-memory. */ -}}
+{{- define "podmeter.args" -}}
+- agent
+{{- $flags := deepCopy .Values.agent }}
+{{- if and .Values.webConfig.secret (not $flags.webConfigFile) }}
+{{- $_ := set $flags "webConfigFile" "/etc/podmeter/web/web-config.yml" }}
+{{- end }}
+{{- range $key := keys $flags | sortAlpha }}
+{{- $value := get $flags $key }}
+{{- if kindIs "slice" $value }}
+{{- if $value }}
+- {{ printf "--%s=%s" (kebabcase $key) (join "," $value) | quote }}
+{{- end }}
+{{- else if kindIs "float64" $value }}
+- {{ printf "--%s=%d" (kebabcase $key) (int64 $value) | quote }}
+{{- else if not (kindIs "invalid" $value) }}
+- {{ printf "--%s=%v" (kebabcase $key) $value | quote }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* A quantity of memory in whole Mi, rounded up. */ -}}
+{{- define "podmeter.mebibytes" -}}
+{{- $quantity := toString . }}
+{{- $number := regexFind "^[0-9]+" $quantity | int64 }}
+{{- $unit := trimPrefix (regexFind "^[0-9]+" $quantity) $quantity }}
+{{- $factors := dict "" 1 "k" 1000 "M" 1000000 "G" 1000000000 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 }}
+{{- $bytes := mul $number (get $factors $unit) }}
+{{- div (add $bytes 1048575) 1048576 }}
+{{- end }}
+
+{{- /* What the maps take, and with the argument "besides" that as well. */ -}}
+{{- define "podmeter.memory" -}}
+{{- $maps := include "podmeter.mebibytes" (.root.Values.agent.mapMemory | default "64Mi") | int64 }}
+{{- if .root.Values.agent.uplinks }}
+{{- $maps = mul 2 $maps }}
+{{- end }}
+{{- printf "%dMi" (add $maps (include "podmeter.mebibytes" .besides | int64)) }}
+{{- end }}

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"archive/tar"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+)
+
+const (
+	source = "https://github.com/podmeter/podmeter"
+	// binaryPath is the binary in the image, and its entry point.
+	binaryPath = "/podmeter"
+	// certificatesPath is the first place where crypto/x509 looks.
+	certificatesPath = "/etc/ssl/certs/ca-certificates.crt"
+)
+
+// errTooLarge says that an image is larger than the limit.
+var errTooLarge = errors.New("image too large")
+
+// options are what an image is made from.
+type options struct {
+	name, version, revision string
+	created                 time.Time
+	limit                   int64 // bytes of one architecture's files
+	binaries                []binaryOf
+}
+
+// binaryOf is podmeter for one architecture, as GOARCH names it.
+type binaryOf struct {
+	architecture string
+	content      []byte
+}
+
+// size is how large the image of one architecture is, in bytes.
+type size struct {
+	architecture      string
+	files, compressed int64
+}
+
+// newIndex returns the image of every architecture, and how large each is. The
+// error is errTooLarge if one exceeds the limit.
+func newIndex(o options) (v1.ImageIndex, []size, error) {
+	if len(o.binaries) == 0 {
+		return nil, nil, errors.New("make image: there is no binary")
+	}
+	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
+	var sizes []size
+	for _, b := range o.binaries {
+		files := []file{{certificatesPath, 0o644, caCertificates()}, {binaryPath, 0o755, b.content}}
+		image, s, err := newImage(o, b.architecture, files)
+		if err != nil {
+			return nil, nil, fmt.Errorf("make image for %s: %w", b.architecture, err)
+		}
+		if s.files > o.limit {
+			return nil, nil, fmt.Errorf("%w: %d bytes for %s, at most %d are allowed", errTooLarge, s.files, b.architecture, o.limit)
+		}
+		sizes = append(sizes, s)
+		index = mutate.AppendManifests(index, mutate.IndexAddendum{Add: image, Descriptor: v1.Descriptor{
+			Platform: &v1.Platform{OS: "linux", Architecture: b.architecture},
+		}})
+	}
+	return index, sizes, nil
+}
+
+// newImage returns an image with a layer for each file, as the certificates
+// change less often than the binary.
+func newImage(o options, architecture string, files []file) (v1.Image, size, error) {
+	s := size{architecture: architecture}
+	image := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
+	image, err := mutate.ConfigFile(image, &v1.ConfigFile{
+		OS: "linux", Architecture: architecture, Created: v1.Time{Time: o.created},
+		Config: v1.Config{Entrypoint: []string{binaryPath}, User: "0:0", WorkingDir: "/", Labels: o.labels()},
+	})
+	if err != nil {
+		return nil, s, err
+	}
+	for _, f := range files {
+		layer, err := f.layer()
+		if err != nil {
+			return nil, s, fmt.Errorf("pack %s: %w", f.path, err)
+		}
+		image, err = mutate.Append(image, mutate.Addendum{Layer: layer, MediaType: types.OCILayer, History: v1.History{
+			Created: v1.Time{Time: o.created}, CreatedBy: "COPY " + f.path,
+		}})
+		if err != nil {
+			return nil, s, err
+		}
+		compressed, err := layer.Size()
+		if err != nil {
+			return nil, s, err
+		}
+		s.files += int64(len(f.content))
+		s.compressed += compressed
+	}
+	return image, s, nil
+}
+
+// labels are the keys that the OCI image specification predefines.
+func (o options) labels() map[string]string {
+	const prefix = "org.opencontainers.image."
+	return map[string]string{
+		prefix + "title":       "podmeter",
+		prefix + "description": "A packet-level flow meter for Kubernetes nodes",
+		prefix + "version":     o.version,
+		prefix + "revision":    o.revision,
+		prefix + "licenses":    "Apache-2.0 AND (GPL-2.0-only OR BSD-2-Clause)",
+		prefix + "source":      source,
+	}
+}
+
+// file is one file of an image.
+type file struct {
+	path    string
+	mode    int64
+	content []byte
+}
+
+// layer packs the file and the directories above it, all of them root's and of
+// the year 1970.
+func (f file) layer() (v1.Layer, error) {
+	var packed bytes.Buffer
+	w := tar.NewWriter(&packed)
+	epoch := time.Unix(0, 0)
+	for _, directory := range parents(f.path) {
+		if err := w.WriteHeader(&tar.Header{
+			Typeflag: tar.TypeDir, Name: directory + "/", Mode: 0o755, ModTime: epoch,
+		}); err != nil {
+			return nil, err
+		}
+	}
+	if err := w.WriteHeader(&tar.Header{
+		Typeflag: tar.TypeReg, Name: f.path[1:], Mode: f.mode, Size: int64(len(f.content)), ModTime: epoch,
+	}); err != nil {
+		return nil, err
+	}
+	if _, err := w.Write(f.content); err != nil {
+		return nil, err
+	}
+	if err := w.Close(); err != nil {
+		return nil, err
+	}
+	return tarball.LayerFromOpener(func() (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(packed.Bytes())), nil
+	}, tarball.WithMediaType(types.OCILayer))
+}
+
+// parents returns the directories above an absolute path, the topmost first and
+// without the leading slash.
+func parents(name string) []string {
+	directory := path.Dir(name)
+	if directory == "/" {
+		return nil
+	}
+	return append(parents(directory), directory[1:])
+}
