@@ -81,6 +81,37 @@ func (c *cluster) apply(t *testing.T, namespace, file string) {
 	c.kubectl(t, "", "apply", "--namespace", namespace, "--filename", "testdata/"+file)
 }
 
+// agentNamespace is where the manifests put podmeter.
+const agentNamespace = "podmeter"
+
+// rolledOut waits until all pods of a controller are there and ready.
+func (c *cluster) rolledOut(t *testing.T, namespace, controller string) {
+	t.Helper()
+	c.kubectl(t, "", "rollout", "status", "--namespace", namespace, "--timeout", "110s", controller)
+}
+
+// killAgent kills the agent's process, as the node's memory killer would, and waits
+// for the next one in the pod.
+func (c *cluster) killAgent(t *testing.T) {
+	t.Helper()
+	const agent = "app.kubernetes.io/name=podmeter"
+	restarts := func() string {
+		return string(c.kubectl(t, "", "get", "pods", "--namespace", agentNamespace, "--selector", agent,
+			"--output", "jsonpath={.items[*].status.containerStatuses[*].restartCount}"))
+	}
+	before := restarts()
+	if out, err := exec.CommandContext(t.Context(), "pkill", "-KILL", "-f", "^/podmeter agent ").CombinedOutput(); err != nil {
+		t.Fatalf("kill the agent: %v: %s", err, out)
+	}
+	await(t, "another agent in the pod", func() string {
+		if now := restarts(); now == before {
+			return "restarted " + now + " times"
+		}
+		return ""
+	})
+	c.rolledOut(t, agentNamespace, "daemonset/podmeter")
+}
+
 // pod is what the tests need of one.
 type pod struct {
 	Metadata struct {

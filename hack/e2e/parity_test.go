@@ -11,15 +11,35 @@ import (
 // pod's own interface count, to the byte and the packet, and the identities hold.
 func TestParity(t *testing.T) {
 	c := inCluster(t)
-	const namespace = "e2e-parity"
+	c.exchange(t, "e2e-parity", func() {})
+}
+
+// So they are when agents come and go while the traffic runs.
+func TestParityAcrossRollouts(t *testing.T) {
+	c := inCluster(t)
+	c.exchange(t, "e2e-rollout", func() {
+		c.kubectl(t, "", "rollout", "restart", "--namespace", agentNamespace, "daemonset/podmeter")
+		c.rolledOut(t, agentNamespace, "daemonset/podmeter")
+		c.kubectl(t, "", "delete", "pod", "--namespace", agentNamespace, "--selector", "app.kubernetes.io/name=podmeter",
+			"--force", "--grace-period", "0")
+		c.rolledOut(t, agentNamespace, "daemonset/podmeter")
+		c.killAgent(t)
+	})
+}
+
+// exchange lets the pods of a new namespace talk, meanwhile does what it is told,
+// and compares the counters.
+func (c *cluster) exchange(t *testing.T, namespace string, meanwhile func()) {
+	t.Helper()
 	c.namespace(t, namespace)
 	c.apply(t, namespace, "servers.yaml")
-	c.kubectl(t, "", "rollout", "status", "--namespace", namespace, "--timeout", "90s", "deployment/web")
-	c.kubectl(t, "", "rollout", "status", "--namespace", namespace, "--timeout", "90s", "statefulset/store")
+	c.rolledOut(t, namespace, "deployment/web")
+	c.rolledOut(t, namespace, "statefulset/store")
 	c.introduce(t, namespace)
 	c.apply(t, namespace, "clients.yaml")
+	meanwhile()
 	// A client is ready when it has sent all that it has to send.
-	c.kubectl(t, "", "rollout", "status", "--namespace", namespace, "--timeout", "110s", "deployment/client")
+	c.rolledOut(t, namespace, "deployment/client")
 	c.kubectl(t, "", "wait", "--namespace", namespace, "--for", "condition=Complete", "--timeout", "110s", "job/report")
 
 	pods := c.pods(t, namespace)

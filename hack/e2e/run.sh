@@ -19,25 +19,18 @@ finish() {
 }
 trap finish EXIT
 
-CGO_ENABLED=0 go build -trimpath -buildvcs=false -o "$work/podmeter" ./cmd/podmeter
+make image IMAGE_ARCHITECTURES="$(go env GOARCH)"
 CGO_ENABLED=0 go test -c -trimpath -o "$work/test" ./hack/e2e
-
-# meter starts the agent in the node.
-meter() {
-	hack/cluster/enter.sh env NODE_NAME="$node" setsid "$work/podmeter" agent --kubeconfig "$kubeconfig" \
-		--interfaces '!eth0' </dev/null >"$work/agent.log" 2>&1 &
-	hack/cluster/enter.sh sh -c "for n in \$(seq 300); do '$work/podmeter' status --ready >/dev/null 2>&1 && exit; sleep 0.2; done; exit 1" ||
-		{ cat "$work/agent.log" && exit 1; }
-}
 
 status=0
 for plugin in "${plugins[@]}"; do
 	[ -n "${KEEP:-}" ] || hack/cluster/down.sh
 	CNI=$plugin hack/cluster/up.sh
-	state=/run/podmeter-cluster/$CLUSTER
-	kubeconfig=$state/kubeconfig node=$(sed -n 's/^NODE=//p' "$state/env")
-	meter
-	hack/cluster/enter.sh env -C "$PWD/hack/e2e" PODMETER_E2E="$node" PODMETER_METRICS=http://127.0.0.1:9739/metrics \
+	. "/run/podmeter-cluster/$CLUSTER/env"
+	hack/cluster/load.sh bin/podmeter-image.tar
+	hack/cluster/enter.sh kubectl apply -k "$PWD/deploy/kubernetes/base"
+	hack/cluster/enter.sh kubectl rollout status --namespace podmeter --timeout 120s daemonset/podmeter
+	hack/cluster/enter.sh env -C "$PWD/hack/e2e" PODMETER_E2E="$NODE" PODMETER_METRICS="http://$NODE_IP:9739/metrics" \
 		"$work/test" -test.v -test.run "${RUN:-.}" || status=1
 done
 exit "$status"
