@@ -11,7 +11,7 @@ import (
 
 const (
 	// lookupLimit is the most lookups of a drain, and of a second of drains that come
-	// one upon the other: some 10 ms, as docs/BENCHMARKS.md says.
+	// one upon the other: some 30 ms (docs/BENCHMARKS.md).
 	lookupLimit = 4096
 	// lookupTime is for how long a drain looks up at most.
 	lookupTime = 50 * time.Millisecond
