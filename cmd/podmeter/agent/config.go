@@ -56,6 +56,8 @@ type Config struct {
 	StaticFile, CIDRFile string
 	// GeoIP are MaxMind databases (.mmdb).
 	GeoIP []string
+	// ServiceTranslation is auto or off: whether the backends of Services are looked up.
+	ServiceTranslation string
 
 	// FlowLabels and ExternalLabels are the opt-in labels of both families.
 	FlowLabels, ExternalLabels []string
@@ -86,6 +88,12 @@ const (
 	XDPNative = "native"
 )
 
+// The values of [Config.ServiceTranslation].
+const (
+	TranslationAuto = "auto"
+	TranslationOff  = "off"
+)
+
 // The values of [Config.Scope].
 const (
 	ScopeCluster = "cluster"
@@ -111,6 +119,7 @@ func Defaults() Config {
 		StateDir:            DefaultStateDir,
 		Identity:            IdentityAuto,
 		Scope:               ScopeCluster,
+		ServiceTranslation:  TranslationAuto,
 		FlowSeriesLimit:     2000,
 		ExternalSeriesLimit: 1000,
 		UplinkSeriesLimit:   1000,
@@ -132,6 +141,8 @@ func Choices(flag string) []string {
 		return []string{IdentityAuto, IdentityKubernetes, IdentityStatic, IdentityNone}
 	case "scope":
 		return []string{ScopeCluster, ScopeNode}
+	case "service-translation":
+		return []string{TranslationAuto, TranslationOff}
 	case "log-level":
 		return []string{"debug", "info", "warn", "error"}
 	case "log-format":
