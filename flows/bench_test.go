@@ -104,6 +104,33 @@ func BenchmarkPublish(b *testing.B) {
 	}
 }
 
+// BenchmarkPublishServices attributes epochs of 1,000 connections to a Service, both
+// directions of each, whose backends a map knows: without what the kernel takes.
+func BenchmarkPublishServices(b *testing.B) {
+	const connections = 1000
+	p := newTranslated(Optional{})
+	p.attribution.translation.now = time.Now
+	var records []Record
+	for port := range uint16(connections) {
+		p.to(1+port, "10.1.0.1")
+		there := p.flow(1+port, 0, time.Second)
+		back := there
+		back.Key.Direction, back.Key.Source, back.Key.Destination = Receive, there.Key.Destination, there.Key.Source
+		back.Key.SourcePort, back.Key.DestinationPort = there.Key.DestinationPort, there.Key.SourcePort
+		records = append(records, there, back)
+	}
+	e := epochOf(0, []Interface{iface(1)}, totalsOf(records)...)
+	e.Records = records
+	b.ReportAllocs()
+	for b.Loop() {
+		e.End = e.End.Add(time.Second) // or the lookups of a second would run out
+		if err := p.Publish(e); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/connections, "ns/connection")
+}
+
 // BenchmarkSnapshot copies tables of about as many rows as the name says.
 func BenchmarkSnapshot(b *testing.B) {
 	for _, rows := range []int{1_000, 10_000, 50_000} {

@@ -108,9 +108,10 @@ func (l rowLabels) local(pod *Pod, optional *Optional) rowLabels {
 
 // attribution turns flow keys into labels.
 type attribution struct {
-	directory Directory
-	places    Places
-	optional  Optional
+	directory   Directory
+	places      Places
+	optional    Optional
+	translation *translation // nil if backends of Services are not looked up
 }
 
 // labels returns the labels of a record, those of the local pod left empty.
@@ -129,7 +130,12 @@ func (a *attribution) labels(record *Record) rowLabels {
 	if owner.Kind == PeerUnattributed {
 		return unattributed(l.flow.Protocol)
 	}
+	service := owner.Service
+	if owner.Kind == PeerService {
+		owner, address, port = a.behind(record, owner, address, port)
+	}
 	a.peer(&l.flow, owner)
+	l.flow.Service = service
 	if a.optional.PeerIP {
 		l.flow.PeerIP = address
 	}
@@ -142,6 +148,24 @@ func (a *attribution) labels(record *Record) rowLabels {
 	return l
 }
 
+// behind returns the pod that answered for a Service, and its address and port; the
+// Service and its own if that is not known for certain. A pod of another namespace is
+// not told: the label service has none of its own.
+func (a *attribution) behind(record *Record, service *Owner, address netip.Addr, port uint16) (*Owner, netip.Addr, uint16) {
+	backend, ok := a.translation.backend(record)
+	if !ok {
+		return service, address, port
+	}
+	pod := a.directory.Owner(Query{
+		Address: backend.Addr(), Protocol: record.Key.Protocol, Port: backend.Port(),
+		First: record.First, Last: record.Last,
+	})
+	if pod.Kind != PeerPod || pod.Namespace != service.Namespace {
+		return service, address, port
+	}
+	return pod, backend.Addr(), backend.Port()
+}
+
 // unattributed are the labels of bytes without a peer: few, as these rows stand
 // outside the limits.
 func unattributed(protocol Protocol) rowLabels {
@@ -152,7 +176,7 @@ func (a *attribution) peer(l *FlowLabels, owner *Owner) {
 	l.PeerKind = owner.Kind
 	l.Locality = a.locality(owner)
 	l.PeerNamespace, l.Peer = owner.Namespace, owner.Name
-	l.PeerWorkloadType, l.Service = owner.WorkloadType, owner.Service
+	l.PeerWorkloadType = owner.WorkloadType
 	if a.optional.PeerPod {
 		l.PeerPod = owner.Pod
 	}

@@ -29,6 +29,8 @@ type PublisherOptions struct {
 	Binder    Binder
 	Places    Places // nil without GeoIP databases
 	Optional  Optional
+	// Translator tells the backends of Services; if nil, Services are the peers.
+	Translator Translator
 	// Persist, if not nil, is called with each new state before an exporter can
 	// see anything of it: what was seen must not be taken back by a restart. It
 	// must not keep the state.
@@ -82,6 +84,7 @@ func NewPublisher(options PublisherOptions) *Publisher {
 		options: options,
 		attribution: attribution{
 			directory: options.Directory, places: options.Places, optional: options.Optional,
+			translation: newTranslation(options.Translator, options.Logger),
 		},
 		points: make(map[Point]*point),
 	}
@@ -102,6 +105,7 @@ func (p *Publisher) Publish(epoch *Epoch) error {
 
 func (p *Publisher) attribute(epoch *Epoch) *Batch {
 	batch := newBatch(epoch.Start, epoch.End)
+	p.attribution.translation.begin(epoch)
 	for _, i := range epoch.Interfaces {
 		p.meet(i, epoch)
 	}

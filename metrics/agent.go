@@ -17,6 +17,15 @@ const (
 	PodHostNetwork = "host_network" // it has none of its own
 )
 
+// The results of looking up the backend of a connection to a Service, of
+// podmeter_service_lookups_total.
+const (
+	LookupFound   = "found"
+	LookupMissing = "missing" // the kernel does not know the connection any more
+	LookupSkipped = "skipped" // not looked up: there were too many
+	LookupError   = "error"
+)
+
 // Agent are the agent's own values at one moment. Counters begin at 0 with the
 // process or before; they never go down.
 type Agent struct {
@@ -50,6 +59,9 @@ type Agent struct {
 	// IdentityUpdated is when the source was last known to be current, zero if
 	// there is none that could be out of date.
 	IdentityUpdated time.Time
+	// ServiceLookups counts lookups of the backends of Services, by the results of this
+	// package.
+	ServiceLookups map[string]uint64
 }
 
 // Difference is the packets that interfaces of a pod counted since the

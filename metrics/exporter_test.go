@@ -126,6 +126,7 @@ func handMadeAgent() Agent {
 		Uplinks:         map[string]int{"attached": 1},
 		ParsedPackets:   map[string]uint64{"full": 46},
 		IdentityObjects: map[string]int{"pods": 70},
+		ServiceLookups:  map[string]uint64{LookupFound: 80},
 		IdentitySynced:  true, IdentityUpdated: start,
 	}
 }

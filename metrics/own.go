@@ -122,5 +122,10 @@ func identities() []ownMetric {
 					emit(seconds(s.IdentityUpdated))
 				}
 			}),
+		own(prometheus.CounterValue, "service_lookups_total",
+			"Lookups of the backends of connections to Services, by result.", []string{"result"},
+			func(s *state, emit emit) {
+				each(emit, []string{LookupFound, LookupMissing, LookupSkipped, LookupError}, s.ServiceLookups)
+			}),
 	}
 }

@@ -91,16 +91,20 @@ func newHost(t testing.TB) *host {
 	h.pod.Introduce(t, "eth0", "198.51.100.1", h.node, "veth0")
 	h.pins = fmt.Sprintf("/sys/fs/bpf/podmeter-test-%d-%d", os.Getpid(), time.Now().UnixNano())
 	h.sock = filepath.Join(h.dir, "agent.sock")
-	t.Cleanup(func() { // what outlives the agent
-		err := h.node.Do(func() error {
-			_, err := agent.Uninstall(h.pins, filepath.Join(h.dir, "state"))
-			return err
-		})
-		if err != nil {
-			t.Errorf("uninstall: %v", err)
-		}
-	})
+	t.Cleanup(func() { h.uninstall(t) })
 	return h
+}
+
+// uninstall removes what outlives the agent.
+func (h *host) uninstall(t testing.TB) {
+	t.Helper()
+	err := h.node.Do(func() error {
+		_, err := agent.Uninstall(h.pins, filepath.Join(h.dir, "state"))
+		return err
+	})
+	if err != nil {
+		t.Errorf("uninstall: %v", err)
+	}
 }
 
 func (h *host) flags(more ...string) []string {

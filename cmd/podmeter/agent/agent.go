@@ -52,6 +52,8 @@ type Agent struct {
 	exporter  *metrics.Exporter
 	server    *metrics.Server
 	meter     *datapath.Meter
+	// conntrack is nil if backends of Services are not looked up.
+	conntrack *datapath.Conntrack
 
 	keeper *keeper
 	// epoch is what is being published.
@@ -116,9 +118,18 @@ func (a *Agent) makeTable(context.Context) error {
 	})
 	a.publisher = flows.NewPublisher(flows.PublisherOptions{
 		Table: a.table, Directory: a.identity.cache, Binder: a.identity.source.Binder(), Places: a.whereabouts(),
-		Optional: a.optional, Persist: a.persist, Logger: a.log,
+		Optional: a.optional, Translator: a.translator(), Persist: a.persist, Logger: a.log,
 	})
 	return nil
+}
+
+// translator tells the backends of Services, nil if it is off or no Service is known.
+func (a *Agent) translator() flows.Translator {
+	if a.config.ServiceTranslation == TranslationOff || a.config.Identity == IdentityNone {
+		return nil
+	}
+	a.conntrack = &datapath.Conntrack{}
+	return a.conntrack
 }
 
 // whereabouts are the places of addresses, nil without databases.
@@ -233,6 +244,9 @@ func (a *Agent) close() error {
 	errs := []error{a.uplinks.close()}
 	if a.meter != nil {
 		errs = append(errs, a.meter.Close())
+	}
+	if a.conntrack != nil { // after the meter, which drains once more
+		errs = append(errs, a.conntrack.Close())
 	}
 	for _, l := range []net.Listener{a.listener, a.socket} {
 		if l != nil {

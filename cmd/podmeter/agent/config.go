@@ -61,6 +61,8 @@ type Config struct {
 	StaticFile, CIDRFile string
 	// GeoIP are MaxMind databases (.mmdb).
 	GeoIP []string
+	// ServiceTranslation is auto or off: whether the backends of Services are looked up.
+	ServiceTranslation string
 
 	// FlowLabels and ExternalLabels are the opt-in labels of both families.
 	FlowLabels, ExternalLabels []string
@@ -91,6 +93,12 @@ const (
 	XDPNative = "native"
 )
 
+// The values of [Config.ServiceTranslation].
+const (
+	TranslationAuto = "auto"
+	TranslationOff  = "off"
+)
+
 // The values of [Config.Scope].
 const (
 	ScopeCluster = "cluster"
@@ -118,6 +126,7 @@ func Defaults() Config {
 		Identity:            IdentityAuto,
 		Scope:               ScopeCluster,
 		CNICache:            DefaultCNICache,
+		ServiceTranslation:  TranslationAuto,
 		FlowSeriesLimit:     2000,
 		ExternalSeriesLimit: 1000,
 		UplinkSeriesLimit:   1000,
@@ -139,6 +148,8 @@ func Choices(flag string) []string {
 		return []string{IdentityAuto, IdentityKubernetes, IdentityStatic, IdentityNone}
 	case "scope":
 		return []string{ScopeCluster, ScopeNode}
+	case "service-translation":
+		return []string{TranslationAuto, TranslationOff}
 	case "log-level":
 		return []string{"debug", "info", "warn", "error"}
 	case "log-format":

@@ -37,6 +37,7 @@ func TestValidateRefuses(t *testing.T) {
 	}{
 		{"attach", func(c *Config) { c.Attach = "xdp" }, `--attach "xdp": auto, tcx or netlink is expected`},
 		{"scope", func(c *Config) { c.Scope = "pod" }, `--scope "pod": cluster or node`},
+		{"service translation", func(c *Config) { c.ServiceTranslation = "on" }, `--service-translation "on": auto or off`},
 		{"log level", func(c *Config) { c.LogLevel = "loud" }, `--log-level "loud": debug, info, warn or error`},
 		{"log format", func(c *Config) { c.LogFormat = "" }, `--log-format "": text or json`},
 		{"identity", func(c *Config) { c.Identity = "dns" }, `--identity "dns": auto, kubernetes, static or none`},
@@ -230,7 +231,7 @@ func TestUsage(t *testing.T) {
 
 func TestChoicesHoldTheDefaults(t *testing.T) {
 	c := Defaults()
-	got := map[string]string{"attach": c.Attach, "identity": c.Identity, "scope": c.Scope, "log-level": c.LogLevel, "log-format": c.LogFormat}
+	got := map[string]string{"attach": c.Attach, "identity": c.Identity, "scope": c.Scope, "service-translation": c.ServiceTranslation, "log-level": c.LogLevel, "log-format": c.LogFormat}
 	want := make(map[string]string)
 	for flag := range got {
 		if f := agentFlags().Lookup(flag); f != nil {

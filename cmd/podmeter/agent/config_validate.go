@@ -54,6 +54,7 @@ func fault(flag string, value any, format string, args ...any) error {
 func (c Config) checkChoices() (faults []error) {
 	for _, choice := range []struct{ flag, value string }{
 		{"attach", c.Attach}, {"xdp-mode", c.XDPMode}, {"identity", c.Identity}, {"scope", c.Scope},
+		{"service-translation", c.ServiceTranslation},
 		{"log-level", c.LogLevel}, {"log-format", c.LogFormat},
 	} {
 		if !slices.Contains(Choices(choice.flag), choice.value) {

@@ -51,6 +51,7 @@ func (a *Agent) Agent() metrics.Agent {
 	source := a.identity.source.Status()
 	up, upUnsaved, _ := a.uplinks.stats()
 	unsaved, _ := a.keeper.saves.status()
+	lookups := a.publisher.Lookups()
 	return metrics.Agent{
 		CheckpointErrors:       unsaved + upUnsaved,
 		ConservationErrorBytes: stats.ConservationErrorBytes + up.ConservationErrorBytes,
@@ -70,6 +71,10 @@ func (a *Agent) Agent() metrics.Agent {
 		IdentityObjects: source.Objects,
 		IdentitySynced:  source.Synced,
 		IdentityUpdated: source.Updated,
+		ServiceLookups: map[string]uint64{
+			metrics.LookupFound: lookups.Found, metrics.LookupMissing: lookups.Missing,
+			metrics.LookupSkipped: lookups.Skipped, metrics.LookupError: lookups.Errors,
+		},
 	}
 }
 
