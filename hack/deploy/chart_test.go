@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/podmeter/podmeter/cmd/podmeter/agent"
+	"github.com/spf13/pflag"
+	"go.yaml.in/yaml/v3"
+)
+
+// Who installs with helm and who applies the manifests have the same.
+func TestManifestsAreTheChart(t *testing.T) {
+	for folder, values := range map[string]map[string]any{
+		"base":                {"namespace": map[string]any{"create": true}},
+		"overlays/podmonitor": manifestValues(),
+	} {
+		t.Run(folder, func(t *testing.T) {
+			want := helm(t, values)
+			for _, o := range want {
+				withoutLabels(o)
+			}
+			if diff := cmp.Diff(want, kustomize(t, folder)); diff != "" {
+				t.Errorf("kustomize gives other objects than helm (-helm +kustomize); make generate-deploy, or add a file to kustomization.yaml:\n%s", diff)
+			}
+		})
+	}
+}
+
+// flags are those of the agent.
+func flags() *pflag.FlagSet {
+	fs, c := pflag.NewFlagSet("agent", pflag.ContinueOnError), agent.Defaults()
+	agent.AddFlags(fs, &c)
+	return fs
+}
+
+// valueOf is the value of the chart that a flag has: mapMemory for map-memory.
+func valueOf(flag string) string {
+	words := strings.Split(flag, "-")
+	for n := range words[1:] {
+		words[n+1] = strings.ToUpper(words[n+1][:1]) + words[n+1][1:]
+	}
+	return strings.Join(words, "")
+}
+
+func TestEveryFlagHasAValue(t *testing.T) {
+	content, err := os.ReadFile(filepath.Join(chartFolder, "values.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var values struct{ Agent map[string]any }
+	if err := yaml.Unmarshal(content, &values); err != nil {
+		t.Fatal(err)
+	}
+	flags().VisitAll(func(flag *pflag.Flag) {
+		if _, ok := values.Agent[valueOf(flag.Name)]; !ok {
+			t.Errorf("values.yaml: --%s has no value: add agent.%s, to values.schema.json as well", flag.Name, valueOf(flag.Name))
+		}
+	})
+}
+
+// examples are values of the flags that the agent takes, other than its defaults.
+func examples() map[string]any {
+	return map[string]any{
+		"config": "/etc/podmeter/podmeter.yaml", "listen": "$(HOST_IP):9740", "webConfigFile": "/etc/podmeter/web.yml", "pprof": true,
+		"socket": "/run/podmeter/other.sock", "interfaces": []any{"veth*", "!veth0"}, "uplinks": []any{"eth0"}, "xdpMode": "native",
+		"attach": "netlink", "drainInterval": "1m30s", "mapMemory": "128Mi", "pinPath": "/bpf/other", "stateDir": "/run/podmeter/other",
+		"identity": "kubernetes", "scope": "node", "kubeconfig": "/etc/podmeter/kubeconfig", "nodeName": "node-a",
+		"cidrFile": "/etc/podmeter/cidrs.yaml", "geoip": []any{"/geoip/city.mmdb", "/geoip/asn.mmdb"},
+		"flowLabels": []any{"peer_ip"}, "externalLabels": []any{"city"},
+		"flowSeriesLimit": 3000, "externalSeriesLimit": 0, "uplinkSeriesLimit": 10_000_000, "flowIdle": "2h", "seriesGrace": "10m",
+		"logLevel": "debug", "logFormat": "json",
+	}
+}
+
+// What the chart makes of a value is the flag with that value.
+func TestValuesBecomeFlags(t *testing.T) {
+	given := examples()
+	args := daemonSet(t, helm(t, map[string]any{"agent": given})).Spec.Template.Spec.Containers[0].Args
+	fs, want := flags(), flags()
+	if err := fs.Parse(args[1:]); err != nil {
+		t.Fatal(err)
+	}
+	list := func(value any) string {
+		var words []string
+		for _, word := range value.([]any) {
+			words = append(words, word.(string))
+		}
+		return strings.Join(words, ",")
+	}
+	want.VisitAll(func(flag *pflag.Flag) {
+		value, ok := given[valueOf(flag.Name)]
+		if _, several := value.([]any); several {
+			value = list(value)
+		}
+		if !ok {
+			return
+		}
+		if err := flag.Value.Set(strings.TrimSpace(toString(value))); err != nil {
+			t.Fatal(err)
+		}
+		if got := fs.Lookup(flag.Name); got.Value.String() != flag.Value.String() || !got.Changed {
+			t.Errorf("--%s: got %s, want %s", flag.Name, got.Value, flag.Value)
+		}
+	})
+}
+
+func toString(value any) string {
+	content, err := yaml.Marshal(value)
+	if err != nil {
+		return err.Error()
+	}
+	return strings.Trim(strings.TrimSpace(string(content)), `"'`)
+}
+
+func TestSchema(t *testing.T) {
+	within := func(key, inner string, value any) map[string]any {
+		return map[string]any{key: map[string]any{inner: value}}
+	}
+	for name, values := range map[string]map[string]any{
+		"unknown value":         {"imag": "x"},
+		"unknown flag":          within("agent", "mapmemory", "64Mi"),
+		"unknown choice":        within("agent", "attach", "xdp"),
+		"YAML's false for off":  within("agent", "xdpMode", false),
+		"globs that are none":   within("agent", "interfaces", "veth*"),
+		"wrong unit":            within("agent", "mapMemory", "64MB"),
+		"negative limit":        within("agent", "flowSeriesLimit", -1),
+		"duration without unit": within("agent", "drainInterval", "5"),
+		"unknown label":         within("agent", "flowLabels", []any{"node"}),
+		"pins below sys":        within("agent", "pinPath", "/sys/fs/bpf/podmeter"),
+		"pins with a dot":       within("agent", "pinPath", "/bpf/pod.meter"),
+		"relative host path":    within("bpffs", "hostPath", "podmeter"),
+		"two agents at a time":  within("updateStrategy", "rollingUpdate", map[string]any{"maxSurge": 1}),
+		"digest":                within("image", "digest", "sha256:0"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := render(chartFolder, values); err == nil {
+				t.Errorf("%v: got no error, want the schema to refuse it", values)
+			}
+		})
+	}
+	if _, err := render(chartFolder, map[string]any{"agent": examples()}); err != nil {
+		t.Errorf("good values: got %v, want none", err)
+	}
+}
+
+// The limit holds what the maps take, twice that with uplinks.
+func TestMemoryLimit(t *testing.T) {
+	for _, test := range []struct {
+		name          string
+		agent         map[string]any
+		request, most string
+	}{
+		{"default", map[string]any{}, "192Mi", "512Mi"},
+		{"the agent's default", map[string]any{"mapMemory": nil}, "192Mi", "512Mi"},
+		{"more", map[string]any{"mapMemory": "1Gi"}, "1152Mi", "1472Mi"},
+		{"rounded up", map[string]any{"mapMemory": "100M"}, "224Mi", "544Mi"},
+		{"bytes", map[string]any{"mapMemory": 8388608}, "136Mi", "456Mi"},
+		{"uplinks", map[string]any{"uplinks": []any{"eth0"}}, "256Mi", "576Mi"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			resources := daemonSet(t, helm(t, map[string]any{"agent": test.agent})).Spec.Template.Spec.Containers[0].Resources
+			if got := resources.Requests.Memory().String(); got != test.request {
+				t.Errorf("request: got %s, want %s", got, test.request)
+			}
+			if got := resources.Limits.Memory().String(); got != test.most {
+				t.Errorf("limit: got %s, want %s", got, test.most)
+			}
+		})
+	}
+}
+
+// A web config, databases and what else a user adds are where the flags say.
+func TestVolumes(t *testing.T) {
+	d := daemonSet(t, helm(t, map[string]any{
+		"webConfig":         map[string]any{"secret": "web"},
+		"geoip":             map[string]any{"volume": map[string]any{"persistentVolumeClaim": map[string]any{"claimName": "geoip"}}},
+		"cniResults":        map[string]any{"hostPath": ""},
+		"extraVolumes":      []any{map[string]any{"name": "config", "configMap": map[string]any{"name": "podmeter"}}},
+		"extraVolumeMounts": []any{map[string]any{"name": "config", "mountPath": "/etc/podmeter/config"}},
+	}))
+	pod := d.Spec.Template.Spec
+	var mounted, volumes []string
+	for _, m := range pod.Containers[0].VolumeMounts {
+		mounted = append(mounted, m.Name+" "+m.MountPath)
+	}
+	for _, v := range pod.Volumes {
+		volumes = append(volumes, v.Name)
+	}
+	want := []string{"bpffs /bpf/podmeter", "run /run/podmeter", "web-config /etc/podmeter/web", "geoip /geoip", "config /etc/podmeter/config"}
+	if diff := cmp.Diff(want, mounted); diff != "" {
+		t.Errorf("mounts (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"bpffs", "run", "web-config", "geoip", "config"}, volumes); diff != "" {
+		t.Errorf("volumes (-want +got):\n%s", diff)
+	}
+	if want := "--web-config-file=/etc/podmeter/web/web-config.yml"; !slices.Contains(pod.Containers[0].Args, want) {
+		t.Errorf("args: got %q, want %s in it", pod.Containers[0].Args, want)
+	}
+}
+
+// Nothing is left in the made files that the chart does not give.
+func TestManifestsAreFresh(t *testing.T) {
+	rendered, err := render(chartFolder, manifestValues())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, template := range slices.Sorted(maps.Keys(targets())) {
+		target := filepath.Join(kubernetesFolder, targets()[template])
+		got, err := os.ReadFile(target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(note+withoutHelm(rendered[template]), string(got)); diff != "" {
+			t.Errorf("%s: make generate-deploy (-chart +file):\n%s", target, diff)
+		}
+	}
+}
