@@ -13,14 +13,15 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// shop is a directory with the Service web at 10.96.0.10 and its pods; moved changed
-// hands, elsewhere is of another namespace, node is none.
+// shop is a directory with the Service web at 10.96.0.10, and with what may turn out
+// to be behind it.
 type shop struct{ cheapDirectory }
 
 var (
 	webService = &Owner{Kind: PeerService, Namespace: "shop", Name: "web", Service: "web"}
 	webOwners  = map[netip.Addr]*Owner{
 		netip.MustParseAddr("10.96.0.10"): webService,
+		netip.MustParseAddr("10.96.0.11"): {Kind: PeerService, Namespace: "shop", Name: "api", Service: "api"},
 		netip.MustParseAddr("10.1.0.1"):   {Kind: PeerPod, Namespace: "shop", Name: "blue", WorkloadType: "deployment", Pod: "blue-0", Node: "a"},
 		netip.MustParseAddr("10.1.0.2"):   {Kind: PeerPod, Namespace: "shop", Name: "green", Pod: "green-0", Node: "b", Zone: "z1"},
 		netip.MustParseAddr("10.1.0.3"):   {Kind: PeerUnattributed},
@@ -36,7 +37,7 @@ func (shop) Owner(q Query) *Owner {
 	return &Owner{Kind: PeerCluster}
 }
 
-// table is a translator that knows what it is told.
+// connTable is a translator that knows what it is told.
 type connTable struct {
 	backends map[Connection]Backend
 	err      error
@@ -153,6 +154,7 @@ func TestBackendIsThePeer(t *testing.T) {
 		{"of another namespace", "10.1.0.4", toService},
 		{"no pod", "10.1.0.5", toService},
 		{"not translated", "10.96.0.10", toService},
+		{"another Service", "10.96.0.11", toService},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := newTranslated(Optional{})
