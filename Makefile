@@ -25,6 +25,18 @@ image: $(IMAGE_ARCHITECTURES:%=bin/image/podmeter-%) ## Pack bin/podmeter-image.
 		-revision "$$(git rev-parse HEAD 2>/dev/null)" -created "$$(git log -1 --format=%ct 2>/dev/null || echo 0)" \
 		$(foreach a,$(IMAGE_ARCHITECTURES),$(a)=../../bin/image/podmeter-$(a))
 
+# The name that the manifests have, whose tag is the version of the module.
+PROMETHEUS_IMAGE = $(shell sed -n 's/^ *image: *\(.*prometheus:v.*\)/\1/p' deploy/kubernetes/overlays/prometheus/prometheus.yaml)
+
+.PHONY: prometheus-image
+prometheus-image: ## Build the manifests' Prometheus from source and pack bin/prometheus-image.tar, for clusters that reach no registry
+	@cd hack/prometheus && CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -tags 'netgo remove_all_sd enable_kubernetes_sd' \
+		-ldflags '-s -w -X github.com/prometheus/common/version.Version=$(patsubst v%,%,$(lastword $(subst :, ,$(PROMETHEUS_IMAGE))))' -o ../../bin/ \
+		github.com/prometheus/prometheus/cmd/prometheus
+	@cd hack/image && $(GO) run . -out ../../bin/prometheus-image.tar -name $(PROMETHEUS_IMAGE) -path /bin/prometheus \
+		-version $(lastword $(subst :, ,$(PROMETHEUS_IMAGE))) -source https://github.com/prometheus/prometheus -licenses Apache-2.0 \
+		-limit 100000000 $(shell $(GO) env GOARCH)=../../bin/prometheus
+
 # Symbols and DWARF take a third of the binary; panics show their lines without them.
 bin/image/podmeter-%: always
 	@CGO_ENABLED=0 GOOS=linux GOARCH=$* $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)" -o $@ ./cmd/podmeter
@@ -46,7 +58,7 @@ test: ## Run every test; the kernel ones need root
 
 .PHONY: test-deploy
 test-deploy: ## Test what makes and checks the image and the manifests, which are modules of their own
-	@for module in hack/image hack/deploy; do (cd $$module && $(GO) vet ./... && $(GO) test -count=1 ./...) || exit; done
+	@for module in hack/image hack/deploy hack/prometheus; do (cd $$module && $(GO) vet ./... && $(GO) test -count=1 ./...) || exit; done
 
 .PHONY: test-vm
 test-vm: ## Run the kernel tests on Debian's Linux 6.1 in a virtual machine; BOOTS="plain nohz_full cpus64" (no root)

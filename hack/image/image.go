@@ -18,26 +18,23 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-const (
-	source = "https://github.com/podmeter/podmeter"
-	// binaryPath is the binary in the image, and its entry point.
-	binaryPath = "/podmeter"
-	// certificatesPath is the first place where crypto/x509 looks.
-	certificatesPath = "/etc/ssl/certs/ca-certificates.crt"
-)
+// certificatesPath is the first place where crypto/x509 looks.
+const certificatesPath = "/etc/ssl/certs/ca-certificates.crt"
 
 // errTooLarge says that an image is larger than the limit.
 var errTooLarge = errors.New("image too large")
 
 // options are what an image is made from.
 type options struct {
-	name, version, revision string
-	created                 time.Time
-	limit                   int64 // bytes of one architecture's files
-	binaries                []binaryOf
+	name, version, revision, source, licenses string
+	// binaryPath is where the binary is in the image, and its entry point.
+	binaryPath string
+	created    time.Time
+	limit      int64 // bytes of one architecture's files
+	binaries   []binaryOf
 }
 
-// binaryOf is podmeter for one architecture, as GOARCH names it.
+// binaryOf is the program for one architecture, as GOARCH names it.
 type binaryOf struct {
 	architecture string
 	content      []byte
@@ -58,7 +55,7 @@ func newIndex(o options) (v1.ImageIndex, []size, error) {
 	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
 	var sizes []size
 	for _, b := range o.binaries {
-		files := []file{{certificatesPath, 0o644, caCertificates()}, {binaryPath, 0o755, b.content}}
+		files := []file{{certificatesPath, 0o644, caCertificates()}, {o.binaryPath, 0o755, b.content}}
 		image, s, err := newImage(o, b.architecture, files)
 		if err != nil {
 			return nil, nil, fmt.Errorf("make image for %s: %w", b.architecture, err)
@@ -81,7 +78,7 @@ func newImage(o options, architecture string, files []file) (v1.Image, size, err
 	image := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
 	image, err := mutate.ConfigFile(image, &v1.ConfigFile{
 		OS: "linux", Architecture: architecture, Created: v1.Time{Time: o.created},
-		Config: v1.Config{Entrypoint: []string{binaryPath}, User: "0:0", WorkingDir: "/", Labels: o.labels()},
+		Config: v1.Config{Entrypoint: []string{o.binaryPath}, User: "0:0", WorkingDir: "/", Labels: o.labels()},
 	})
 	if err != nil {
 		return nil, s, err
@@ -111,12 +108,11 @@ func newImage(o options, architecture string, files []file) (v1.Image, size, err
 func (o options) labels() map[string]string {
 	const prefix = "org.opencontainers.image."
 	return map[string]string{
-		prefix + "title":       "podmeter",
-		prefix + "description": "A packet-level flow meter for Kubernetes nodes",
-		prefix + "version":     o.version,
-		prefix + "revision":    o.revision,
-		prefix + "licenses":    "Apache-2.0 AND (GPL-2.0-only OR BSD-2-Clause)",
-		prefix + "source":      source,
+		prefix + "title":    path.Base(o.binaryPath),
+		prefix + "version":  o.version,
+		prefix + "revision": o.revision,
+		prefix + "licenses": o.licenses,
+		prefix + "source":   o.source,
 	}
 }
 

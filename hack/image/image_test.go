@@ -23,7 +23,7 @@ const testName = "registry.example:5000/podmeter/podmeter:1.2.3"
 
 func testOptions() options {
 	return options{
-		name: testName, version: "1.2.3", revision: "0123abc", created: time.Unix(1_700_000_000, 0), limit: 1 << 20,
+		name: testName, version: "1.2.3", revision: "0123abc", source: "https://source.example", binaryPath: "/podmeter", created: time.Unix(1_700_000_000, 0), limit: 1 << 20,
 		binaries: []binaryOf{{"amd64", []byte("for amd64")}, {"arm64", []byte("for arm64")}},
 	}
 }
@@ -122,7 +122,7 @@ func checkImage(t *testing.T, image v1.Image, want binaryOf) {
 	if config.Architecture != want.architecture || len(config.Config.Entrypoint) != 1 || config.Config.Entrypoint[0] != "/podmeter" {
 		t.Errorf("got architecture %s and entry point %q, want %s and /podmeter", config.Architecture, config.Config.Entrypoint, want.architecture)
 	}
-	for key, value := range map[string]string{"version": "1.2.3", "revision": "0123abc", "title": "podmeter", "source": source} {
+	for key, value := range map[string]string{"version": "1.2.3", "revision": "0123abc", "title": "podmeter", "source": "https://source.example"} {
 		if got := config.Config.Labels["org.opencontainers.image."+key]; got != value {
 			t.Errorf("label %s: got %q, want %q", key, got, value)
 		}

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command image packs podmeter's static binaries, one for each architecture,
-// into one image without a container engine: an OCI layout in a tar archive,
+// Command image packs the static binaries of podmeter, or of another program, one for
+// each architecture, into one image without a container engine: an OCI layout in a tar archive,
 // which containerd, kind, skopeo and Docker from 25 on take. The same binaries
 // give the same bytes.
 //
@@ -27,6 +27,9 @@ func run() int {
 	var o options
 	var created int64
 	flag.StringVar(&o.name, "name", "", "the image's `name`, with a tag")
+	flag.StringVar(&o.binaryPath, "path", "/podmeter", "where the binary is in the image, its entry `point`")
+	flag.StringVar(&o.source, "source", "https://github.com/podmeter/podmeter", "the `address` of the source in its labels")
+	flag.StringVar(&o.licenses, "licenses", "Apache-2.0 AND (GPL-2.0-only OR BSD-2-Clause)", "the `licenses` in its labels")
 	flag.StringVar(&o.version, "version", "", "the `version` in its labels")
 	flag.StringVar(&o.revision, "revision", "", "the `commit` in its labels")
 	flag.Int64Var(&created, "created", 0, "when it was created, in `seconds` since 1970")
