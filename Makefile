@@ -78,11 +78,11 @@ cluster-down: root ## End it, and leave nothing
 
 .PHONY: e2e
 e2e: root ## Compare podmeter with the kubelet in such a cluster, byte for byte; CNI=ptp|bridge, RUN=pattern (root)
-	@CNI=$(CNI) RUN='$(RUN)' hack/e2e/run.sh
+	@CNI=$(CNI) hack/e2e/run.sh
 
 .PHONY: e2e-long
 e2e-long: root ## The same with 300 pods, outages of 2 minutes and a longer flood (root)
-	@LONG=1 CNI=$(CNI) RUN='$(RUN)' hack/e2e/run.sh
+	@LONG=1 CNI=$(CNI) hack/e2e/run.sh
 
 .PHONY: race
 race: ## Run the tests that need no kernel under the race detector (needs gcc)

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"strings"
 	"testing"
@@ -26,7 +27,7 @@ func TestAttribution(t *testing.T) {
 	toStore.peer, toStore.peerType = "store", "statefulset"
 	fromClient := row{"pod", namespace, "client", "deployment", "", "same_node", "udp"}
 	fromNode := row{peerKind: "node", peer: c.node, locality: "same_node", protocol: "udp"}
-	outside := row{peerKind: "external", locality: "external", protocol: "udp"}
+	external := row{peerKind: "external", locality: "external", protocol: "udp"}
 
 	for n, family := range []string{"IPv4", "IPv6"} {
 		ways := []way{
@@ -35,7 +36,7 @@ func TestAttribution(t *testing.T) {
 			{"headless Service", headless[n], port, client, toStore, store, fromClient},
 			{"from the node to a pod IP", echo.Status.PodIPs[n].IP, port, host, row{}, echo, fromNode},
 			{"from the node to a ClusterIP", cluster[n], "7", host, row{}, echo, fromNode},
-			{"outside", []string{"198.51.100.7", "2001:db8:ffff::7"}[n], port, client, outside, pod{}, row{}},
+			{"outside", outside[n], port, client, external, pod{}, row{}},
 		}
 		for _, w := range ways {
 			t.Run(family+" "+w.name, func(t *testing.T) { c.walk(t, namespace, w) })
@@ -56,50 +57,40 @@ type way struct {
 
 // walk sends datagrams and a TCP request along the way.
 func (c *cluster) walk(t *testing.T, namespace string, w way) {
-	d := datagrams{25, 400}
-	at := func() (from, to flows) {
+	s, name, address := c.podmeter(t), w.from.Metadata.Name, net.JoinHostPort(w.address, w.port)
+	d, r := datagrams{25, 400}, request{200_000, 1_000_000}
+	from, to := s.flows(namespace, name), s.flows(namespace, w.to.Metadata.Name)
+	c.traffic(t, namespace, name, d.to(address)...)
+	c.traffic(t, namespace, name, r.to(address)...)
+	await(t, "the flows", func() string {
 		s := c.podmeter(t)
-		return s.flows(namespace, w.from.Metadata.Name), s.flows(namespace, w.to.Metadata.Name)
-	}
-	from, to := at()
-	c.traffic(t, namespace, w.from.Metadata.Name, d.to(w.address, w.port)...)
-	if w.sent != (row{}) {
-		c.awaitFlows(t, namespace, w.from.Metadata.Name, from, flows{w.sent: d.counters(w.address)})
-	}
-	if w.received != (row{}) {
-		c.awaitFlows(t, namespace, w.to.Metadata.Name, to, flows{w.received: d.counters(w.address).mirrored()})
-	}
-
-	// How many packets TCP takes is not known before, but both ends see the same.
-	from, to = at()
-	const request, response = 200_000, 1_000_000
-	c.traffic(t, namespace, w.from.Metadata.Name, "tcp", net.JoinHostPort(w.address, w.port), fmt.Sprint(request), fmt.Sprint(response))
-	w.sent.protocol, w.received.protocol = "tcp", "tcp"
-	await(t, "TCP at both ends", func() string {
-		nowFrom, nowTo := at()
-		return tcpDiffers(w, nowFrom.since(from), nowTo.since(to), counters{request, 1, response, 1})
+		return w.differs(d, r, s.flows(namespace, name).since(from), s.flows(namespace, w.to.Metadata.Name).since(to))
 	})
 }
 
-// tcpDiffers compares what both ends counted with each other and with the payload.
-func tcpDiffers(w way, from, to flows, payload counters) string {
-	all := fmt.Sprintf("one end %+v, the other %+v", from, to)
-	sent, received := from[w.sent], to[w.received].mirrored()
-	switch {
-	case w.from.Spec.HostNetwork:
-		sent = received
-	case w.to.Metadata.Name == "":
-		received = sent
+// differs compares what each end counted with what was sent. How many packets TCP
+// takes is not known before, but both ends see the same.
+func (w way) differs(d datagrams, r request, from, to flows) string {
+	overTCP := func(r row) row {
+		r.protocol = "tcp"
+		return r
 	}
-	switch {
-	case !w.from.Spec.HostNetwork && len(from) != 1, w.to.Metadata.Name != "" && len(to) != 1:
-		return "not on one row: " + all
-	case sent != received:
-		return "the ends differ: " + all
-	case sent.transmitBytes < payload.transmitBytes || sent.receiveBytes < payload.receiveBytes:
-		return "less than the payload: " + all
-	case sent.plus(payload, -1.2).transmitBytes > 0 || sent.plus(payload, -1.2).receiveBytes > 0:
-		return "far more than the payload: " + all
+	tcp := from[overTCP(w.sent)]
+	if w.sent == (row{}) {
+		tcp = to[overTCP(w.received)].mirrored()
+	}
+	wantFrom, wantTo := flows{}, flows{}
+	if w.sent != (row{}) {
+		wantFrom = flows{w.sent: d.counters(w.address), overTCP(w.sent): tcp}
+	}
+	if w.received != (row{}) {
+		wantTo = flows{w.received: d.counters(w.address).mirrored(), overTCP(w.received): tcp.mirrored()}
+	}
+	if !maps.Equal(from, wantFrom) || !maps.Equal(to, wantTo) {
+		return fmt.Sprintf("one end got %+v, want %+v; the other got %+v, want %+v", from, wantFrom, to, wantTo)
+	}
+	if !r.carriedBy(tcp) {
+		return fmt.Sprintf("%+v is no %+v with headers", tcp, r)
 	}
 	return ""
 }

@@ -17,7 +17,7 @@ import (
 )
 
 // patience is how long a condition may take to come.
-const patience = 2 * time.Minute
+const patience = 5 * time.Minute
 
 // long is whether the long forms are wanted.
 var long = os.Getenv("PODMETER_E2E_LONG") != ""
@@ -94,7 +94,7 @@ const agentNamespace = "podmeter"
 // rolledOut waits until all pods of a controller are there and ready.
 func (c *cluster) rolledOut(t *testing.T, namespace, controller string) {
 	t.Helper()
-	c.kubectl(t, "", "rollout", "status", "--namespace", namespace, "--timeout", "110s", controller)
+	c.kubectl(t, "", "rollout", "status", "--namespace", namespace, "--timeout", patience.String(), controller)
 }
 
 // killAgent kills the agent's process, as the node's memory killer would, and waits

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"net"
 	"os/exec"
 	"testing"
 	"time"
@@ -17,7 +18,7 @@ func TestParityWithoutAPIServer(t *testing.T) {
 	echo, store := c.podOf(t, namespace, "echo"), c.podOf(t, namespace, "store")
 	d, address := datagrams{30, 500}, echo.Status.PodIPs[0].IP
 	before := c.podmeter(t).flows(namespace, "store-0")
-	c.traffic(t, namespace, store.Metadata.Name, d.to(address, port)...)
+	c.traffic(t, namespace, store.Metadata.Name, d.to(net.JoinHostPort(address, port))...)
 
 	c.exchange(t, "e2e-away", func() {
 		component(t, "kill", "kube-apiserver")
@@ -30,7 +31,7 @@ func TestParityWithoutAPIServer(t *testing.T) {
 			}
 			return ""
 		})
-		c.traffic(t, namespace, "store-0", d.to(address, port)...)
+		c.traffic(t, namespace, "store-0", d.to(net.JoinHostPort(address, port))...)
 		await(t, "an age of identity of the outage", func() string {
 			if age := c.age(t); age < outage || time.Since(away) < outage {
 				return "age " + age.String()

@@ -53,7 +53,7 @@ func (c *cluster) exchange(t *testing.T, namespace string, meanwhile func()) {
 	meanwhile()
 	// A client is ready when it has sent all that it has to send.
 	c.rolledOut(t, namespace, "deployment/client")
-	c.kubectl(t, "", "wait", "--namespace", namespace, "--for", "condition=Complete", "--timeout", "110s", "job/report")
+	c.kubectl(t, "", "wait", "--namespace", namespace, "--for", "condition=Complete", "--timeout", patience.String(), "job/report")
 
 	pods := c.pods(t, namespace)
 	if len(pods) < 8 {

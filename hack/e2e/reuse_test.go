@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 )
@@ -67,10 +68,10 @@ func (c *cluster) passers(t *testing.T, namespace string, echo pod, first int, w
 		fmt.Fprintf(&manifests, `{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": %q, "labels": {"app": "passer"}}, "spec": {
 			"restartPolicy": "Never", "terminationGracePeriodSeconds": 0, "automountServiceAccountToken": false,
 			"containers": [{"name": "traffic", "image": "podmeter.test/traffic:1", "command": ["traffic", "%s"]}]}}`+"\n",
-			name, strings.Join(d.to(address, port), `", "`))
+			name, strings.Join(d.to(net.JoinHostPort(address, port)), `", "`))
 	}
 	c.kubectl(t, manifests.String(), "apply", "--namespace", namespace, "--filename", "-")
-	c.kubectl(t, "", "wait", "--namespace", namespace, "--for", "jsonpath={.status.phase}=Succeeded", "--timeout", "110s",
+	c.kubectl(t, "", "wait", "--namespace", namespace, "--for", "jsonpath={.status.phase}=Succeeded", "--timeout", patience.String(),
 		"pods", "--selector", "app=passer")
 	return names
 }
@@ -125,7 +126,7 @@ func TestPodUnderItsNameAgain(t *testing.T) {
 	for life := range 3 {
 		store := c.podOf(t, namespace, "store")
 		d, address := datagrams{20 + life, 300 + life}, echo.Status.PodIPs[life%2].IP
-		c.traffic(t, namespace, store.Metadata.Name, d.to(address, port)...)
+		c.traffic(t, namespace, store.Metadata.Name, d.to(net.JoinHostPort(address, port))...)
 		sum = sum.plus(d.counters(address), 1)
 		c.kubectl(t, "", "delete", "pod", "--namespace", namespace, store.Metadata.Name)
 		c.rolledOut(t, namespace, "statefulset/store")

@@ -26,7 +26,7 @@ make image IMAGE_ARCHITECTURES="$(go env GOARCH)"
 busybox_root "$work/root"
 export CGO_ENABLED=0
 go build -trimpath -o "$work/root/bin/traffic" ./hack/e2e/traffic
-hack/cluster/image.sh podmeter.test/traffic:1 "$work/root" /bin/traffic serve 9000 >"$work/traffic.tar"
+hack/cluster/image.sh podmeter.test/traffic:1 "$work/root" /bin/traffic serve :9000 >"$work/traffic.tar"
 go test -c -trimpath -o "$work/test" ./hack/e2e
 
 status=0

@@ -28,10 +28,15 @@ func (c *cluster) world(t *testing.T, namespace string) {
 	}
 }
 
-// internet lets all addresses beyond the node's uplink answer.
+// outside are addresses beyond the node's uplink, IPv4 first.
+var outside = []string{"198.51.100.7", "2001:db8:ffff::7"}
+
+// internet lets them answer.
 func internet(t *testing.T) {
 	t.Helper()
-	server := exec.Command("ip", "netns", "exec", "internet", os.Getenv("PODMETER_E2E_TRAFFIC"), "serve", port)
+	server := exec.Command("ip", "netns", "exec", "internet", os.Getenv("PODMETER_E2E_TRAFFIC"),
+		"serve", net.JoinHostPort(outside[0], port), net.JoinHostPort(outside[1], port))
+	server.Stderr = os.Stderr
 	if err := server.Start(); err != nil {
 		t.Fatalf("start a server in the internet: %v", err)
 	}
@@ -40,7 +45,7 @@ func internet(t *testing.T) {
 		_ = server.Wait()
 	})
 	await(t, "a server in the internet", func() string {
-		connection, err := net.DialTimeout("tcp", net.JoinHostPort("198.51.100.7", port), time.Second)
+		connection, err := net.DialTimeout("tcp", net.JoinHostPort(outside[0], port), time.Second)
 		if err != nil {
 			return err.Error()
 		}
@@ -132,8 +137,24 @@ func ctr(t *testing.T, args ...string) string {
 type datagrams struct{ count, size int }
 
 // to returns the arguments of the traffic program.
-func (d datagrams) to(address, port string) []string {
-	return []string{"udp", net.JoinHostPort(address, port), fmt.Sprint(d.count), fmt.Sprint(d.size)}
+func (d datagrams) to(address string) []string {
+	return []string{"udp", address, fmt.Sprint(d.count), fmt.Sprint(d.size)}
+}
+
+// request is a TCP connection with so many bytes each way.
+type request struct{ sent, wanted int }
+
+// to returns the arguments of the traffic program.
+func (r request) to(address string) []string {
+	return []string{"tcp", address, fmt.Sprint(r.sent), fmt.Sprint(r.wanted)}
+}
+
+// carriedBy reports whether packets hold it, and few headers besides.
+func (r request) carriedBy(c counters) bool {
+	holds := func(bytes float64, payload int) bool {
+		return bytes > float64(payload) && bytes < 1.2*float64(payload)
+	}
+	return holds(c.transmitBytes, r.sent) && holds(c.receiveBytes, r.wanted)
 }
 
 // counters returns what they are on a pod's interface, with headers.

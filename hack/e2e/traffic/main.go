@@ -2,7 +2,7 @@
 
 // Command traffic sends and answers traffic of known size inside pods.
 //
-//	traffic serve PORT                          echo datagrams; answer TCP requests
+//	traffic serve [ADDRESS]:PORT…               echo datagrams; answer TCP requests
 //	traffic udp ADDRESS:PORT COUNT SIZE         so many datagrams of so many bytes, each echoed
 //	traffic tcp ADDRESS:PORT REQUEST RESPONSE   one connection, so many bytes each way
 //	traffic stream ADDRESS:PORT SECONDS         one connection, as fast as it goes
@@ -27,10 +27,11 @@ func run(args []string) error {
 	if len(args) < 2 {
 		return errors.New("want serve, udp, tcp, stream or flood, and its arguments")
 	}
+	if args[0] == "serve" {
+		return serve(args[1:])
+	}
 	numbers, err := integers(args[2:])
 	switch {
-	case args[0] == "serve" && len(args) == 2:
-		return serve(args[1])
 	case args[0] == "flood" && len(args) > 2:
 		return flood(args[1], args[2:])
 	case err != nil:

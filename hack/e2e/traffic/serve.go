@@ -14,30 +14,35 @@ import (
 // A request begins with two numbers: how many bytes follow, and how many are wanted.
 const headSize = 16
 
-// serve echoes datagrams and answers requests until it is told to end.
-func serve(port string) error {
-	connections, err := net.Listen("tcp", ":"+port)
-	if err != nil {
-		return err
-	}
-	packets, err := net.ListenPacket("udp", ":"+port)
-	if err != nil {
-		return err
-	}
-	go echo(packets)
-	go func() {
-		for {
-			connection, err := connections.Accept()
-			if err != nil {
-				return
-			}
-			go answer(connection)
+// serve echoes datagrams and answers requests until it is told to end. Datagrams to
+// one of several addresses of a family are answered from it only if it is named.
+func serve(addresses []string) error {
+	for _, address := range addresses {
+		connections, err := net.Listen("tcp", address)
+		if err != nil {
+			return err
 		}
-	}()
+		packets, err := net.ListenPacket("udp", address)
+		if err != nil {
+			return err
+		}
+		go echo(packets)
+		go accept(connections)
+	}
 	end := make(chan os.Signal, 1)
 	signal.Notify(end, syscall.SIGTERM, syscall.SIGINT)
 	<-end
 	return nil
+}
+
+func accept(connections net.Listener) {
+	for {
+		connection, err := connections.Accept()
+		if err != nil {
+			return
+		}
+		go answer(connection)
+	}
 }
 
 func echo(packets net.PacketConn) {
