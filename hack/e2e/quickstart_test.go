@@ -14,17 +14,21 @@ import (
 // What the README tells to do on Kubernetes is done here, line by line, with nothing
 // of podmeter in the cluster before.
 func TestQuickStart(t *testing.T) {
-	c := inCluster(t)
 	lines := commands(t, readme, "### On Kubernetes")
 	if len(lines) < 4 {
 		t.Fatalf("got %q, want 4 lines at least", lines)
 	}
+	for _, line := range lines {
+		if strings.HasPrefix(line, "make ") {
+			checkBuilt(t, line)
+		}
+	}
+	c := inCluster(t)
 	c.kubectl(t, "", "delete", "--kustomize", manifests+"overlays/prometheus", "--ignore-not-found")
 	t.Cleanup(func() { c.asShipped(t) })
 	for _, line := range lines {
 		switch {
-		case strings.HasPrefix(line, "make "):
-			checkBuilt(t, line)
+		case strings.HasPrefix(line, "make "): // done
 		case strings.Contains(line, "query="):
 			// The first scrape comes within its interval.
 			await(t, "an answer", func() string {
