@@ -38,6 +38,7 @@ func TestInterfaceOfAnyName(t *testing.T) {
 				return packets
 			}
 			before := h.await(t, p, "its packets are counted", func(s *agent.Status) bool { return counted(s) >= 10 })
+			h.await(t, p, "they are in a checkpoint", func(s *agent.Status) bool { return s.Drain.Count >= before.Drain.Count+3 })
 			p.Process.Kill()
 			p.end(t)
 			p = start(t, h.node, nil, h.flags()...)
@@ -51,8 +52,8 @@ func TestInterfaceOfAnyName(t *testing.T) {
 				t.Errorf("status: got %q, want it printable", got)
 			}
 			p.terminate(t)
-			if said := p.output.String(); strings.Contains(said, "checkpoint cannot be used") {
-				t.Errorf("the agent said:\n%s", said)
+			if said := p.output.String(); !strings.Contains(said, "from-checkpoint=true") {
+				t.Errorf("got no word of the checkpoint, want it taken; the agent said:\n%s", said)
 			}
 		})
 	}
