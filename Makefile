@@ -65,8 +65,8 @@ test-vm: ## Run the kernel tests on Debian's Linux 6.1 in a virtual machine; BOO
 	@hack/vm/run.sh $(BOOTS)
 
 .PHONY: cluster-up
-cluster-up: root ## Bring up a Kubernetes of one node in namespaces of its own; CNI=ptp|bridge, STACK=dual|ipv4 (root)
-	@CNI=$(CNI) STACK=$(STACK) hack/cluster/up.sh
+cluster-up: root ## Bring up a Kubernetes of one node in namespaces of its own; CNI=ptp|bridge, STACK=dual|ipv4, POD_IPS=250 (root)
+	@CNI=$(CNI) STACK=$(STACK) POD_IPS=$(POD_IPS) hack/cluster/up.sh
 
 .PHONY: cluster-status
 cluster-status: ## Show what of it runs, and its pods
@@ -77,8 +77,12 @@ cluster-down: root ## End it, and leave nothing
 	@hack/cluster/down.sh
 
 .PHONY: e2e
-e2e: root ## Compare podmeter with the kubelet in such a cluster, byte for byte; CNI=ptp|bridge for one of them (root)
+e2e: root ## Compare podmeter with the kubelet in such a cluster, byte for byte; CNI=ptp|bridge, RUN=pattern (root)
 	@CNI=$(CNI) hack/e2e/run.sh
+
+.PHONY: e2e-long
+e2e-long: root ## The same with 300 pods, outages of 2 minutes and a longer flood (root)
+	@LONG=1 CNI=$(CNI) hack/e2e/run.sh
 
 .PHONY: race
 race: ## Run the tests that need no kernel under the race detector (needs gcc)

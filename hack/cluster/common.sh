@@ -3,15 +3,18 @@
 #
 # What the scripts of the cluster share; to be sourced. One cluster is named by
 # CLUSTER. Of it the machine has $state, which the node sees at the same path,
-# $data, and the processes of the node's pid namespace; nothing else.
+# $data, the cgroup /$cgroup, and the processes of the node's pid namespace; nothing
+# else.
 
-CLUSTER=${CLUSTER:-podmeter}
+export CLUSTER=${CLUSTER:-podmeter}
 [[ $CLUSTER =~ ^[a-z]([a-z0-9-]{0,14}[a-z0-9])?$ ]] || {
 	echo "CLUSTER=$CLUSTER: want up to 16 lower-case letters, digits and -" >&2
 	exit 2
 }
 state=/run/podmeter-cluster/$CLUSTER
 data=/var/tmp/podmeter-cluster/$CLUSTER
+# A kubelet ends what it does not know in its cgroup, so each has one.
+cgroup=podmeter-cluster-$CLUSTER
 components=(etcd containerd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy)
 export PATH=$PATH:/usr/sbin:/sbin
 
@@ -28,6 +31,7 @@ root() {
 running() {
 	[ -f "$state/env" ] || return
 	. "$state/env"
+	within && return
 	[ -d "/proc/$NODE_PID" ] && [ "$(started "$NODE_PID")" = "$NODE_STARTED" ]
 }
 
@@ -36,10 +40,31 @@ started() {
 	awk '{ sub(/.*\) /, ""); print $20 }' "/proc/$1/stat" 2>/dev/null
 }
 
+# within reports whether this script is run in the node, as a test there does.
+within() { [ "${WITHIN_CLUSTER:-}" = "$CLUSTER" ]; }
+
 # inside command...: runs a command in the node's namespaces.
 inside() {
+	local enter=(nsenter --target "$NODE_PID" --net --mount --pid --wd=/)
+	within && enter=(env --chdir /)
 	PATH=$state/bin:$PATH KUBECONFIG=$state/kubeconfig CONTAINERD_NAMESPACE=k8s.io \
-		nsenter --target "$NODE_PID" --net --mount --pid --wd=/ "$@"
+		WITHIN_CLUSTER=$CLUSTER "${enter[@]}" "$@"
+}
+
+# cgroups: the folders of $cgroup, which is one for each controller in cgroup v1.
+cgroups() {
+	local file=/sys/fs/cgroup/cgroup.procs
+	[ -f "$file" ] || file="/sys/fs/cgroup/*/cgroup.procs"
+	for file in $file; do
+		[ -f "$file" ] && echo "${file%/*}/$cgroup"
+	done
+}
+
+# busybox_root folder: makes it the root of a system of busybox alone.
+busybox_root() {
+	mkdir -p "$1/bin" "$1/tmp"
+	cp "$(command -v busybox)" "$1/bin/busybox"
+	busybox --list | grep -v busybox | xargs -I{} ln -sf busybox "$1/bin/{}"
 }
 
 # await seconds what command...: until the command succeeds.

@@ -70,8 +70,7 @@ start() {
 	(
 		cd /
 		exec 0</dev/null 1>>"$state/logs/$1.log" 2>&1
-		PATH=$state/bin:$PATH setsid nsenter --target "$NODE_PID" --net --mount --pid --wd=/ \
-			sh -c 'echo $$ >"$0"; exec "$@"' "$state/pids/$1" "${command[@]}" &
+		inside setsid sh -c 'echo $$ >"$0"; exec "$@"' "$state/pids/$1" "${command[@]}" &
 	)
 	awaited 120 "an answer of $1" "$1" answers "$1"
 }

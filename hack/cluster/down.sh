@@ -13,12 +13,13 @@ if running; then
 	kill -KILL "$NODE_PID"
 	await 30 "its end" gone || fail "process $NODE_PID does not end"
 fi
-# Cgroups are the machine's. One that is still in use, by another's kubelet, stays.
+# Cgroups are the machine's.
 empty() {
-	local all=(/sys/fs/cgroup/kubepods /sys/fs/cgroup/*/kubepods)
+	local all
+	mapfile -t all < <(cgroups)
 	find "${all[@]}" -depth -type d -exec rmdir {} + 2>/dev/null
 	[ -z "$(find "${all[@]}" -maxdepth 0 2>/dev/null)" ]
 }
-await 20 "its cgroups' end" empty || echo "cluster $CLUSTER: /sys/fs/cgroup has a kubepods that is in use" >&2
+await 20 "its cgroups' end" empty || fail "a process is still in a cgroup $cgroup below /sys/fs/cgroup"
 rm -rf --one-file-system "$state" "$data"
 rmdir "$(dirname "$state")" "$(dirname "$data")" 2>/dev/null || true

@@ -46,6 +46,8 @@ network() {
 	for prefix in 198.51.100.0/24 203.0.113.0/24 2001:db8:ffff::/48; do
 		ip -n internet route add local "$prefix" dev lo
 	done
+	# A server there may take any of these addresses.
+	ip netns exec internet sysctl -q -w net.ipv6.ip_nonlocal_bind=1
 	ip route add default via "$INTERNET_IP"
 	ip -6 route add default via "$INTERNET_IP6"
 }

@@ -7,13 +7,15 @@
 # CLUSTER=name   to tell several apart; podmeter by default
 # CNI=ptp        or bridge
 # STACK=dual     or ipv4
+# POD_IPS=250    how many addresses pods take turns with: few come back soon
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 root cluster-up
 here=$(cd "$(dirname "$0")" && pwd)
-CNI=${CNI:-ptp} STACK=${STACK:-dual}
+CNI=${CNI:-ptp} STACK=${STACK:-dual} POD_IPS=${POD_IPS:-250}
 [[ $CNI = ptp || $CNI = bridge ]] || fail "CNI=$CNI: want ptp or bridge"
 [[ $STACK = dual || $STACK = ipv4 ]] || fail "STACK=$STACK: want dual or ipv4"
+[[ $POD_IPS =~ ^[0-9]+$ && $POD_IPS -ge 1 && $POD_IPS -le 250 ]] || fail "POD_IPS=$POD_IPS: want 1 to 250"
 
 # needs command package...: in pairs.
 needs() {
@@ -38,6 +40,7 @@ plan() {
 		SERVICE_CIDR=10.96.0.0/16
 		CNI=$CNI
 		STACK=$STACK
+		POD_IPS=$POD_IPS
 		CONTAINERD=/run/containerd/containerd.sock
 	END
 	if [ "$STACK" = dual ]; then
@@ -85,9 +88,10 @@ account() {
 }
 
 network_plugin() {
-	local ranges="[{\"subnet\": \"$POD_CIDR\"}]" routes='{"dst": "0.0.0.0/0"}' shape
+	local ranges routes='{"dst": "0.0.0.0/0"}' shape last=$((POD_IPS + 1))
+	ranges="[{\"subnet\": \"$POD_CIDR\", \"rangeEnd\": \"${POD_CIDR%.*}.$last\"}]"
 	if [ "$STACK" = dual ]; then
-		ranges+=", [{\"subnet\": \"$POD_CIDR6\"}]"
+		ranges+=", [{\"subnet\": \"$POD_CIDR6\", \"rangeEnd\": \"${POD_CIDR6%/*}$(printf %x "$last")\"}]"
 		routes+=', {"dst": "::/0"}'
 	fi
 	shape='"ipMasq": true'
@@ -127,6 +131,7 @@ configuration() {
 		authentication: {anonymous: {enabled: true}, webhook: {enabled: false}}
 		authorization: {mode: AlwaysAllow}
 		cgroupDriver: cgroupfs
+		cgroupRoot: /$cgroup
 		failCgroupV1: false
 		failSwapOn: false
 		enforceNodeAllocatable: []
@@ -146,13 +151,25 @@ configuration() {
 # images: what a pod is made of, and a busybox to test with.
 images() {
 	local root=$data/image
-	mkdir -p "$root/bin" "$root/tmp"
-	cp "$(command -v busybox)" "$root/bin/busybox"
-	busybox --list | grep -v busybox | xargs -I{} ln -sf busybox "$root/bin/{}"
+	busybox_root "$root"
 	"$here/image.sh" docker.io/local/pause:1 "$root" /bin/sleep 2147483647 >"$data/pause.tar"
 	"$here/image.sh" podmeter.test/tools:1 "$root" /bin/sh >"$data/tools.tar"
 	"$here/load.sh" "$data/pause.tar" "$data/tools.tar" >/dev/null
 	rm -rf "$root" "$data"/*.tar
+}
+
+# cgroup_of_node makes the one that the kubelet works in. In a cpuset of cgroup v1
+# nothing runs before it has CPUs and memory.
+cgroup_of_node() {
+	local folder file
+	[ ! -f /sys/fs/cgroup/cgroup.subtree_control ] ||
+		sed 's/[^ ]\+/+&/g' /sys/fs/cgroup/cgroup.controllers >/sys/fs/cgroup/cgroup.subtree_control
+	while read -r folder; do
+		mkdir -p "$folder"
+		for file in cpuset.cpus cpuset.mems; do
+			[ ! -f "${folder%/*}/$file" ] || cat "${folder%/*}/$file" >"$folder/$file"
+		done
+	done < <(cgroups)
 }
 
 node_ready() {
@@ -173,7 +190,8 @@ if ! running; then
 	plan
 	certificates
 	configuration
-	CLUSTER=$CLUSTER setsid unshare --net --mount --pid --fork --propagation private \
+	cgroup_of_node
+	setsid unshare --net --mount --pid --fork --propagation private \
 		"$here/node.sh" </dev/null >"$state/logs/node.log" 2>&1 &
 	awaited 20 "the node's namespaces" node running
 fi

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -16,7 +17,13 @@ import (
 )
 
 // patience is how long a condition may take to come.
-const patience = 2 * time.Minute
+const patience = 5 * time.Minute
+
+// long is whether the long forms are wanted.
+var long = os.Getenv("PODMETER_E2E_LONG") != ""
+
+// outage is how long a component is away.
+var outage = map[bool]time.Duration{false: 30 * time.Second, true: 2 * time.Minute}[long]
 
 // cluster is the node that the test runs in.
 type cluster struct{ node string }
@@ -87,29 +94,31 @@ const agentNamespace = "podmeter"
 // rolledOut waits until all pods of a controller are there and ready.
 func (c *cluster) rolledOut(t *testing.T, namespace, controller string) {
 	t.Helper()
-	c.kubectl(t, "", "rollout", "status", "--namespace", namespace, "--timeout", "110s", controller)
+	c.kubectl(t, "", "rollout", "status", "--namespace", namespace, "--timeout", patience.String(), controller)
 }
 
 // killAgent kills the agent's process, as the node's memory killer would, and waits
 // for the next one in the pod.
 func (c *cluster) killAgent(t *testing.T) {
 	t.Helper()
-	const agent = "app.kubernetes.io/name=podmeter"
-	restarts := func() string {
-		return string(c.kubectl(t, "", "get", "pods", "--namespace", agentNamespace, "--selector", agent,
-			"--output", "jsonpath={.items[*].status.containerStatuses[*].restartCount}"))
-	}
-	before := restarts()
+	before := c.restarts(t)
 	if out, err := exec.CommandContext(t.Context(), "pkill", "-KILL", "-f", "^/podmeter agent ").CombinedOutput(); err != nil {
 		t.Fatalf("kill the agent: %v: %s", err, out)
 	}
 	await(t, "another agent in the pod", func() string {
-		if now := restarts(); now == before {
+		if now := c.restarts(t); now == before {
 			return "restarted " + now + " times"
 		}
 		return ""
 	})
 	c.rolledOut(t, agentNamespace, "daemonset/podmeter")
+}
+
+// restarts says how often the agent's container was started again.
+func (c *cluster) restarts(t *testing.T) string {
+	t.Helper()
+	return string(c.kubectl(t, "", "get", "pods", "--namespace", agentNamespace, "--selector", "app.kubernetes.io/name=podmeter",
+		"--output", "jsonpath={.items[*].status.containerStatuses[*].restartCount}"))
 }
 
 // pod is what the tests need of one.
@@ -131,17 +140,23 @@ type pod struct {
 // pods returns those of a namespace that run and have a network of their own.
 func (c *cluster) pods(t *testing.T, namespace string) (running []pod) {
 	t.Helper()
-	var list struct{ Items []pod }
-	out := c.kubectl(t, "", "get", "pods", "--namespace", namespace, "--output", "json")
-	if err := json.Unmarshal(out, &list); err != nil {
-		t.Fatalf("read pods: %v", err)
-	}
-	for _, p := range list.Items {
+	for _, p := range c.allPods(t, namespace) {
 		if p.Status.Phase == "Running" && !p.Spec.HostNetwork {
 			running = append(running, p)
 		}
 	}
 	return running
+}
+
+// allPods returns those of a namespace.
+func (c *cluster) allPods(t *testing.T, namespace string, args ...string) []pod {
+	t.Helper()
+	var list struct{ Items []pod }
+	out := c.kubectl(t, "", append([]string{"get", "pods", "--namespace", namespace, "--output", "json"}, args...)...)
+	if err := json.Unmarshal(out, &list); err != nil {
+		t.Fatalf("read pods: %v", err)
+	}
+	return list.Items
 }
 
 // await waits until a condition holds; why says what is still missing.
@@ -156,17 +171,20 @@ func await(t *testing.T, what string, holds func() (why string)) {
 	t.Fatalf("never came: %s; %s", what, why)
 }
 
-// get reads what the agent serves.
-func get(t *testing.T, url string) []byte {
-	t.Helper()
-	response, err := http.Get(url)
+// fetch reads what an address serves.
+func fetch(ctx context.Context, url string) ([]byte, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return nil, err
 	}
 	defer response.Body.Close()
 	body, err := io.ReadAll(response.Body)
-	if err != nil || response.StatusCode != http.StatusOK {
-		t.Fatalf("%s: got %s, %v", url, response.Status, err)
+	if err == nil && response.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s", url, response.Status)
 	}
-	return body
+	return body, err
 }

@@ -4,10 +4,12 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
@@ -62,7 +64,11 @@ func has(m *dto.Metric, labels []string) bool {
 // podmeter reads the agent's series.
 func (c *cluster) podmeter(t *testing.T) series {
 	t.Helper()
-	return parse(t, get(t, os.Getenv("PODMETER_METRICS")))
+	text, err := fetch(t.Context(), os.Getenv("PODMETER_METRICS"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return parse(t, text)
 }
 
 // family returns the counters of a pod in one of podmeter's families.
@@ -85,6 +91,48 @@ func (s series) container(namespace, pod string) counters {
 		return s.sum("container_network_"+what+"_total", "namespace", namespace, "pod", pod, "interface", "eth0")
 	}
 	return counters{of("transmit_bytes"), of("transmit_packets"), of("receive_bytes"), of("receive_packets")}
+}
+
+// neverDown reads the agent's traffic series all the time, whenever there is an
+// agent, until what it returns is called; a counter that is lower than before is an
+// error.
+func (c *cluster) neverDown(t *testing.T) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done, url := make(chan struct{}), os.Getenv("PODMETER_METRICS")
+	go func() {
+		defer close(done)
+		highest, scrapes := make(map[string]float64), 0
+		for ctx.Err() == nil {
+			if text, err := fetch(ctx, url); err == nil {
+				scrapes++
+				compare(t, parse(t, text), highest)
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		t.Logf("%d scrapes of %d series meanwhile", scrapes, len(highest))
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
+}
+
+// compare keeps the value of each series of traffic in highest.
+func compare(t *testing.T, s series, highest map[string]float64) {
+	for name, family := range s {
+		if !strings.HasPrefix(name, "podmeter_pod_") && !strings.HasPrefix(name, "podmeter_flow_") ||
+			!strings.HasSuffix(name, "_total") {
+			continue
+		}
+		for _, m := range family.GetMetric() {
+			id, value := name+fmt.Sprint(m.GetLabel()), m.GetCounter().GetValue()
+			if value < highest[id] {
+				t.Errorf("%s went down from %.0f to %.0f", id, highest[id], value)
+			}
+			highest[id] = value
+		}
+	}
 }
 
 // own reads the counters of a pod's interface in the pod itself.

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"fmt"
+	"net"
 	"testing"
 )
 
@@ -14,17 +15,29 @@ func TestParity(t *testing.T) {
 	c.exchange(t, "e2e-parity", func() {})
 }
 
-// So they are when agents come and go while the traffic runs.
+// So they are when agents come and go while the traffic runs, some of it as fast as
+// it goes; and meanwhile no counter goes down.
 func TestParityAcrossRollouts(t *testing.T) {
 	c := inCluster(t)
+	const namespace = "e2e-stream"
+	c.world(t, namespace)
+	client, echo := c.podOf(t, namespace, "client"), c.podOf(t, namespace, "echo")
+	pending := map[string]bool{client.Metadata.Name: true, echo.Metadata.Name: true}
+
 	c.exchange(t, "e2e-rollout", func() {
+		defer c.neverDown(t)()
+		streamed := c.background(t, namespace, client.Metadata.Name,
+			"stream", net.JoinHostPort(c.service(t, namespace, "echo")[0], "7"), "20")
 		c.kubectl(t, "", "rollout", "restart", "--namespace", agentNamespace, "daemonset/podmeter")
 		c.rolledOut(t, agentNamespace, "daemonset/podmeter")
 		c.kubectl(t, "", "delete", "pod", "--namespace", agentNamespace, "--selector", "app.kubernetes.io/name=podmeter",
 			"--force", "--grace-period", "0")
 		c.rolledOut(t, agentNamespace, "daemonset/podmeter")
 		c.killAgent(t)
+		streamed()
 	})
+	await(t, "equal counts of the stream", func() string { return c.parity(t, namespace, pending) })
+	c.checkIdentities(t, namespace, 3)
 }
 
 // exchange lets the pods of a new namespace talk, meanwhile does what it is told,
@@ -40,7 +53,7 @@ func (c *cluster) exchange(t *testing.T, namespace string, meanwhile func()) {
 	meanwhile()
 	// A client is ready when it has sent all that it has to send.
 	c.rolledOut(t, namespace, "deployment/client")
-	c.kubectl(t, "", "wait", "--namespace", namespace, "--for", "condition=Complete", "--timeout", "110s", "job/report")
+	c.kubectl(t, "", "wait", "--namespace", namespace, "--for", "condition=Complete", "--timeout", patience.String(), "job/report")
 
 	pods := c.pods(t, namespace)
 	if len(pods) < 8 {
@@ -51,7 +64,7 @@ func (c *cluster) exchange(t *testing.T, namespace string, meanwhile func()) {
 		pending[p.Metadata.Name] = true
 	}
 	await(t, "three equal counts of each pod", func() string { return c.parity(t, namespace, pending) })
-	c.checkIdentities(t, namespace)
+	c.checkIdentities(t, namespace, 9) // the Job's too, which has ended
 }
 
 // introduce tells the clients the addresses of a pod of the StatefulSet.
@@ -60,7 +73,8 @@ func (c *cluster) introduce(t *testing.T, namespace string) {
 	for _, p := range c.pods(t, namespace) {
 		if p.Metadata.Name == "store-0" {
 			c.kubectl(t, "", "create", "configmap", "peers", "--namespace", namespace,
-				"--from-literal", "STORE="+p.Status.PodIPs[0].IP, "--from-literal", "STORE6="+p.Status.PodIPs[1].IP)
+				"--from-literal", "STORE="+p.Status.PodIPs[0].IP, "--from-literal", "STORE6="+p.Status.PodIPs[1].IP,
+				"--from-literal", fmt.Sprintf("ROUNDS=%.0f", outage.Seconds()))
 			return
 		}
 	}
@@ -84,8 +98,9 @@ func (c *cluster) parity(t *testing.T, namespace string, pending map[string]bool
 	return why
 }
 
-// checkIdentities compares the families of each pod in one scrape.
-func (c *cluster) checkIdentities(t *testing.T, namespace string) {
+// checkIdentities compares the families of each pod in one scrape, of so many pods
+// at least.
+func (c *cluster) checkIdentities(t *testing.T, namespace string, pods int) {
 	t.Helper()
 	s := c.podmeter(t)
 	if wrong := s.sum("podmeter_conservation_error_bytes_total"); wrong != 0 {
@@ -107,7 +122,7 @@ func (c *cluster) checkIdentities(t *testing.T, namespace string) {
 			}
 		}
 	}
-	if seen < 9 { // the Job's too, which has ended
-		t.Errorf("got series of %d pods, want 9 at least", seen)
+	if seen < pods {
+		t.Errorf("got series of %d pods, want %d at least", seen, pods)
 	}
 }

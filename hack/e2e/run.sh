@@ -2,16 +2,19 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Runs the tests in a cluster of their own, which is brought up before and down
-# after them, with each CNI plugin in turn. Needs root, and what make cluster-up
-# needs.
+# after them, with each CNI plugin in turn: all of them with ptp, with bridge those
+# that depend on the plugin. Needs root, and what make cluster-up needs.
 #
+# LONG=1           with outages of 2 minutes, 300 pods and a minute of flood
 # CNI=ptp|bridge   with this plugin alone
 # RUN=pattern      these tests alone
 # KEEP=1           leave the cluster up
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-export CLUSTER=${CLUSTER:-podmeter-e2e}
+export CLUSTER=${CLUSTER:-podmeter-e2e} POD_IPS=${POD_IPS:-40}
+. hack/cluster/common.sh
 plugins=(${CNI:-ptp bridge})
+declare -A tests=([ptp]=. [bridge]='Parity|Attribution')
 work=$(mktemp -d)
 finish() {
 	[ -n "${KEEP:-}" ] || hack/cluster/down.sh
@@ -20,17 +23,22 @@ finish() {
 trap finish EXIT
 
 make image IMAGE_ARCHITECTURES="$(go env GOARCH)"
-CGO_ENABLED=0 go test -c -trimpath -o "$work/test" ./hack/e2e
+busybox_root "$work/root"
+export CGO_ENABLED=0
+go build -trimpath -o "$work/root/bin/traffic" ./hack/e2e/traffic
+hack/cluster/image.sh podmeter.test/traffic:1 "$work/root" /bin/traffic serve :9000 >"$work/traffic.tar"
+go test -c -trimpath -o "$work/test" ./hack/e2e
 
 status=0
 for plugin in "${plugins[@]}"; do
 	[ -n "${KEEP:-}" ] || hack/cluster/down.sh
 	CNI=$plugin hack/cluster/up.sh
-	. "/run/podmeter-cluster/$CLUSTER/env"
-	hack/cluster/load.sh bin/podmeter-image.tar
+	. "$state/env"
+	hack/cluster/load.sh bin/podmeter-image.tar "$work/traffic.tar"
 	hack/cluster/enter.sh kubectl apply -k "$PWD/deploy/kubernetes/base"
 	hack/cluster/enter.sh kubectl rollout status --namespace podmeter --timeout 120s daemonset/podmeter
-	hack/cluster/enter.sh env -C "$PWD/hack/e2e" PODMETER_E2E="$NODE" PODMETER_METRICS="http://$NODE_IP:9739/metrics" \
-		"$work/test" -test.v -test.run "${RUN:-.}" || status=1
+	hack/cluster/enter.sh env -C "$PWD/hack/e2e" PODMETER_E2E="$NODE" PODMETER_E2E_LONG="${LONG:-}" \
+		PODMETER_E2E_TRAFFIC="$work/root/bin/traffic" PODMETER_METRICS="http://$NODE_IP:9739/metrics" \
+		"$work/test" -test.v -test.timeout 80m -test.run "${RUN:-${tests[$plugin]}}" || status=1
 done
 exit "$status"
