@@ -17,8 +17,14 @@ import (
 // defaultBPFFS is where the BPF file system is by convention.
 const defaultBPFFS = "/sys/fs/bpf"
 
-// ErrPinPath is returned for a pin path that cannot be one.
-var ErrPinPath = errors.New("not a usable pin path")
+// Errors about the pin path.
+var (
+	// ErrPinPath is returned for a pin path that cannot be one.
+	ErrPinPath = errors.New("not a usable pin path")
+	// ErrNoBPFFS is returned when there is no BPF file system at it, and none can be
+	// mounted.
+	ErrNoBPFFS = errors.New("no BPF file system")
+)
 
 // preparePinPath makes the pin directory, and mounts the BPF file system at its
 // usual place if it is not there.
@@ -62,10 +68,10 @@ func isBPFFS(path string) (bool, error) {
 func mountBPFFS(path string) error {
 	how := fmt.Sprintf("mount one with: mount -t bpf bpf %s", defaultBPFFS)
 	if !strings.HasPrefix(path, defaultBPFFS+"/") {
-		return fmt.Errorf("%w: %s is on no BPF file system; choose one below %s, or %s", ErrPinPath, path, defaultBPFFS, how)
+		return fmt.Errorf("%w: %w at %s; choose a path below %s, or %s", ErrPinPath, ErrNoBPFFS, path, defaultBPFFS, how)
 	}
 	if err := unix.Mount("bpf", defaultBPFFS, "bpf", 0, ""); err != nil {
-		return fmt.Errorf("mount BPF file system at %s (%s): %w", defaultBPFFS, how, err)
+		return fmt.Errorf("%w at %s (%s): mount it: %w", ErrNoBPFFS, defaultBPFFS, how, err)
 	}
 	return nil
 }

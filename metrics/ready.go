@@ -56,8 +56,19 @@ func readinessHandler(readiness func() Readiness) http.Handler {
 	})
 }
 
-// healthy says that the process serves; whether it is of use is for /readyz.
-func healthy(w http.ResponseWriter, _ *http.Request) { respond(w, http.StatusOK, "ok\n") }
+// healthHandler says whether to let the process live; whether its numbers can be relied
+// on is for /readyz.
+func healthHandler(health func() error) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if health != nil {
+			if err := health(); err != nil {
+				respond(w, http.StatusServiceUnavailable, err.Error()+"\n")
+				return
+			}
+		}
+		respond(w, http.StatusOK, "ok\n")
+	})
+}
 
 func respond(w http.ResponseWriter, code int, body string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")

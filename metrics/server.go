@@ -39,6 +39,9 @@ type ServerOptions struct {
 	Registry *prometheus.Registry
 	// Readiness is asked at each request for /readyz.
 	Readiness func() Readiness
+	// Health is asked at each request for /healthz: an error says why a restart would
+	// help. It may be nil: whoever answers is healthy.
+	Health func() error
 	// WebConfigFile is exporter-toolkit's, for TLS and basic authentication;
 	// none if empty.
 	WebConfigFile string
@@ -129,7 +132,7 @@ func newMux(options ServerOptions) (*http.ServeMux, error) {
 	mux := http.NewServeMux()
 	mux.Handle("GET /{$}", landing)
 	mux.Handle("GET /metrics", newMetricsHandler(options))
-	mux.HandleFunc("GET /healthz", healthy)
+	mux.Handle("GET /healthz", healthHandler(options.Health))
 	mux.Handle("GET /readyz", readinessHandler(options.Readiness))
 	if options.Pprof {
 		mux.HandleFunc("/debug/pprof/", pprof.Index)

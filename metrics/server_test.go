@@ -75,6 +75,10 @@ func TestPaths(t *testing.T) {
 	plain := newServer(t, o).Handler()
 	o.Pprof = true
 	withPprof := newServer(t, o).Handler()
+	o.Health = func() error { return nil }
+	healthy := newServer(t, o).Handler()
+	o.Health = func() error { return errors.New("no drain for 1m") }
+	stuck := newServer(t, o).Handler()
 	for _, c := range []struct {
 		handler      http.Handler
 		method, path string
@@ -90,6 +94,9 @@ func TestPaths(t *testing.T) {
 		{plain, "POST", "/metrics", 405, ""},
 		{plain, "GET", "/healthz", 200, "ok\n"},
 		{plain, "HEAD", "/healthz", 200, ""},
+		{healthy, "GET", "/healthz", 200, "ok\n"},
+		{stuck, "GET", "/healthz", 503, "no drain for 1m\n"},
+		{stuck, "GET", "/readyz", 200, "ready\n"},
 		{plain, "GET", "/readyz", 200, "ready\nidentity: none\n"},
 		{plain, "GET", "/nothing", 404, ""},
 		{plain, "GET", "/debug/pprof/", 404, ""},

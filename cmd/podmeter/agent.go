@@ -91,7 +91,27 @@ func (c *commands) meter(command *cobra.Command, config *agent.Config) error {
 	for _, warning := range warnings {
 		log.Warn(warning)
 	}
-	return c.runAgent(command.Context(), *config, log)
+	return c.inManifest(config, c.runAgent(command.Context(), *config, log))
+}
+
+// manifestError is one that a pod's manifest is at fault for.
+type manifestError struct {
+	error
+	change string // what it has to have
+}
+
+// Unwrap returns the error.
+func (e *manifestError) Unwrap() error { return e.error }
+
+// inManifest adds to an error of a pod's agent what to change in the manifest.
+func (c *commands) inManifest(config *agent.Config, err error) error {
+	if err == nil || !agent.InPod(c.environ) {
+		return err
+	}
+	if change := config.InManifest(err); change != "" {
+		return &manifestError{err, change}
+	}
+	return err
 }
 
 // newLogger returns a logger that writes to w.

@@ -22,8 +22,8 @@ import (
 // answerTimeout is how long an agent may take to answer.
 const answerTimeout = 10 * time.Second
 
-// readyLimit bounds what is read of an agent's reason, in bytes.
-const readyLimit = 64 << 10
+// reasonLimit bounds what is read of an agent's reason, in bytes.
+const reasonLimit = 64 << 10
 
 // client talks HTTP to an agent's socket.
 type client struct {
@@ -59,19 +59,20 @@ func (c *client) status(ctx context.Context) (*agent.Status, error) {
 	return status, nil
 }
 
-// ready returns what the agent says if it is ready, an error with it if not.
-func (c *client) ready(ctx context.Context) (string, error) {
-	response, err := c.get(ctx, agent.ReadyPath)
+// probe returns what the agent says at a path if all is well there, an error with it
+// if not. The agent is then what the fault says.
+func (c *client) probe(ctx context.Context, path, fault string) (string, error) {
+	response, err := c.get(ctx, path)
 	if err != nil {
 		return "", err
 	}
 	defer response.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(response.Body, readyLimit))
+	body, err := io.ReadAll(io.LimitReader(response.Body, reasonLimit))
 	if err != nil {
-		return "", fmt.Errorf("read the readiness of the agent at %s: %w", c.socket, err)
+		return "", fmt.Errorf("read %s of the agent at %s: %w", path, c.socket, err)
 	}
 	if reason := strings.TrimSpace(string(body)); response.StatusCode != http.StatusOK {
-		return "", fmt.Errorf("the agent at %s is not ready: %s", c.socket, reason)
+		return "", fmt.Errorf("the agent at %s is %s: %s", c.socket, fault, reason)
 	}
 	return string(body), nil
 }

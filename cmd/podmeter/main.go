@@ -9,6 +9,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -39,22 +40,26 @@ func (c *commands) execute(ctx context.Context, args []string, stdout, stderr io
 	root := c.root(stdout, stderr)
 	root.SetArgs(args)
 	command, err := root.ExecuteContextC(ctx)
-	switch {
-	case err == nil:
+	if err == nil {
 		return 0
-	case agent.IsUsage(err):
-		complain(stderr, err)
-		fmt.Fprintf(stderr, "see '%s --help'\n", command.CommandPath())
-		return 2
 	}
 	complain(stderr, err)
-	return 1
+	code := 1
+	if agent.IsUsage(err) {
+		fmt.Fprintf(stderr, "see '%s --help'\n", command.CommandPath())
+		code = 2
+	}
+	// Last, as that is what is read first of a pod that does not start.
+	if fault := new(manifestError); errors.As(err, &fault) {
+		fmt.Fprintln(stderr, "podmeter: in the pod's manifest,", fault.change)
+	}
+	return code
 }
 
 // complain writes an error, a line for each that it joins.
 func complain(w io.Writer, err error) {
 	for line := range strings.Lines(err.Error()) {
-		fmt.Fprintf(w, "podmeter: %s\n", strings.TrimSuffix(line, "\n"))
+		fmt.Fprintf(w, "podmeter: %s\n", printable(strings.TrimSuffix(line, "\n")))
 	}
 }
 

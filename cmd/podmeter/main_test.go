@@ -109,6 +109,7 @@ func TestExitCodes(t *testing.T) {
 		{name: "bad output", args: "version -o yaml", code: 2, stderr: `podmeter: --output "yaml": text or json`, see: "podmeter version"},
 		{name: "bad status output", args: "status -o yaml", code: 2, stderr: `podmeter: --output "yaml": text or json`, see: "podmeter status"},
 		{name: "no agent", args: "status --socket /nowhere/agent.sock", code: 1, stderr: "podmeter: no agent answers at /nowhere/agent.sock: is it running?"},
+		{name: "two probes", args: "status --ready --alive", code: 2, stderr: "podmeter: --ready and --alive are two questions", see: "podmeter status"},
 		{name: "no agent to be ready", args: "status --ready --socket /nowhere/agent.sock", code: 1, stderr: "podmeter: no agent answers"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/podmeter/podmeter/cmd/podmeter/agent"
@@ -19,15 +20,17 @@ DIFFERENCE is the interface's own packets less podmeter's since the attachment, 
 both ways; 0 is what is expected. BEFORE is the bytes that crossed before. Each
 state but attached is explained below the list, with what to do.
 
-With --ready it is a probe: it prints the reason and exits with 1 if the agent is
-not ready. In a pod, an exec probe finds the socket by the same variables or
---config file as the agent.`
+With --ready or --alive it is a probe: it prints the reason and exits with 1 if the
+agent is not ready, or if its drains do not go on, so that it should be started again.
+An agent that is not ready counts all the same. In a pod, an exec probe finds the
+socket by the same variables or --config file as the agent.`
 
 // statusOptions are the flags of status.
 type statusOptions struct {
 	config agent.Config
 	output string
 	ready  bool
+	alive  bool
 }
 
 func (c *commands) status() *cobra.Command {
@@ -47,6 +50,7 @@ func (c *commands) status() *cobra.Command {
 	agent.AddSocketFlag(flags, &options.config.Socket)
 	addOutputFlag(command, &options.output)
 	flags.BoolVar(&options.ready, "ready", false, "only say whether the agent is ready, by the exit code too")
+	flags.BoolVar(&options.alive, "alive", false, "only say whether the agent's drains go on, by the exit code too")
 	return command
 }
 
@@ -62,13 +66,20 @@ func (c *commands) showStatus(command *cobra.Command, options *statusOptions) er
 	if err := checkOutput(options.output); err != nil {
 		return err
 	}
+	if options.ready && options.alive {
+		return agent.Usage(errors.New("--ready and --alive are two questions: ask one at a time"))
+	}
 	ctx, cancel := context.WithTimeout(command.Context(), answerTimeout)
 	defer cancel()
 	client := newClient(options.config.Socket)
 	defer client.close()
-	if options.ready {
-		reason, err := client.ready(ctx)
-		fmt.Fprint(command.OutOrStdout(), reason)
+	if options.ready || options.alive {
+		path, fault := agent.ReadyPath, "not ready"
+		if options.alive {
+			path, fault = agent.HealthPath, "stuck"
+		}
+		reason, err := client.probe(ctx, path, fault)
+		fmt.Fprint(command.OutOrStdout(), printable(reason))
 		return err
 	}
 	status, err := client.status(ctx)

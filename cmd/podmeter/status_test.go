@@ -189,25 +189,28 @@ func TestStatusOfSomethingElse(t *testing.T) {
 	}
 }
 
-func TestReady(t *testing.T) {
+func TestProbes(t *testing.T) {
 	for _, test := range []struct {
-		name string
-		code int
-		body string
-		want result
+		name, flag, path string
+		code             int
+		body             string
+		want             result
 	}{
-		{"ready", http.StatusOK, "ready, identity is 2s old\n", result{0, "ready, identity is 2s old\n", ""}},
-		{"not ready", http.StatusServiceUnavailable, "pods are not synced\n",
+		{"ready", "--ready", agent.ReadyPath, http.StatusOK, "ready, identity is 2s old\n", result{0, "ready, identity is 2s old\n", ""}},
+		{"not ready", "--ready", agent.ReadyPath, http.StatusServiceUnavailable, "pods are not synced\n",
 			result{1, "", "podmeter: the agent at SOCKET is not ready: pods are not synced\n"}},
+		{"alive", "--alive", agent.HealthPath, http.StatusOK, "ok\n", result{0, "ok\n", ""}},
+		{"stuck", "--alive", agent.HealthPath, http.StatusServiceUnavailable, "no drain for 1m\n",
+			result{1, "", "podmeter: the agent at SOCKET is stuck: no drain for 1m\n"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			mux := http.NewServeMux()
-			mux.HandleFunc("GET "+agent.ReadyPath, func(w http.ResponseWriter, _ *http.Request) {
+			mux.HandleFunc("GET "+test.path, func(w http.ResponseWriter, _ *http.Request) {
 				w.WriteHeader(test.code)
 				io.WriteString(w, test.body)
 			})
 			socket := serve(t, mux)
-			got := new(recorder).run(t, nil, "status", "--ready", "--socket", socket)
+			got := new(recorder).run(t, nil, "status", test.flag, "--socket", socket)
 			got.stderr = strings.ReplaceAll(got.stderr, socket, "SOCKET")
 			if got != test.want {
 				t.Errorf("got %+v, want %+v", got, test.want)

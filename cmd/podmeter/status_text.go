@@ -19,8 +19,10 @@ import (
 	"github.com/podmeter/podmeter/flows"
 )
 
-// writeStatus shows a status to a human; ages are as of now.
+// writeStatus shows a status to a human; ages are as of now. Names are whatever their
+// makers like, and are not to move the cursor.
 func writeStatus(w io.Writer, s *agent.Status, now time.Time) error {
+	w = printableWriter{w}
 	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	for _, line := range [][2]string{
 		{"agent", fmt.Sprintf("%s on %s, attach %s, pinned at %s, %s flows a set",

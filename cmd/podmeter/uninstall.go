@@ -59,7 +59,7 @@ func (c *commands) remove(command *cobra.Command, config *agent.Config) error {
 	})
 	out := command.OutOrStdout()
 	for _, what := range removed {
-		fmt.Fprintln(out, "removed", what)
+		fmt.Fprintln(out, "removed", printable(what))
 	}
 	if len(removed) == 0 && err == nil {
 		fmt.Fprintf(out, "nothing to remove: no agent has left anything at %s or %s\n", config.PinPath, config.StateDir)

@@ -72,7 +72,7 @@ func examples() map[string]any {
 		"config": "/etc/podmeter/podmeter.yaml", "listen": "$(HOST_IP):9740", "webConfigFile": "/etc/podmeter/web.yml", "pprof": true,
 		"socket": "/run/podmeter/other.sock", "interfaces": []any{"veth*", "!veth0"}, "uplinks": []any{"eth0"}, "xdpMode": "native",
 		"attach": "netlink", "drainInterval": "1m30s", "mapMemory": "128Mi", "pinPath": "/bpf/other", "stateDir": "/run/podmeter/other",
-		"identity": "kubernetes", "scope": "node", "kubeconfig": "/etc/podmeter/kubeconfig", "nodeName": "node-a",
+		"identity": "kubernetes", "scope": "node", "kubeconfig": "/etc/podmeter/kubeconfig", "nodeName": "node-a", "daemonset": "meters/podmeter",
 		"cidrFile": "/etc/podmeter/cidrs.yaml", "geoip": []any{"/geoip/city.mmdb", "/geoip/asn.mmdb"},
 		"flowLabels": []any{"peer_ip"}, "externalLabels": []any{"city"},
 		"flowSeriesLimit": 3000, "externalSeriesLimit": 0, "uplinkSeriesLimit": 10_000_000, "flowIdle": "2h", "seriesGrace": "10m",
@@ -138,6 +138,7 @@ func TestSchema(t *testing.T) {
 		"pins with a dot":       within("agent", "pinPath", "/bpf/pod.meter"),
 		"relative host path":    within("bpffs", "hostPath", "podmeter"),
 		"two agents at a time":  within("updateStrategy", "rollingUpdate", map[string]any{"maxSurge": 1}),
+		"DaemonSet by name":     within("agent", "daemonset", "podmeter"),
 		"digest":                within("image", "digest", "sha256:0"),
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -84,8 +84,8 @@ func TestPlacement(t *testing.T) {
 	}
 }
 
-// Probes go by the socket, so that TLS and basic auth do not shut them out, and only
-// readiness asks for more than an answer.
+// Probes go by the socket, so that TLS and basic auth do not shut them out. A start may
+// take two minutes, for the agent before to end.
 func TestProbes(t *testing.T) {
 	for name, values := range map[string]map[string]any{
 		"plain":      nil,
@@ -97,8 +97,11 @@ func TestProbes(t *testing.T) {
 				got  *corev1.Probe
 				want string
 			}{
-				{c.StartupProbe, "/podmeter status"}, {c.ReadinessProbe, "/podmeter status --ready"}, {c.LivenessProbe, "/podmeter status"},
+				{c.StartupProbe, "/podmeter status --alive"}, {c.ReadinessProbe, "/podmeter status --ready"}, {c.LivenessProbe, "/podmeter status --alive"},
 			} {
+				if probe.got == c.StartupProbe && probe.got.PeriodSeconds*probe.got.FailureThreshold < 120 {
+					t.Errorf("start: got %d times %d s, want 120 s at least", probe.got.FailureThreshold, probe.got.PeriodSeconds)
+				}
 				if probe.got == nil || probe.got.Exec == nil || strings.Join(probe.got.Exec.Command, " ") != probe.want {
 					t.Errorf("got %v, want %s", probe.got, probe.want)
 				}
@@ -124,8 +127,42 @@ func TestAgentTakesItsArguments(t *testing.T) {
 			if err := c.Validate(); err != nil {
 				t.Error(err)
 			}
+			if c.DaemonSet != "podmeter/podmeter" {
+				t.Errorf("got DaemonSet %q, want its own", c.DaemonSet)
+			}
 			if c.Listen != want || c.NodeName != "node-a" || c.Identity != agent.IdentityKubernetes {
 				t.Errorf("got %s, node %s, identity %s, want %s, node-a, kubernetes", c.Listen, c.NodeName, c.Identity, want)
+			}
+		})
+	}
+}
+
+// An end is told why, and has the time for a last look at the API.
+func TestTermination(t *testing.T) {
+	pod := daemonSet(t, kustomize(t, "base")).Spec.Template.Spec
+	if policy := pod.Containers[0].TerminationMessagePolicy; policy != corev1.TerminationMessageFallbackToLogsOnError {
+		t.Errorf("message: got %q, want the log's end", policy)
+	}
+	if grace := pod.TerminationGracePeriodSeconds; grace == nil || *grace < 30 {
+		t.Errorf("grace period: got %v, want 30 s at least", grace)
+	}
+}
+
+// The agent's DaemonSet is the release's, unless a value names another, or none.
+func TestOwnDaemonSet(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		value any
+		want  string
+	}{
+		{"the release's", nil, "--daemonset=podmeter/podmeter"},
+		{"another", "meters/own", "--daemonset=meters/own"},
+		{"none", "", "--daemonset="},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			args := daemonSet(t, helm(t, map[string]any{"agent": map[string]any{"daemonset": test.value}})).Spec.Template.Spec.Containers[0].Args
+			if !slices.Contains(args, test.want) {
+				t.Errorf("got %q, want %s in it", args, test.want)
 			}
 		})
 	}
@@ -144,6 +181,7 @@ func TestRights(t *testing.T) {
 	want := map[string][]rbacv1.PolicyRule{
 		"rbac.authorization.k8s.io/v1 ClusterRole <nil>/podmeter": {
 			{APIGroups: []string{""}, Resources: []string{"pods", "services", "nodes"}, Verbs: []string{"list", "watch"}},
+			{APIGroups: []string{""}, Resources: []string{"namespaces"}, ResourceNames: []string{"podmeter"}, Verbs: []string{"get"}},
 		},
 		"rbac.authorization.k8s.io/v1 Role podmeter/podmeter": {
 			{APIGroups: []string{"apps"}, Resources: []string{"daemonsets"}, ResourceNames: []string{"podmeter"}, Verbs: []string{"get"}},

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"sync/atomic"
 	"time"
 
 	"github.com/podmeter/podmeter/datapath"
@@ -55,11 +56,14 @@ type Agent struct {
 	// conntrack is nil if backends of Services are not looked up.
 	conntrack *datapath.Conntrack
 
-	keeper *keeper
+	departure *departure
+	keeper    *keeper
 	// epoch is what is being published.
 	epoch *flows.Epoch
 	// uplinks is nil if there are none to be metered.
 	uplinks *uplinks
+	// metering is when drains began, nil before.
+	metering atomic.Pointer[time.Time]
 
 	// listener serves metrics to the network, socket also the status to this host.
 	listener, socket net.Listener
@@ -84,7 +88,7 @@ func New(ctx context.Context, config Config, options Options) (*Agent, error) {
 	a := &Agent{config: config, options: options, log: options.Logger, hangup: make(chan os.Signal, 1)}
 	signal.Notify(a.hangup, unix.SIGHUP)
 	for _, step := range []func(context.Context) error{
-		a.openPlaces, a.openIdentity, a.makeTable, a.makeExporter, a.listen, a.loadMeter, a.resume,
+		a.openPlaces, a.openIdentity, a.openDeparture, a.makeTable, a.makeExporter, a.listen, a.loadMeter, a.resume,
 		a.loadUplinks,
 	} {
 		if err := step(ctx); err != nil {
@@ -151,7 +155,7 @@ func (a *Agent) makeExporter(context.Context) (err error) {
 		return err
 	}
 	a.server, err = metrics.NewServer(metrics.ServerOptions{
-		Registry: a.exporter.Registry(), Readiness: a.readiness, WebConfigFile: a.config.WebConfigFile,
+		Registry: a.exporter.Registry(), Readiness: a.readiness, Health: a.health, WebConfigFile: a.config.WebConfigFile,
 		Pprof: a.config.Pprof, Version: a.options.Version, Logger: a.log,
 	})
 	return Usage(err)
@@ -197,10 +201,24 @@ func (a *Agent) Publish(epoch *flows.Epoch) error {
 }
 
 // Run meters and serves until ctx is done; then it publishes what is left and
-// closes the agent.
+// closes the agent. What outlives it is removed if this node is to have no agent any
+// more, see [Config.DaemonSet].
 func (a *Agent) Run(ctx context.Context) error {
+	told := ctx
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return a.identity.source.Run(ctx) })
+	// The names of pods are followed until it is known what the end is for.
+	following, forget := context.WithCancel(context.WithoutCancel(ctx))
+	group.Go(func() error { return a.identity.source.Run(following) })
+	group.Go(func() error {
+		defer forget()
+		<-ctx.Done()
+		if told.Err() != nil { // and not a failure
+			a.departure.decide(following)
+		}
+		return nil
+	})
+	group.Go(func() error { return a.departure.learn(ctx) })
+	group.Go(func() error { return a.requireNode(ctx) })
 	group.Go(func() error { return a.meterWhenSynced(ctx) })
 	group.Go(func() error { return a.server.Serve(ctx, a.listener) })
 	group.Go(func() error { return a.serveSocket(ctx) })
@@ -210,7 +228,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	a.log.Info("serving metrics", "address", a.listener.Addr(), "socket", a.config.Socket,
 		"version", a.options.Version)
-	return errors.Join(group.Wait(), a.close())
+	return errors.Join(group.Wait(), a.close(), a.departure.leave())
 }
 
 // meterWhenSynced begins to meter when the identity is there, or when it has
@@ -227,6 +245,7 @@ func (a *Agent) meterWhenSynced(ctx context.Context) error {
 	case <-a.identity.source.Synced():
 	}
 	a.identity.refreshHost(time.Now())
+	a.metering.Store(new(time.Now()))
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return a.meter.Run(ctx) })
 	group.Go(func() error { return a.uplinks.run(ctx) })

@@ -133,8 +133,13 @@ func decodeCheckpoint(file []byte) (*checkpoint, error) {
 	if binary.BigEndian.Uint32(rest[4:]) != crc32.Checksum(body, castagnoli) {
 		return nil, errors.New("its checksum is wrong")
 	}
+	// The name of an interface is any bytes but a few, and need not be UTF-8.
+	mode, err := cbor.DecOptions{UTF8: cbor.UTF8DecodeInvalid}.DecMode()
+	if err != nil {
+		return nil, fmt.Errorf("set up decoding: %w", err)
+	}
 	content := new(checkpoint)
-	if err := cbor.Unmarshal(body, content); err != nil {
+	if err := mode.Unmarshal(body, content); err != nil {
 		return nil, fmt.Errorf("decode: %w", err)
 	}
 	if content.Datapath == nil || (content.Flows == nil) == (content.Uplinks == nil) {

@@ -57,6 +57,9 @@ type Config struct {
 	CNICache string
 	// NodeName is the node's name in Kubernetes or in the static file.
 	NodeName string
+	// DaemonSet is the agent's own as namespace/name, empty for none: what the agent
+	// leaves goes from a node that it does not want an agent on any more.
+	DaemonSet string
 	// StaticFile names pods and services by address; CIDRFile names ranges.
 	StaticFile, CIDRFile string
 	// GeoIP are MaxMind databases (.mmdb).
@@ -202,7 +205,7 @@ func (c *Config) identityHere(env map[string]string) string {
 	switch {
 	case c.StaticFile != "":
 		return IdentityStatic
-	case c.Kubeconfig != "", env["KUBERNETES_SERVICE_HOST"] != "":
+	case c.Kubeconfig != "", env[apiVariable] != "":
 		return IdentityKubernetes
 	}
 	return IdentityNone

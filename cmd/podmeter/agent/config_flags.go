@@ -26,7 +26,8 @@ func AddFlags(fs *pflag.FlagSet, c *Config) {
 
 func addServingFlags(fs *pflag.FlagSet, c *Config) {
 	fs.StringVar(&c.Listen, "listen", c.Listen,
-		"`host:port` to serve /metrics, /healthz and /readyz on; without a host on every address")
+		"`host:port` to serve /metrics, /healthz and /readyz on; without a host on every address; the port is what follows the "+
+			"last colon, so that an IPv6 address needs no brackets")
 	fs.StringVar(&c.WebConfigFile, "web-config-file", c.WebConfigFile,
 		"`file` that turns on TLS and basic auth, in the exporter-toolkit format that node_exporter has")
 	fs.BoolVar(&c.Pprof, "pprof", c.Pprof, "serve /debug/pprof on the same address")
@@ -81,6 +82,9 @@ func addIdentityFlags(fs *pflag.FlagSet, c *Config) {
 			"and is not read if empty")
 	fs.StringVar(&c.NodeName, "node-name", c.NodeName,
 		"`name` of this node (default the variable NODE_NAME; without Kubernetes also the host name)")
+	fs.StringVar(&c.DaemonSet, "daemonset", c.DaemonSet,
+		"`namespace/name` of the agent's own DaemonSet: told to end, the agent asks for it, and removes what it leaves on a node "+
+			"that is not to have an agent any more, as 'podmeter uninstall' does (default none: everything stays)")
 	fs.StringVar(&c.StaticFile, "static-file", c.StaticFile,
 		"YAML `file` that names pods, services and nodes, for --identity static")
 	fs.StringVar(&c.CIDRFile, "cidr-file", c.CIDRFile,

@@ -15,6 +15,7 @@ import (
 
 	"github.com/podmeter/podmeter/datapath"
 	"github.com/podmeter/podmeter/flows"
+	"k8s.io/apimachinery/pkg/util/validation"
 )
 
 const (
@@ -35,7 +36,8 @@ const (
 func (c Config) Validate() error {
 	var faults []error
 	for _, check := range []func() []error{
-		c.checkChoices, c.checkServing, c.checkMeter, c.checkUplinks, c.checkPaths, c.checkIdentity, c.checkSeries,
+		c.checkChoices, c.checkServing, c.checkMeter, c.checkUplinks, c.checkPaths, c.checkIdentity, c.checkDaemonSet,
+		c.checkSeries,
 	} {
 		faults = append(faults, check()...)
 	}
@@ -178,6 +180,26 @@ func (c Config) checkIdentity() (faults []error) {
 		faults = append(faults, fault("scope", c.Scope, "only the kubernetes identity has a scope, and identity is %s", c.Identity))
 	}
 	return faults
+}
+
+func (c Config) checkDaemonSet() (faults []error) {
+	if c.DaemonSet == "" {
+		return nil
+	}
+	namespace, name := c.daemonSet()
+	if validation.IsDNS1123Label(namespace) != nil || validation.IsDNS1123Subdomain(name) != nil {
+		faults = append(faults, fault("daemonset", strconv.Quote(c.DaemonSet), "namespace/name is expected, such as podmeter/podmeter"))
+	}
+	if c.NodeName == "" && c.Identity != IdentityKubernetes { // whose check says it too
+		faults = append(faults, fault("daemonset", strconv.Quote(c.DaemonSet), "--node-name is missing: whether the DaemonSet selects this node is asked"))
+	}
+	return faults
+}
+
+// daemonSet splits the name of the agent's own DaemonSet.
+func (c Config) daemonSet() (namespace, name string) {
+	namespace, name, _ = strings.Cut(c.DaemonSet, "/")
+	return namespace, name
 }
 
 func (c Config) checkSeries() (faults []error) {

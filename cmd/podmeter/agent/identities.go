@@ -14,6 +14,7 @@ import (
 	"github.com/podmeter/podmeter/datapath"
 	"github.com/podmeter/podmeter/flows"
 	"github.com/podmeter/podmeter/flows/identity"
+	"k8s.io/client-go/kubernetes"
 )
 
 // hostInterval is how often this host's own addresses are looked up.
@@ -24,6 +25,8 @@ type identities struct {
 	log    *slog.Logger
 	cache  *identity.Cache
 	source identity.Source
+	// client is of the API server, nil without Kubernetes.
+	client kubernetes.Interface
 	// reloads read files again.
 	reloads []func() error
 	// ready is the datapath's Options.Ready, nil without Kubernetes.
@@ -60,12 +63,12 @@ func (i *identities) openSource(config Config, version string) (err error) {
 }
 
 func (i *identities) openKubernetes(config Config, version string) error {
-	client, err := identity.NewClient(config.Kubeconfig, "podmeter/"+version)
-	if err != nil {
+	var err error
+	if i.client, err = identity.NewClient(config.Kubeconfig, "podmeter/"+version); err != nil {
 		return Usage(err)
 	}
 	source, err := identity.NewKubernetes(i.cache, identity.KubernetesOptions{
-		Client: client, Scope: identity.Scope(config.Scope), CNICache: config.CNICache, Logger: i.log,
+		Client: i.client, Scope: identity.Scope(config.Scope), CNICache: config.CNICache, Logger: i.log,
 	})
 	if err != nil {
 		return err

@@ -42,7 +42,7 @@ func listenTCP(ctx context.Context, address string, log *slog.Logger) (net.Liste
 // replaced.
 func listenSocket(ctx context.Context, path string, log *slog.Logger) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, fmt.Errorf("make directory of socket: %w", err)
+		return nil, fmt.Errorf("make directory of socket: %w", unwritable(err))
 	}
 	return whenFree(ctx, log, func() (net.Listener, error) {
 		if conn, err := net.Dial("unix", path); err == nil {
@@ -67,7 +67,7 @@ func removeSocket(path string) error {
 		err = os.Remove(path)
 	}
 	if err != nil {
-		return fmt.Errorf("replace old socket: %w", err)
+		return fmt.Errorf("replace old socket: %w", unwritable(err))
 	}
 	return nil
 }
@@ -78,9 +78,19 @@ func bindSocket(path string) (net.Listener, error) {
 	defer unix.Umask(mask)
 	listener, err := net.Listen("unix", path)
 	if err != nil {
-		return nil, fmt.Errorf("listen on socket: %w", err)
+		return nil, fmt.Errorf("listen on socket: %w", unwritable(err))
 	}
 	return listener, nil
+}
+
+// unwritable marks an error of a directory that cannot be written.
+func unwritable(err error) error {
+	for _, why := range []error{unix.EROFS, unix.EACCES, unix.EPERM} {
+		if errors.Is(err, why) {
+			return fmt.Errorf("%w: %w", errUnwritable, err)
+		}
+	}
+	return err
 }
 
 // whenFree calls listen until nobody else has what it wants, or for as long as a

@@ -14,6 +14,8 @@ const (
 	StatusPath = "/status"
 	// ReadyPath gives 200 when the agent is ready and 503 when not, and why as text.
 	ReadyPath = "/readyz"
+	// HealthPath gives 200 while drains go on and 503 when they do not, and why as text.
+	HealthPath = "/healthz"
 )
 
 // Status is the state of an agent at one moment, as 'podmeter status' shows it.

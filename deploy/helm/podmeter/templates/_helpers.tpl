@@ -31,6 +31,9 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{- if and .Values.webConfig.secret (not $flags.webConfigFile) }}
 {{- $_ := set $flags "webConfigFile" "/etc/podmeter/web/web-config.yml" }}
 {{- end }}
+{{- if kindIs "invalid" $flags.daemonset }}
+{{- $_ := set $flags "daemonset" (printf "%s/podmeter" .Release.Namespace) }}
+{{- end }}
 {{- range $key := keys $flags | sortAlpha }}
 {{- $value := get $flags $key }}
 {{- if kindIs "slice" $value }}

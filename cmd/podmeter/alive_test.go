@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"io/fs"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A drain that hangs, here as its checkpoint is written to a pipe that nobody reads, is
+// what --alive tells, and nothing else.
+func TestStuckIsNotAlive(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes half a minute")
+	}
+	h := newHost(t)
+	p := start(t, h.node, nil, h.flags()...)
+	h.awaitAttached(t, p)
+	probe := func(flag string) (int, string) {
+		s := start(t, h.node, nil, "status", flag, "--socket", h.sock)
+		return s.end(t), s.output.String()
+	}
+	if code, said := probe("--alive"); code != 0 {
+		t.Errorf("an agent at work: got %d and %q, want 0", code, said)
+	}
+	pipe := filepath.Join(h.dir, "state", "checkpoint.next")
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		// A checkpoint that is just being written has the name for a moment.
+		if err := unix.Mkfifo(pipe, 0o600); err != nil && !errors.Is(err, fs.ErrExist) {
+			t.Fatal(err)
+		}
+		code, said := probe("--alive")
+		if code == 1 && strings.Contains(said, "is stuck: the last drain ended") {
+			break
+		}
+		if code != 0 || time.Now().After(deadline) {
+			t.Fatalf("got %d and %q, want 0, and after a while 1 and why", code, said)
+		}
+	}
+	if code, _ := probe("--ready"); code != 0 {
+		t.Errorf("ready: got %d, want 0: what it serves was true", code)
+	}
+	p.Process.Kill()
+	p.end(t)
+}

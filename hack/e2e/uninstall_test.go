@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// Whatever way podmeter leaves a node, nothing of it stays there.
+func TestUninstallLeavesNothing(t *testing.T) {
+	c := inCluster(t)
+	for _, test := range []struct {
+		name   string
+		leave  func(*testing.T)
+		reason string // in the agent's log
+	}{
+		{"kubectl delete -k", func(t *testing.T) {
+			c.kubectl(t, "", "delete", "--kustomize", base)
+		}, ""},
+		{"deletion of the DaemonSet", func(t *testing.T) {
+			c.kubectl(t, "", "delete", "daemonset", "podmeter", "--namespace", agentNamespace)
+		}, "the DaemonSet is gone"},
+		{"deletion of the namespace", func(t *testing.T) {
+			c.kubectl(t, "", "delete", "namespace", agentNamespace)
+		}, ""},
+		{"a node that leaves the selection", func(t *testing.T) {
+			c.kubectl(t, "", "label", "node", c.node, "podmeter.test/metered=yes")
+			t.Cleanup(func() { c.unlabel(t) })
+			c.patch(t, `{"spec": {"template": {"spec": {"nodeSelector": {"podmeter.test/metered": "yes"}}}}}`)
+			c.rolledOut(t, agentNamespace, "daemonset/podmeter")
+			if len(links(t)) == 0 {
+				t.Fatal("got no program attached, want some as long as the node is selected")
+			}
+			c.kubectl(t, "", "label", "node", c.node, "podmeter.test/metered-")
+		}, "the DaemonSet does not select this node any more"},
+		{"a taint that is not tolerated", func(t *testing.T) {
+			c.patch(t, `{"spec": {"template": {"spec": {"tolerations": [{"$patch": "replace"}]}}}}`)
+			c.rolledOut(t, agentNamespace, "daemonset/podmeter")
+			c.kubectl(t, "", "taint", "node", c.node, "podmeter.test/gone=:NoExecute")
+			t.Cleanup(func() { c.untaint(t) })
+		}, "is not tolerated"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c.shipped(t)
+			c.metered(t)
+			c.leaves(t, test.leave, test.reason)
+		})
+	}
+	t.Run("filters and qdiscs", func(t *testing.T) {
+		c.shipped(t)
+		c.metered(t)
+		remove := func(t *testing.T) { c.kubectl(t, "", "delete", "--kustomize", base) }
+		c.leaves(t, remove, "")
+		shipped := string(c.kubectl(t, "", "kustomize", base))
+		withFilters := strings.Replace(shipped, "        - agent\n", "        - agent\n        - --attach=netlink\n", 1)
+		c.kubectl(t, withFilters, "apply", "--filename", "-")
+		c.rolledOut(t, agentNamespace, "daemonset/podmeter")
+		await(t, "a qdisc on each pod's interface", func() string {
+			if n := len(qdiscs(t)); n < 5 {
+				return fmt.Sprint(n, " qdiscs")
+			}
+			return ""
+		})
+		c.leaves(t, remove, "")
+	})
+}
+
+// leaves lets podmeter leave the node, and looks at what stays.
+func (c *cluster) leaves(t *testing.T, leave func(*testing.T), reason string) {
+	t.Helper()
+	said := followLog(t)
+	leave(t)
+	c.agentEnded(t)
+	await(t, "a node without podmeter", func() string { return strings.Join(traces(t), "; ") })
+	if said := said(true); !strings.Contains(said, "uninstall: programs, maps and state are removed") || !strings.Contains(said, reason) {
+		t.Errorf("got no word of why, want %q; the agent said:\n%s", reason, said)
+	} else {
+		t.Log(said)
+	}
+}
+
+// A roll-out leaves all of it: the programs are attached by the same links.
+func TestRolloutLeavesAttachments(t *testing.T) {
+	c := inCluster(t)
+	c.shipped(t)
+	c.metered(t)
+	before, said := links(t), followLog(t)
+	c.kubectl(t, "", "rollout", "restart", "--namespace", agentNamespace, "daemonset/podmeter")
+	c.rolledOut(t, agentNamespace, "daemonset/podmeter")
+	if diff := cmp.Diff(before, links(t)); diff != "" {
+		t.Errorf("links before and after (-before +after):\n%s", diff)
+	}
+	if said := said(true); !strings.Contains(said, "the DaemonSet still selects this node") {
+		t.Errorf("got no word of staying; the agent said:\n%s", said)
+	}
+}
+
+// So does an agent whose API server does not answer at its end.
+func TestNoAnswerLeavesAttachments(t *testing.T) {
+	c := inCluster(t)
+	c.shipped(t)
+	c.metered(t)
+	before, said := links(t), followLog(t)
+	// The agent's way to the API server is cut off, and nobody else's here.
+	const away = "10.96.0.1/32"
+	output(t, "ip", "route", "add", "unreachable", away)
+	back := sync.OnceFunc(func() {
+		if out, err := exec.Command("ip", "route", "del", "unreachable", away).CombinedOutput(); err != nil {
+			t.Errorf("take the route back: %v: %s", err, out)
+		}
+	})
+	t.Cleanup(back)
+	c.kubectl(t, "", "delete", "pod", "--namespace", agentNamespace, "--selector", agents, "--wait=false")
+	if said := said(true); !strings.Contains(said, "no answer of the API server") {
+		t.Errorf("got no word of staying; the agent said:\n%s", said)
+	}
+	if diff := cmp.Diff(before, links(t)); diff != "" {
+		t.Errorf("links before and after (-before +after):\n%s", diff)
+	}
+	back()
+	c.rolledOut(t, agentNamespace, "daemonset/podmeter")
+}
+
+// metered makes a pod, and waits until its interface is attached to.
+func (c *cluster) metered(t *testing.T) {
+	t.Helper()
+	c.namespace(t, "e2e-uninstall")
+	c.apply(t, "e2e-uninstall", "servers.yaml")
+	c.rolledOut(t, "e2e-uninstall", "deployment/web")
+	await(t, "programs on each pod's interface", func() string {
+		if n := len(links(t)); n < 10 { // five pods, two directions
+			return strings.Join(links(t), "; ")
+		}
+		return ""
+	})
+}
+
+// untaint takes back the taint of a test, also one that has failed.
+func (c *cluster) untaint(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if _, err := run(ctx, "", "taint", "node", c.node, "podmeter.test/gone:NoExecute-"); err != nil {
+		t.Errorf("untaint: %v", err)
+	}
+}
+
+// unlabel does so with the label.
+func (c *cluster) unlabel(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if _, err := run(ctx, "", "label", "node", c.node, "podmeter.test/metered-"); err != nil {
+		t.Errorf("take the label off: %v", err)
+	}
+}
