@@ -10,11 +10,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"flag"
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -29,7 +31,7 @@ type options struct {
 	pods, services, nodes int
 	changes               float64
 	duration              time.Duration
-	scopes                string
+	scopes, keep          string
 }
 
 func main() {
@@ -44,6 +46,7 @@ func main() {
 	flag.Float64Var(&o.changes, "changes", 50, "pod changes a second")
 	flag.DurationVar(&o.duration, "duration", time.Minute, "how long each agent is measured under changes")
 	flag.StringVar(&o.scopes, "scopes", "cluster,node", "scopes to measure, one after the other")
+	flag.StringVar(&o.keep, "keep", "", "folder to keep the cluster in, which a later run takes as it is")
 	flag.Parse()
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
@@ -59,7 +62,11 @@ func run(ctx context.Context, o options) error {
 		return err
 	}
 	defer os.RemoveAll(folder)
-	server, err := kubetest.New(ctx, kubetest.Options{Commands: o.commands, Etcd: o.etcd, Folder: folder})
+	data := cmp.Or(o.keep, folder)
+	if err := os.MkdirAll(data, 0o700); err != nil {
+		return err
+	}
+	server, err := kubetest.New(ctx, kubetest.Options{Commands: o.commands, Etcd: o.etcd, Folder: data})
 	if err != nil {
 		return err
 	}
@@ -69,13 +76,13 @@ func run(ctx context.Context, o options) error {
 		return err
 	}
 	world := &world{options: o, client: client}
-	began := time.Now()
-	if err := world.fill(ctx); err != nil {
-		return fmt.Errorf("fill the cluster: %w", err)
+	if err := world.prepare(ctx, filepath.Join(data, "filled")); err != nil {
+		return err
 	}
-	fmt.Printf("cluster: %d pods of %d B, %d services of %d B, %d nodes of %d B (protobuf), made in %.0f s\n", o.pods,
-		world.pod(0).Size(), o.services, world.service(0).Size(), o.nodes, world.node(0).Size(), time.Since(began).Seconds())
 	for scope := range strings.SplitSeq(o.scopes, ",") {
+		if scope == "" {
+			continue
+		}
 		if err := measure(ctx, world, server, folder, scope); err != nil {
 			return fmt.Errorf("measure scope %s: %w", scope, err)
 		}

@@ -47,7 +47,13 @@ func measure(ctx context.Context, w *world, server *kubetest.Server, folder, sco
 	if err := agent.Await(ctx, readyTimeout, ready); err != nil {
 		return err
 	}
-	fmt.Printf("scope %s: ready in %.1f s, %.1f MB from the API server until then\n", scope, time.Since(began).Seconds(), float64(gate.Received())/1e6)
+	started := time.Since(began)
+	u, err := read(agent.PID())
+	if err != nil {
+		return err
+	}
+	fmt.Printf("scope %s: ready in %.1f s, CPU %.1f s, RSS %.1f MiB (largest %.1f); %.1f MB from the API server\n",
+		scope, started.Seconds(), u.cpu.Seconds(), u.rss, u.largest, float64(gate.Received())/1e6)
 	return steady(ctx, w, gate, agent.PID(), scope)
 }
 
@@ -73,9 +79,9 @@ func steady(ctx context.Context, w *world, gate *kubetest.Gate, pid int, scope s
 		return err
 	}
 	rate := float64(gate.Received()-received) / seconds
-	fmt.Printf("scope %s: at %.1f pod changes/s: CPU %.2f %% of a core, RSS %.1f MiB (largest %.1f, at ready %.1f, largest until then %.1f)\n",
+	fmt.Printf("scope %s: at %.1f pod changes/s: CPU %.2f %% of a core, RSS %.1f MiB (largest %.1f)\n",
 		scope, float64(changes)/seconds, (after.cpu-before.cpu).Seconds()/seconds*100,
-		after.rss, after.largest, before.rss, before.largest)
+		after.rss, after.largest)
 	fmt.Printf("scope %s: %.1f kB/s from the API server", scope, rate/1e3)
 	for _, agents := range clusterSizes {
 		fmt.Printf("; %d agents: %.1f MB/s", agents, rate*float64(agents)/1e6)

@@ -22,7 +22,9 @@ const namespaces = 50
 
 func namespace(n int) string { return fmt.Sprintf("team-%02d", n%namespaces) }
 
-func nodeName(n int) string { return fmt.Sprintf("ip-10-%d-%d-17.eu-central-1.compute.internal", n/250, n%250) }
+func nodeName(n int) string {
+	return fmt.Sprintf("ip-10-%d-%d-17.eu-central-1.compute.internal", n/250, n%250)
+}
 
 // address returns the nth address of a range.
 func address(base string, n int) string {
@@ -36,7 +38,7 @@ func address(base string, n int) string {
 // hash returns some letters as controllers put them into names.
 func hash(n int) string { return fmt.Sprintf("%010x", uint64(n+1)*0x9e3779b97f4a7c15>>24) }
 
-func (w *world) node(n int) *corev1.Node {
+func node(n int) *corev1.Node {
 	name := nodeName(n)
 	quantities := corev1.ResourceList{
 		"cpu": resource.MustParse("16"), "memory": resource.MustParse("64Gi"), "pods": resource.MustParse("110"),
@@ -90,14 +92,14 @@ func heartbeat(now time.Time) (conditions []corev1.NodeCondition) {
 	return conditions
 }
 
-func (w *world) service(n int) *corev1.Service {
+func service(n int) *corev1.Service {
 	name := fmt.Sprintf("service-%d", n)
 	labels := map[string]string{"app.kubernetes.io/name": name, "app.kubernetes.io/managed-by": "Helm", "helm.sh/chart": name + "-1.4.2"}
 	return &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace(n), Name: name, Labels: labels,
 			Annotations: map[string]string{"meta.helm.sh/release-name": name, "meta.helm.sh/release-namespace": namespace(n)}},
 		Spec: corev1.ServiceSpec{Selector: labels, Ports: []corev1.ServicePort{
-			{Name: "http", Port: 80, TargetPort: intstr.FromString("http")}, {Name: "metrics", Port: 9090, TargetPort: intstr.FromString("metrics")}}},
+			{Name: "http", Port: 80, TargetPort: intstr.FromString("app-http")}, {Name: "metrics", Port: 9090, TargetPort: intstr.FromString("app-metrics")}}},
 	}
 }
 
@@ -117,8 +119,8 @@ func (w *world) pod(n int) *corev1.Pod {
 			OwnerReferences: []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: owner + "-" + hash,
 				UID: types.UID("6f8a1c0e-0000-4000-8000-" + hash + "00"), Controller: new(true), BlockOwnerDeletion: new(true)}}},
 		Spec: corev1.PodSpec{
-			NodeName: nodeName(n % w.nodes), ServiceAccountName: owner, PriorityClassName: "",
-			Containers: []corev1.Container{w.container("app", owner), w.container("proxy", owner)},
+			NodeName: nodeName(n % w.nodes), ServiceAccountName: owner,
+			Containers: []corev1.Container{container("app", owner, 8080)},
 			Tolerations: []corev1.Toleration{
 				{Key: "node.kubernetes.io/not-ready", Operator: "Exists", Effect: "NoExecute", TolerationSeconds: new(int64(300))},
 				{Key: "node.kubernetes.io/unreachable", Operator: "Exists", Effect: "NoExecute", TolerationSeconds: new(int64(300))}},
@@ -135,25 +137,22 @@ func (w *world) pod(n int) *corev1.Pod {
 	}
 }
 
-func (w *world) container(name, owner string) corev1.Container {
+func container(name, owner string, port int32) corev1.Container {
 	c := corev1.Container{
 		Name: name, Image: "registry.example.com/" + owner + "/" + name + ":v1.4.2",
-		Args:  []string{"--config=/etc/" + owner + "/config.yaml", "--log-format=json", "--listen=:8080"},
-		Ports: []corev1.ContainerPort{{Name: "http", ContainerPort: 8080}, {Name: "metrics", ContainerPort: 9090}},
+		Args:  []string{"--config=/etc/" + owner + "/config.yaml", "--log-format=json", fmt.Sprintf("--listen=:%d", port)},
+		Ports: []corev1.ContainerPort{{Name: name + "-http", ContainerPort: port}, {Name: name + "-metrics", ContainerPort: port + 1}},
 		Resources: corev1.ResourceRequirements{
 			Requests: corev1.ResourceList{"cpu": resource.MustParse("100m"), "memory": resource.MustParse("256Mi")},
 			Limits:   corev1.ResourceList{"memory": resource.MustParse("512Mi")}},
 		VolumeMounts: []corev1.VolumeMount{{Name: "config", MountPath: "/etc/" + owner}, {Name: "tmp", MountPath: "/tmp"},
 			{Name: "kube-api-access", MountPath: "/var/run/secrets/kubernetes.io/serviceaccount", ReadOnly: true}},
-		ReadinessProbe: &corev1.Probe{ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/ready", Port: intstr.FromString("http")}}},
-		LivenessProbe:  &corev1.Probe{ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/live", Port: intstr.FromString("http")}}},
+		ReadinessProbe: &corev1.Probe{ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/ready", Port: intstr.FromInt32(port)}}},
+		LivenessProbe:  &corev1.Probe{ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/live", Port: intstr.FromInt32(port)}}},
 	}
 	for _, field := range []string{"metadata.name", "metadata.namespace", "status.podIP", "spec.nodeName"} {
 		c.Env = append(c.Env, corev1.EnvVar{Name: strings.ToUpper(strings.NewReplacer(".", "_").Replace(field)),
 			ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: field}}})
-	}
-	for i := range 6 {
-		c.Env = append(c.Env, corev1.EnvVar{Name: fmt.Sprintf("SETTING_%d", i), Value: fmt.Sprintf("https://%s-%d.example.com/api/v1", owner, i)})
 	}
 	return c
 }

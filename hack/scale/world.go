@@ -5,17 +5,21 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
+	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
-
-	"golang.org/x/sync/errgroup"
 )
 
 // fillers is how many requests are under way at once while the cluster is made.
 const fillers = 32
+
+// changers is how many pods are replaced at once.
+const changers = 8
 
 // reportInterval is how often a kubelet reports its node's status without a
 // change (nodeStatusReportFrequency).
@@ -24,9 +28,30 @@ const reportInterval = 5 * time.Minute
 // world is the cluster that is measured on.
 type world struct {
 	options
-	client  kubernetes.Interface
-	changed int // pods that were replaced
-	beaten  int // nodes that reported
+	client   kubernetes.Interface
+	replaced atomic.Int64 // pods
+	reported int          // nodes
+}
+
+// prepare fills the cluster, unless a file says that it is filled, and prints
+// what is in it.
+func (w *world) prepare(ctx context.Context, filled string) error {
+	if _, err := os.Stat(filled); err != nil {
+		began := time.Now()
+		if err := w.fill(ctx); err != nil {
+			return fmt.Errorf("fill the cluster: %w", err)
+		}
+		fmt.Printf("filled in %.0f s\n", time.Since(began).Seconds())
+		if err := os.WriteFile(filled, nil, 0o600); err != nil {
+			return err
+		}
+	}
+	sizes, err := w.sizes(ctx)
+	if err != nil {
+		return fmt.Errorf("read the cluster: %w", err)
+	}
+	fmt.Println("cluster: " + sizes)
+	return nil
 }
 
 func (w *world) fill(ctx context.Context) error {
@@ -55,30 +80,32 @@ func (w *world) fill(ctx context.Context) error {
 // createNode makes a node whose status is that of its object: a node's, unlike a
 // pod's, is taken as it comes.
 func (w *world) createNode(ctx context.Context, n int) error {
-	_, err := w.client.CoreV1().Nodes().Create(ctx, w.node(n), metav1.CreateOptions{})
+	_, err := w.client.CoreV1().Nodes().Create(ctx, node(n), metav1.CreateOptions{})
 	return err
 }
 
 func (w *world) createService(ctx context.Context, n int) error {
-	_, err := w.client.CoreV1().Services(namespace(n)).Create(ctx, w.service(n), metav1.CreateOptions{})
+	_, err := w.client.CoreV1().Services(namespace(n)).Create(ctx, service(n), metav1.CreateOptions{})
 	return err
 }
 
-// createPod makes a pod, which starts and runs: three changes.
+// createPod makes a pod that runs.
 func (w *world) createPod(ctx context.Context, n int) error {
-	steps, err := w.startPod(ctx, n)
-	for _, step := range steps {
-		if err == nil {
-			err = step()
-		}
+	steps := w.startPod(ctx, n)
+	if err := steps[0](); err != nil {
+		return err
 	}
-	return err
+	return steps[len(steps)-1]()
 }
 
-// startPod returns the changes that make a pod.
-func (w *world) startPod(ctx context.Context, n int) (steps []func() error, err error) {
+// startPod returns the changes that make a pod: it is created, starts, and runs.
+func (w *world) startPod(ctx context.Context, n int) []func() error {
 	pod := w.pod(n)
 	api := w.client.CoreV1().Pods(pod.Namespace)
+	create := func() (err error) {
+		pod, err = api.Create(ctx, pod, metav1.CreateOptions{})
+		return err
+	}
 	report := func(running bool) func() error {
 		return func() (err error) {
 			pod.Status = status(pod, address("10.128.0.2", 256*(n%w.nodes)+n/w.nodes), address("172.16.0.1", n%w.nodes), running)
@@ -86,65 +113,92 @@ func (w *world) startPod(ctx context.Context, n int) (steps []func() error, err 
 			return err
 		}
 	}
-	return []func() error{
-		func() (err error) {
-			pod, err = api.Create(ctx, pod, metav1.CreateOptions{})
-			return err
-		}, report(false), report(true),
-	}, nil
-}
-
-// churn replaces pods, in four changes each, and lets nodes report, until the
-// context ends. It returns how many changes of pods were made.
-func (w *world) churn(ctx context.Context) (changes int, err error) {
-	pods := time.NewTicker(time.Duration(float64(time.Second) / w.changes))
-	defer pods.Stop()
-	reports := time.NewTicker(reportInterval / time.Duration(w.nodes))
-	defer reports.Stop()
-	var steps []func() error
-	for {
-		select {
-		case <-ctx.Done():
-			return changes, nil
-		case <-reports.C:
-			err = w.report(ctx)
-		case <-pods.C:
-			if len(steps) == 0 {
-				steps, err = w.replacePod(ctx)
-			}
-			if err == nil {
-				err, steps = steps[0](), steps[1:]
-				changes++
-			}
-		}
-		if err != nil && ctx.Err() == nil {
-			return changes, fmt.Errorf("change the cluster: %w", err)
-		}
-	}
+	return []func() error{create, report(false), report(true)}
 }
 
 // replacePod returns the changes that replace one pod by another of its name.
-func (w *world) replacePod(ctx context.Context) ([]func() error, error) {
+func (w *world) replacePod(ctx context.Context) []func() error {
 	// A step through all of them that has no common divisor with their number.
-	n := w.changed * 7919 % w.pods
-	w.changed++
-	steps, err := w.startPod(ctx, n)
+	n := int(w.replaced.Add(1)) * 7919 % w.pods
 	pod := w.pod(n)
 	remove := func() error {
 		return w.client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))})
 	}
-	return append([]func() error{remove}, steps...), err
+	return append([]func() error{remove}, w.startPod(ctx, n)...)
+}
+
+// churn replaces pods, in four changes each, and lets nodes report, until the
+// context ends. It returns how many changes of pods were made.
+func (w *world) churn(ctx context.Context) (int, error) {
+	pods := time.NewTicker(time.Duration(float64(time.Second) / w.changes))
+	defer pods.Stop()
+	reports := time.NewTicker(reportInterval / time.Duration(w.nodes))
+	defer reports.Stop()
+	var changes atomic.Int64
+	group, ctx := errgroup.WithContext(ctx)
+	for range changers {
+		group.Go(func() error {
+			var steps []func() error
+			return each(ctx, pods.C, func() error {
+				if len(steps) == 0 {
+					steps = w.replacePod(ctx)
+				}
+				step := steps[0]
+				steps = steps[1:]
+				changes.Add(1)
+				return step()
+			})
+		})
+	}
+	group.Go(func() error {
+		return each(ctx, reports.C, func() error { return w.report(ctx) })
+	})
+	err := group.Wait()
+	return int(changes.Load()), err
+}
+
+// each acts at each tick until the context ends.
+func each(ctx context.Context, ticks <-chan time.Time, act func() error) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticks:
+		}
+		if err := act(); err != nil && ctx.Err() == nil {
+			return fmt.Errorf("change the cluster: %w", err)
+		}
+	}
 }
 
 // report lets one node report.
 func (w *world) report(ctx context.Context) error {
 	api := w.client.CoreV1().Nodes()
-	node, err := api.Get(ctx, nodeName(w.beaten%w.nodes), metav1.GetOptions{})
+	node, err := api.Get(ctx, nodeName(w.reported%w.nodes), metav1.GetOptions{})
 	if err != nil {
 		return err
 	}
-	w.beaten++
+	w.reported++
 	node.Status.Conditions = heartbeat(time.Now())
 	_, err = api.UpdateStatus(ctx, node, metav1.UpdateOptions{})
 	return err
+}
+
+// sizes tells how large the objects are that the API server has.
+func (w *world) sizes(ctx context.Context) (string, error) {
+	pod := w.pod(0)
+	p, err := w.client.CoreV1().Pods(pod.Namespace).Get(ctx, pod.Name, metav1.GetOptions{})
+	if err != nil {
+		return "", err
+	}
+	s, err := w.client.CoreV1().Services(namespace(0)).Get(ctx, service(0).Name, metav1.GetOptions{})
+	if err != nil {
+		return "", err
+	}
+	n, err := w.client.CoreV1().Nodes().Get(ctx, nodeName(0), metav1.GetOptions{})
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%d pods of %.1f kB, %d services of %.1f kB, %d nodes of %.1f kB (protobuf)",
+		w.pods, float64(p.Size())/1e3, w.services, float64(s.Size())/1e3, w.nodes, float64(n.Size())/1e3), nil
 }

@@ -21,11 +21,11 @@ func (s *Server) writeFiles() error {
 	if err != nil {
 		return err
 	}
-	encoded, err := x509.MarshalPKCS8PrivateKey(key)
+	encoded, err := x509.MarshalECPrivateKey(key)
 	if err != nil {
 		return err
 	}
-	encoded = pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: encoded})
+	encoded = pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: encoded})
 	if err := os.WriteFile(s.path("accounts.key"), encoded, 0o600); err != nil {
 		return err
 	}

@@ -109,6 +109,7 @@ func (s *Server) Client() (kubernetes.Interface, error) {
 		return nil, fmt.Errorf("configure client: %w", err)
 	}
 	config.QPS = -1
+	config.WarningHandler = rest.NoWarnings{}
 	config.ContentType = "application/vnd.kubernetes.protobuf"
 	return kubernetes.NewForConfig(config)
 }
