@@ -8,8 +8,11 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 )
 
@@ -27,6 +30,12 @@ func (t *trimmed[T]) GetObjectMeta() metav1.Object {
 	}
 }
 
+// GetObjectKind implements [runtime.Object], which lists are made of.
+func (t *trimmed[T]) GetObjectKind() schema.ObjectKind { return schema.EmptyObjectKind }
+
+// DeepCopyObject implements [runtime.Object]. The value is never changed.
+func (t *trimmed[T]) DeepCopyObject() runtime.Object { return new(*t) }
+
 // watched is where the changes of a kind of objects go.
 type watched[T any] struct{ set, remove func(*T) }
 
@@ -38,15 +47,22 @@ type object[O any] interface {
 }
 
 // add makes the informer of one kind of objects.
-func add[O, T any, P object[O]](k *Kubernetes, resource string, client any, lw *cache.ListWatch, convert func(P) *T, to watched[T]) error {
-	lw = k.access.observe(resource, lw, k.touch)
+func add[O, T any, P object[O]](k *Kubernetes, resource, selector string, client kubernetes.Interface, lw *cache.ListWatch, convert func(P) *T, to watched[T]) error {
+	trim := func(o P) runtime.Object {
+		return &trimmed[T]{o.GetNamespace(), o.GetName(), string(o.GetUID()), o.GetResourceVersion(), convert(o)}
+	}
+	// Clients that are made for tests have no API to ask for a stream.
+	if api, ok := client.CoreV1().RESTClient().(*rest.RESTClient); ok && api != nil {
+		lw.ListWithContextFunc = listEach[O](api, resource, selector, trim)
+	}
+	lw = k.access.observe(resource, k.contact.observe(resource, lw))
 	i := cache.NewSharedIndexInformer(cache.ToListWatcherWithWatchListSemantics(lw, client), P(new(O)), 0, nil)
 	err := i.SetTransform(func(raw any) (any, error) {
 		o, ok := raw.(P)
 		if !ok {
 			return raw, nil // it was trimmed before
 		}
-		return &trimmed[T]{o.GetNamespace(), o.GetName(), string(o.GetUID()), o.GetResourceVersion(), convert(o)}, nil
+		return trim(o), nil
 	})
 	if err != nil {
 		return fmt.Errorf("watch %s: %w", resource, err)
@@ -57,7 +73,7 @@ func add[O, T any, P object[O]](k *Kubernetes, resource string, client any, lw *
 	if err != nil {
 		return fmt.Errorf("watch %s: %w", resource, err)
 	}
-	registration, err := i.AddEventHandler(handler(k, to))
+	registration, err := i.AddEventHandler(handler(to))
 	if err != nil {
 		return fmt.Errorf("watch %s: %w", resource, err)
 	}
@@ -66,11 +82,10 @@ func add[O, T any, P object[O]](k *Kubernetes, resource string, client any, lw *
 }
 
 // handler passes an informer's events on.
-func handler[T any](k *Kubernetes, to watched[T]) cache.ResourceEventHandler {
+func handler[T any](to watched[T]) cache.ResourceEventHandler {
 	return cache.ResourceEventHandlerFuncs{
 		AddFunc: func(o any) {
 			to.set(o.(*trimmed[T]).value)
-			k.touch()
 		},
 		UpdateFunc: func(before, after any) {
 			was, is := before.(*trimmed[T]), after.(*trimmed[T])
@@ -78,7 +93,6 @@ func handler[T any](k *Kubernetes, to watched[T]) cache.ResourceEventHandler {
 				to.remove(was.value)
 			}
 			to.set(is.value)
-			k.touch()
 		},
 		DeleteFunc: func(o any) {
 			if unknown, ok := o.(cache.DeletedFinalStateUnknown); ok {
@@ -87,7 +101,6 @@ func handler[T any](k *Kubernetes, to watched[T]) cache.ResourceEventHandler {
 			if was, ok := o.(*trimmed[T]); ok {
 				to.remove(was.value)
 			}
-			k.touch()
 		},
 	}
 }
