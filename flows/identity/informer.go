@@ -4,7 +4,9 @@ package identity
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"reflect"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -105,6 +107,12 @@ func handler[T any](to watched[T]) cache.ResourceEventHandler {
 	}
 }
 
+// noAnswer is the watch that clients return without an error when the connection
+// is closed before there is an answer, as some load balancers do in an outage.
+var noAnswer = reflect.TypeOf(watch.NewEmptyWatch())
+
+var errNoAnswer = errors.New("connection closed without an answer")
+
 // listWatch lists and watches with a typed client, L being its type of lists.
 func listWatch[L runtime.Object](
 	list func(context.Context, metav1.ListOptions) (L, error),
@@ -117,7 +125,11 @@ func listWatch[L runtime.Object](
 		},
 		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
 			options.FieldSelector = selector
-			return follow(ctx, options)
+			events, err := follow(ctx, options)
+			if err == nil && reflect.TypeOf(events) == noAnswer {
+				err = errNoAnswer
+			}
+			return events, err
 		},
 	}
 }

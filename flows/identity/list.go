@@ -77,14 +77,14 @@ func readList(from io.Reader, to *metav1.ListMeta, each func(runtime.Object) err
 	if _, err := in.Discard(len(protobufMagic)); err != nil {
 		return err
 	}
-	envelope := wire{in: in, left: -1}
+	envelope := fieldReader{in: in, left: -1}
 	for {
 		number, size, err := envelope.next()
 		if err != nil {
 			return err
 		}
 		if number == unknownRaw {
-			return readItems(wire{in: in, left: size}, to, each, empty)
+			return readItems(fieldReader{in: in, left: size}, to, each, empty)
 		}
 		if _, err := in.Discard(int(size)); err != nil {
 			return unexpected(err)
@@ -110,7 +110,7 @@ func readWhole(in io.Reader, to *metav1.ListMeta, each func(runtime.Object) erro
 }
 
 // readItems reads the fields of a list.
-func readItems(list wire, to *metav1.ListMeta, each func(runtime.Object) error, empty func() message) error {
+func readItems(list fieldReader, to *metav1.ListMeta, each func(runtime.Object) error, empty func() message) error {
 	var buffer []byte // strings are copied out of it
 	for list.left > 0 {
 		number, size, err := list.next()
@@ -142,15 +142,15 @@ func readItems(list wire, to *metav1.ListMeta, each func(runtime.Object) error, 
 	return nil
 }
 
-// wire reads the fields of a message, of which left bytes are still to come. All that
+// fieldReader reads a message of which left bytes are still to come. All fields that
 // are read here have a length.
-type wire struct {
+type fieldReader struct {
 	in   *bufio.Reader
 	left int64
 }
 
 // next reads the number and the size of the next field.
-func (f *wire) next() (number, size int64, err error) {
+func (f *fieldReader) next() (number, size int64, err error) {
 	tag, err := f.varint()
 	if err != nil {
 		return 0, 0, err
@@ -165,19 +165,19 @@ func (f *wire) next() (number, size int64, err error) {
 	return int64(tag >> 3), int64(length), nil
 }
 
-func (f *wire) varint() (uint64, error) {
+func (f *fieldReader) varint() (uint64, error) {
 	n, err := binary.ReadUvarint(f)
 	return n, unexpected(err)
 }
 
 // ReadByte implements [io.ByteReader].
-func (f *wire) ReadByte() (byte, error) {
+func (f *fieldReader) ReadByte() (byte, error) {
 	f.left--
 	return f.in.ReadByte()
 }
 
 // read reads a field into a buffer, which is made larger if need be.
-func (f *wire) read(buffer []byte, size int) ([]byte, error) {
+func (f *fieldReader) read(buffer []byte, size int) ([]byte, error) {
 	if cap(buffer) < size {
 		buffer = make([]byte, size, 2*size)
 	}
