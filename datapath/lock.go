@@ -129,11 +129,15 @@ func command(pid int) string {
 	return strings.TrimSpace(string(name))
 }
 
-// release removes the directory if nothing is in it, and lets go of it.
+// release removes the directory if nothing is in it, and lets go of it. It stays if
+// somebody else's pins are in it, and if it is one of the host that is mounted into a
+// container, whose root is mostly read-only.
 func (l *pathLock) release() error {
 	err := remove(l.path)
-	if errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EBUSY) {
-		err = nil // somebody else's pins, or a directory of the host mounted into a container
+	for _, stays := range []error{unix.ENOTEMPTY, unix.EBUSY, unix.EROFS} {
+		if errors.Is(err, stays) {
+			err = nil
+		}
 	}
 	return errors.Join(err, l.directory.Close())
 }
