@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 )
@@ -122,7 +123,11 @@ func (w *world) replacePod(ctx context.Context) []func() error {
 	n := int(w.replaced.Add(1)) * 7919 % w.pods
 	pod := w.pod(n)
 	remove := func() error {
-		return w.client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))})
+		err := w.client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))})
+		if apierrors.IsNotFound(err) { // an earlier run ended here
+			err = nil
+		}
+		return err
 	}
 	return append([]func() error{remove}, w.startPod(ctx, n)...)
 }
