@@ -21,7 +21,7 @@ func TestParityBesideAFlood(t *testing.T) {
 	if long {
 		seconds = "60"
 	}
-	cpu := c.podmeter(t).sum("process_cpu_seconds_total")
+	before := c.podmeter(t)
 
 	c.exchange(t, "e2e-neighbours", func() {
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -40,15 +40,20 @@ func TestParityBesideAFlood(t *testing.T) {
 	s := c.podmeter(t)
 	for _, p := range c.pods(t, "e2e-neighbours") {
 		for r := range s.flows("e2e-neighbours", p.Metadata.Name) {
-			if r.peerKind == "other" || r.peerKind == "unattributed" {
+			if r.peerKind == "other" {
 				t.Errorf("%s: got a row %+v beside a flood", p.Metadata.Name, r)
 			}
+		}
+	}
+	for _, lacking := range []string{"podmeter_residue_bytes_total", "podmeter_unplaced_bytes_total"} {
+		if got, want := s.sum(lacking), before.sum(lacking); got != want {
+			t.Errorf("%s: got %.0f, want %.0f as before: flows without a name", lacking, got, want)
 		}
 	}
 	if now := c.restarts(t); now != restarts {
 		t.Errorf("agent: got restarts %s, want %s as before", now, restarts)
 	}
-	t.Logf("agent: %.0f MB resident, %.1f s of CPU", s.sum("process_resident_memory_bytes")/1e6, s.sum("process_cpu_seconds_total")-cpu)
+	t.Logf("agent: %.0f MB resident, %.1f s of CPU", s.sum("process_resident_memory_bytes")/1e6, s.sum("process_cpu_seconds_total")-before.sum("process_cpu_seconds_total"))
 	c.checkMemory(t)
 }
 
