@@ -137,6 +137,8 @@ func TestNoRightToListPods(t *testing.T) {
 		}
 		return string(out)
 	})
+	// The pods that it knew stay bound; those of new ones are not known.
+	c.kubectl(t, "", "rollout", "restart", "--namespace", "e2e-uninstall", "deployment/web")
 	await(t, "bytes that wait for their pods", func() string {
 		if s, err := scrape(t); err != nil || s.sum("podmeter_unbound_bytes") == 0 {
 			return fmt.Sprint("there are none; ", err)
