@@ -74,6 +74,7 @@ func TestContact(t *testing.T) {
 		time.Sleep(time.Second)
 		later, laterEvents := follow["nodes"]()
 		again.Stop()
+		synctest.Wait()
 		go laterEvents.Add(&corev1.Node{})
 		<-later.ResultChan()
 		expect("the end of an earlier watch", begin.Add(63*time.Second))
