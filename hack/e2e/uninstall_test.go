@@ -17,39 +17,41 @@ import (
 func TestUninstallLeavesNothing(t *testing.T) {
 	c := inCluster(t)
 	for _, test := range []struct {
-		name   string
-		leave  func(*testing.T)
-		reason string // in the agent's log
+		name string
+		// prepare changes the DaemonSet before, if it is there.
+		prepare string
+		leave   func(*testing.T)
+		reason  string // in the agent's log
 	}{
-		{"kubectl delete -k", func(t *testing.T) {
+		{"kubectl delete -k", "", func(t *testing.T) {
 			c.kubectl(t, "", "delete", "--kustomize", base)
 		}, ""},
-		{"deletion of the DaemonSet", func(t *testing.T) {
+		{"deletion of the DaemonSet", "", func(t *testing.T) {
 			c.kubectl(t, "", "delete", "daemonset", "podmeter", "--namespace", agentNamespace)
 		}, "the DaemonSet is gone"},
-		{"deletion of the namespace", func(t *testing.T) {
+		{"deletion of the namespace", "", func(t *testing.T) {
 			c.kubectl(t, "", "delete", "namespace", agentNamespace)
 		}, ""},
-		{"a node that leaves the selection", func(t *testing.T) {
-			c.kubectl(t, "", "label", "node", c.node, "podmeter.test/metered=yes")
-			t.Cleanup(func() { c.unlabel(t) })
-			c.patch(t, `{"spec": {"template": {"spec": {"nodeSelector": {"podmeter.test/metered": "yes"}}}}}`)
-			c.rolledOut(t, agentNamespace, "daemonset/podmeter")
-			if len(links(t)) == 0 {
-				t.Fatal("got no program attached, want some as long as the node is selected")
-			}
+		{"a node that leaves the selection", `{"nodeSelector": {"podmeter.test/metered": "yes"}}`, func(t *testing.T) {
 			c.kubectl(t, "", "label", "node", c.node, "podmeter.test/metered-")
 		}, "the DaemonSet does not select this node any more"},
-		{"a taint that is not tolerated", func(t *testing.T) {
-			c.patch(t, `{"spec": {"template": {"spec": {"tolerations": [{"$patch": "replace"}]}}}}`)
-			c.rolledOut(t, agentNamespace, "daemonset/podmeter")
+		{"a taint that is not tolerated", `{"tolerations": null}`, func(t *testing.T) {
 			c.kubectl(t, "", "taint", "node", c.node, "podmeter.test/gone=:NoExecute")
-			t.Cleanup(func() { c.untaint(t) })
+			t.Cleanup(func() { c.restore(t, "taint", "node", c.node, "podmeter.test/gone:NoExecute-") })
 		}, "is not tolerated"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c.shipped(t)
 			c.metered(t)
+			if test.prepare != "" {
+				c.kubectl(t, "", "label", "node", c.node, "podmeter.test/metered=yes")
+				t.Cleanup(func() { c.restore(t, "label", "node", c.node, "podmeter.test/metered-") })
+				c.patch(t, `{"spec": {"template": {"spec": `+test.prepare+`}}}`)
+				c.rolledOut(t, agentNamespace, "daemonset/podmeter")
+				if len(links(t)) == 0 {
+					t.Fatal("got no program attached, want some as long as the node is selected")
+				}
+			}
 			c.leaves(t, test.leave, test.reason)
 		})
 	}
@@ -142,22 +144,12 @@ func (c *cluster) metered(t *testing.T) {
 	})
 }
 
-// untaint takes back the taint of a test, also one that has failed.
-func (c *cluster) untaint(t *testing.T) {
+// restore runs kubectl at the end of a test, also of one that has failed.
+func (c *cluster) restore(t *testing.T, args ...string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	if _, err := run(ctx, "", "taint", "node", c.node, "podmeter.test/gone:NoExecute-"); err != nil {
-		t.Errorf("untaint: %v", err)
-	}
-}
-
-// unlabel does so with the label.
-func (c *cluster) unlabel(t *testing.T) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	if _, err := run(ctx, "", "label", "node", c.node, "podmeter.test/metered-"); err != nil {
-		t.Errorf("take the label off: %v", err)
+	if _, err := run(ctx, "", args...); err != nil {
+		t.Errorf("kubectl %s: %v", strings.Join(args, " "), err)
 	}
 }
