@@ -4,7 +4,6 @@ package e2e
 
 import (
 	"context"
-	"fmt"
 	"testing"
 )
 
@@ -67,5 +66,5 @@ func (c *cluster) checkMemory(t *testing.T) {
 	if limit == 0 || most == 0 || most >= limit {
 		t.Errorf("agent's memory: got at most %.0f bytes, want less than the limit of %.0f", most, limit)
 	}
-	t.Log(fmt.Sprintf("agent's container: at most %.0f of %.0f MB", most/1e6, limit/1e6))
+	t.Logf("agent's container: at most %.0f of %.0f MB", most/1e6, limit/1e6)
 }
