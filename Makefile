@@ -100,6 +100,10 @@ soak: root ## Let an agent run under traffic, churn, restarts and kills; DURATIO
 bench: ## Run the benchmarks; those of the kernel side need root
 	@hack/bench.sh
 
+.PHONY: bench-api
+bench-api: root build ## Measure an agent in a cluster of 10,000 pods, and what it takes from the API server (root, etcd-server)
+	@hack/scale/run.sh
+
 .PHONY: lint
 lint: ## Check formatting, vet and staticcheck
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt these: $$unformatted"; exit 1; fi

@@ -46,14 +46,13 @@ func newAccess(logger *slog.Logger, clock func() time.Time) *access {
 	}
 }
 
-// observe returns a ListWatch that notes how its requests end, and calls
-// answered for each that is granted.
-func (a *access) observe(resource string, lw *cache.ListWatch, answered func()) *cache.ListWatch {
+// observe returns a ListWatch that notes how its requests end.
+func (a *access) observe(resource string, lw *cache.ListWatch) *cache.ListWatch {
 	list, follow := lw.ListWithContextFunc, lw.WatchFuncWithContext
 	return &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
 			objects, err := list(ctx, options)
-			a.note(request{resource, "list"}, err, answered)
+			a.note(request{resource, "list"}, err)
 			return objects, err
 		},
 		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
@@ -61,7 +60,7 @@ func (a *access) observe(resource string, lw *cache.ListWatch, answered func()) 
 			// A refused watch that was to list as well is followed by a list,
 			// whose end tells more.
 			if options.SendInitialEvents == nil || err == nil || !refused(err) {
-				a.note(request{resource, "watch"}, err, answered)
+				a.note(request{resource, "watch"}, err)
 			}
 			return events, err
 		},
@@ -71,11 +70,10 @@ func (a *access) observe(resource string, lw *cache.ListWatch, answered func()) 
 // refused reports whether the API server got a request and did not grant it.
 func refused(err error) bool { return apierrors.ReasonForError(err) != metav1.StatusReasonUnknown }
 
-func (a *access) note(r request, err error, answered func()) {
+func (a *access) note(r request, err error) {
 	switch {
 	case err == nil:
 		a.granted(r)
-		answered()
 	case errors.Is(err, context.Canceled), apierrors.IsResourceExpired(err), apierrors.IsGone(err):
 	default:
 		a.refuse(r, err)

@@ -4,12 +4,17 @@ package identity
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"reflect"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 )
 
@@ -27,6 +32,12 @@ func (t *trimmed[T]) GetObjectMeta() metav1.Object {
 	}
 }
 
+// GetObjectKind implements [runtime.Object], which lists are made of.
+func (t *trimmed[T]) GetObjectKind() schema.ObjectKind { return schema.EmptyObjectKind }
+
+// DeepCopyObject implements [runtime.Object]. The value is never changed.
+func (t *trimmed[T]) DeepCopyObject() runtime.Object { return new(*t) }
+
 // watched is where the changes of a kind of objects go.
 type watched[T any] struct{ set, remove func(*T) }
 
@@ -38,15 +49,22 @@ type object[O any] interface {
 }
 
 // add makes the informer of one kind of objects.
-func add[O, T any, P object[O]](k *Kubernetes, resource string, client any, lw *cache.ListWatch, convert func(P) *T, to watched[T]) error {
-	lw = k.access.observe(resource, lw, k.touch)
+func add[O, T any, P object[O]](k *Kubernetes, resource, selector string, client kubernetes.Interface, lw *cache.ListWatch, convert func(P) *T, to watched[T]) error {
+	trim := func(o P) runtime.Object {
+		return &trimmed[T]{o.GetNamespace(), o.GetName(), string(o.GetUID()), o.GetResourceVersion(), convert(o)}
+	}
+	// Clients that are made for tests have no API to ask for a stream.
+	if api, ok := client.CoreV1().RESTClient().(*rest.RESTClient); ok && api != nil {
+		lw.ListWithContextFunc = listEach[O](api, resource, selector, trim)
+	}
+	lw = k.access.observe(resource, k.contact.observe(resource, lw))
 	i := cache.NewSharedIndexInformer(cache.ToListWatcherWithWatchListSemantics(lw, client), P(new(O)), 0, nil)
 	err := i.SetTransform(func(raw any) (any, error) {
 		o, ok := raw.(P)
 		if !ok {
 			return raw, nil // it was trimmed before
 		}
-		return &trimmed[T]{o.GetNamespace(), o.GetName(), string(o.GetUID()), o.GetResourceVersion(), convert(o)}, nil
+		return trim(o), nil
 	})
 	if err != nil {
 		return fmt.Errorf("watch %s: %w", resource, err)
@@ -57,7 +75,7 @@ func add[O, T any, P object[O]](k *Kubernetes, resource string, client any, lw *
 	if err != nil {
 		return fmt.Errorf("watch %s: %w", resource, err)
 	}
-	registration, err := i.AddEventHandler(handler(k, to))
+	registration, err := i.AddEventHandler(handler(to))
 	if err != nil {
 		return fmt.Errorf("watch %s: %w", resource, err)
 	}
@@ -66,11 +84,10 @@ func add[O, T any, P object[O]](k *Kubernetes, resource string, client any, lw *
 }
 
 // handler passes an informer's events on.
-func handler[T any](k *Kubernetes, to watched[T]) cache.ResourceEventHandler {
+func handler[T any](to watched[T]) cache.ResourceEventHandler {
 	return cache.ResourceEventHandlerFuncs{
 		AddFunc: func(o any) {
 			to.set(o.(*trimmed[T]).value)
-			k.touch()
 		},
 		UpdateFunc: func(before, after any) {
 			was, is := before.(*trimmed[T]), after.(*trimmed[T])
@@ -78,7 +95,6 @@ func handler[T any](k *Kubernetes, to watched[T]) cache.ResourceEventHandler {
 				to.remove(was.value)
 			}
 			to.set(is.value)
-			k.touch()
 		},
 		DeleteFunc: func(o any) {
 			if unknown, ok := o.(cache.DeletedFinalStateUnknown); ok {
@@ -87,10 +103,15 @@ func handler[T any](k *Kubernetes, to watched[T]) cache.ResourceEventHandler {
 			if was, ok := o.(*trimmed[T]); ok {
 				to.remove(was.value)
 			}
-			k.touch()
 		},
 	}
 }
+
+// noAnswer is the watch that clients return without an error when the connection
+// is closed before there is an answer, as some load balancers do in an outage.
+var noAnswer = reflect.TypeOf(watch.NewEmptyWatch())
+
+var errNoAnswer = errors.New("connection closed without an answer")
 
 // listWatch lists and watches with a typed client, L being its type of lists.
 func listWatch[L runtime.Object](
@@ -104,7 +125,11 @@ func listWatch[L runtime.Object](
 		},
 		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
 			options.FieldSelector = selector
-			return follow(ctx, options)
+			events, err := follow(ctx, options)
+			if err == nil && reflect.TypeOf(events) == noAnswer {
+				err = errNoAnswer
+			}
+			return events, err
 		},
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -32,10 +31,6 @@ const (
 // newsAge is how old the news that a pod has ended may be when it arrives.
 const newsAge = 5 * time.Second
 
-// contactInterval is how often the informers are asked whether they heard from
-// the API server. It sends a bookmark about every minute when nothing happens.
-const contactInterval = 10 * time.Second
-
 // KubernetesOptions configure a [Kubernetes] source.
 type KubernetesOptions struct {
 	// Client is from [NewClient].
@@ -53,10 +48,10 @@ type Kubernetes struct {
 	cache     *Cache
 	logger    *slog.Logger
 	access    *access
+	contact   *contact
 	results   *cniCache // nil for none
 	informers []informer
 	synced    chan struct{}
-	updated   atomic.Int64 // nanoseconds, 0 for never
 }
 
 // informer is a shared informer and when its first objects are in the cache.
@@ -74,7 +69,7 @@ func NewKubernetes(c *Cache, options KubernetesOptions) (*Kubernetes, error) {
 	}
 	k := &Kubernetes{
 		cache: c, logger: options.Logger, synced: make(chan struct{}),
-		access: newAccess(options.Logger, c.clock),
+		access: newAccess(options.Logger, c.clock), contact: newContact(c.clock),
 	}
 	if options.CNICache != "" {
 		k.results = newCNICache(options.CNICache, c.clock, options.Logger)
@@ -105,7 +100,6 @@ func (k *Kubernetes) Run(ctx context.Context) error {
 		running.Go(func() { i.RunWithContext(logged) })
 		delivered = append(delivered, i.delivered)
 	}
-	running.Go(func() { k.watchContact(ctx) })
 	if cache.WaitFor(ctx, "", delivered...) {
 		k.logger.Info("identity synced", "source", "kubernetes", "objects", k.cache.Counts())
 		close(k.synced)
@@ -136,46 +130,19 @@ func (k *Kubernetes) Binder() flows.Binder {
 // first sync any error; once synced the API server may be away: the age of
 // Updated tells.
 func (k *Kubernetes) Status() Status {
-	s := Status{Source: "kubernetes", Objects: k.cache.Counts()}
+	s := Status{Source: "kubernetes", Objects: k.cache.Counts(), Updated: k.contact.at()}
 	select {
 	case <-k.synced:
 		s.Synced = true
 	default:
 	}
 	s.Problem = k.access.problem(s.Synced)
-	if updated := k.updated.Load(); updated != 0 {
-		s.Updated = time.Unix(0, updated)
-	}
 	return s
-}
-
-// touch notes that the API server was heard.
-func (k *Kubernetes) touch() { k.updated.Store(k.cache.clock().UnixNano()) }
-
-// watchContact notes the bookmarks by which the API server says that it is
-// there though nothing happens.
-func (k *Kubernetes) watchContact(ctx context.Context) {
-	ticker := time.NewTicker(contactInterval)
-	defer ticker.Stop()
-	versions := make([]string, len(k.informers))
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-		for n, i := range k.informers {
-			if version := i.LastSyncResourceVersion(); version != versions[n] {
-				versions[n] = version
-				k.touch()
-			}
-		}
-	}
 }
 
 func watchPods(k *Kubernetes, client kubernetes.Interface, selector string) error {
 	api := client.CoreV1().Pods(metav1.NamespaceAll)
-	return add(k, "pods", client, listWatch(api.List, api.Watch, selector), podOf, watched[Pod]{
+	return add(k, "pods", selector, client, listWatch(api.List, api.Watch, selector), podOf, watched[Pod]{
 		set:    k.cache.SetPod,
 		remove: k.cache.DeletePod,
 	})
@@ -183,7 +150,7 @@ func watchPods(k *Kubernetes, client kubernetes.Interface, selector string) erro
 
 func watchServices(k *Kubernetes, client kubernetes.Interface) error {
 	api := client.CoreV1().Services(metav1.NamespaceAll)
-	return add(k, "services", client, listWatch(api.List, api.Watch, ""), serviceOf, watched[Service]{
+	return add(k, "services", "", client, listWatch(api.List, api.Watch, ""), serviceOf, watched[Service]{
 		set:    k.cache.SetService,
 		remove: func(s *Service) { k.cache.DeleteService(s.UID) },
 	})
@@ -191,7 +158,7 @@ func watchServices(k *Kubernetes, client kubernetes.Interface) error {
 
 func watchNodes(k *Kubernetes, client kubernetes.Interface) error {
 	api := client.CoreV1().Nodes()
-	return add(k, "nodes", client, listWatch(api.List, api.Watch, ""), nodeOf, watched[Node]{
+	return add(k, "nodes", "", client, listWatch(api.List, api.Watch, ""), nodeOf, watched[Node]{
 		set:    k.cache.SetNode,
 		remove: func(n *Node) { k.cache.DeleteNode(n.Name) },
 	})

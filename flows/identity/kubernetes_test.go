@@ -387,8 +387,7 @@ func TestOptionsOfKubernetes(t *testing.T) {
 
 func TestDeletedFinalStateUnknown(t *testing.T) {
 	c := newTestCache(&clock{start})
-	k := &Kubernetes{cache: c}
-	h := handler(k, watched[Pod]{set: c.SetPod, remove: c.DeletePod})
+	h := handler(watched[Pod]{set: c.SetPod, remove: c.DeletePod})
 	p := &trimmed[Pod]{uid: "uid-a", value: pod("a", 0, "10.0.0.1")}
 	h.OnAdd(p, true)
 	h.OnDelete(cache.DeletedFinalStateUnknown{Key: "ns/a", Obj: p})

@@ -76,7 +76,7 @@ func (c *cluster) namespace(t *testing.T, name string) {
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
-		if _, err := run(ctx, "", "delete", "namespace", name); err != nil {
+		if _, err := run(ctx, "", "delete", "namespace", name, "--wait=false"); err != nil {
 			t.Errorf("delete namespace %s: %v", name, err)
 		}
 	})
@@ -159,13 +159,19 @@ func (c *cluster) allPods(t *testing.T, namespace string, args ...string) []pod 
 	return list.Items
 }
 
-// await waits until a condition holds; why says what is still missing.
+// await waits until a condition holds; why says what is still missing, which is told
+// each time that it has lasted for long.
 func await(t *testing.T, what string, holds func() (why string)) {
 	t.Helper()
 	why := ""
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(500 * time.Millisecond) {
+	began, told := time.Now(), time.Now()
+	for ; time.Since(began) < patience; time.Sleep(500 * time.Millisecond) {
 		if why = holds(); why == "" {
 			return
+		}
+		if time.Since(told) > patience/10 {
+			told = time.Now()
+			t.Logf("after %.0f s still waiting for %s; %s", time.Since(began).Seconds(), what, why)
 		}
 	}
 	t.Fatalf("never came: %s; %s", what, why)

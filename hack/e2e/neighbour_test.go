@@ -4,7 +4,6 @@ package e2e
 
 import (
 	"context"
-	"fmt"
 	"testing"
 )
 
@@ -21,7 +20,7 @@ func TestParityBesideAFlood(t *testing.T) {
 	if long {
 		seconds = "60"
 	}
-	cpu := c.podmeter(t).sum("process_cpu_seconds_total")
+	before := c.podmeter(t)
 
 	c.exchange(t, "e2e-neighbours", func() {
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -40,15 +39,20 @@ func TestParityBesideAFlood(t *testing.T) {
 	s := c.podmeter(t)
 	for _, p := range c.pods(t, "e2e-neighbours") {
 		for r := range s.flows("e2e-neighbours", p.Metadata.Name) {
-			if r.peerKind == "other" || r.peerKind == "unattributed" {
+			if r.peerKind == "other" {
 				t.Errorf("%s: got a row %+v beside a flood", p.Metadata.Name, r)
 			}
+		}
+	}
+	for _, lacking := range []string{"podmeter_residue_bytes_total", "podmeter_unplaced_bytes_total"} {
+		if got, want := s.sum(lacking), before.sum(lacking); got != want {
+			t.Errorf("%s: got %.0f, want %.0f as before: flows without a name", lacking, got, want)
 		}
 	}
 	if now := c.restarts(t); now != restarts {
 		t.Errorf("agent: got restarts %s, want %s as before", now, restarts)
 	}
-	t.Logf("agent: %.0f MB resident, %.1f s of CPU", s.sum("process_resident_memory_bytes")/1e6, s.sum("process_cpu_seconds_total")-cpu)
+	t.Logf("agent: %.0f MB resident, %.1f s of CPU", s.sum("process_resident_memory_bytes")/1e6, s.sum("process_cpu_seconds_total")-before.sum("process_cpu_seconds_total"))
 	c.checkMemory(t)
 }
 
@@ -62,5 +66,5 @@ func (c *cluster) checkMemory(t *testing.T) {
 	if limit == 0 || most == 0 || most >= limit {
 		t.Errorf("agent's memory: got at most %.0f bytes, want less than the limit of %.0f", most, limit)
 	}
-	t.Log(fmt.Sprintf("agent's container: at most %.0f of %.0f MB", most/1e6, limit/1e6))
+	t.Logf("agent's container: at most %.0f of %.0f MB", most/1e6, limit/1e6)
 }

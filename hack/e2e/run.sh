@@ -14,7 +14,7 @@ cd "$(dirname "$0")/../.."
 export CLUSTER=${CLUSTER:-podmeter-e2e} POD_IPS=${POD_IPS:-40}
 . hack/cluster/common.sh
 plugins=(${CNI:-ptp bridge})
-declare -A tests=([ptp]=. [bridge]='Parity|Attribution')
+declare -A tests=([ptp]=. [bridge]='^(TestParity|TestParityAcrossRollouts|TestAttribution)$')
 work=$(mktemp -d)
 finish() {
 	[ -n "${KEEP:-}" ] || hack/cluster/down.sh
@@ -35,6 +35,10 @@ for plugin in "${plugins[@]}"; do
 	CNI=$plugin hack/cluster/up.sh
 	. "$state/env"
 	hack/cluster/load.sh bin/podmeter-image.tar "$work/traffic.tar"
+	# A RUN may name a subtest, which -test.list does not know.
+	if "$work/test" -test.list "$(cut -d / -f 1 <<<"${RUN:-${tests[$plugin]}}")" | grep -q -e Prometheus -e QuickStart; then
+		hack/e2e/prometheus.sh
+	fi
 	hack/cluster/enter.sh kubectl apply -k "$PWD/deploy/kubernetes/base"
 	hack/cluster/enter.sh kubectl rollout status --namespace podmeter --timeout 120s daemonset/podmeter
 	hack/cluster/enter.sh env -C "$PWD/hack/e2e" PODMETER_E2E="$NODE" PODMETER_E2E_LONG="${LONG:-}" \
