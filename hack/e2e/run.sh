@@ -28,26 +28,32 @@ export CGO_ENABLED=0
 go build -trimpath -o "$work/root/bin/traffic" ./hack/e2e/traffic
 hack/cluster/image.sh podmeter.test/traffic:1 "$work/root" /bin/traffic serve :9000 >"$work/traffic.tar"
 go test -c -trimpath -o "$work/test" ./hack/e2e
-helm=
-if "$work/test" -test.list "$(cut -d / -f 1 <<<"${RUN:-.}")" | grep -q Helm; then
-	helm=$work/helm
-	(cd hack/deploy && go build -trimpath -o "$helm" helm.sh/helm/v4/cmd/helm)
-fi
+
+# selects pattern names...: whether one of the tests is named so. The pattern may name
+# a subtest, which -test.list does not know.
+selects() {
+	local pattern=$1
+	shift
+	"$work/test" -test.list "$(cut -d / -f 1 <<<"$pattern")" | grep -q "${@/#/-e}"
+}
 
 status=0
 for plugin in "${plugins[@]}"; do
 	[ -n "${KEEP:-}" ] || hack/cluster/down.sh
+	pattern=${RUN:-${tests[$plugin]}}
 	CNI=$plugin hack/cluster/up.sh
 	. "$state/env"
 	hack/cluster/load.sh bin/podmeter-image.tar "$work/traffic.tar"
-	# A RUN may name a subtest, which -test.list does not know.
-	if "$work/test" -test.list "$(cut -d / -f 1 <<<"${RUN:-${tests[$plugin]}}")" | grep -q -e Prometheus -e QuickStart; then
+	if selects "$pattern" Prometheus QuickStart; then
 		hack/e2e/prometheus.sh
+	fi
+	if selects "$pattern" Helm; then
+		(cd hack/deploy && go build -trimpath -o "$work/helm" helm.sh/helm/v4/cmd/helm)
 	fi
 	hack/cluster/enter.sh kubectl apply -k "$PWD/deploy/kubernetes/base"
 	hack/cluster/enter.sh kubectl rollout status --namespace podmeter --timeout 120s daemonset/podmeter
 	hack/cluster/enter.sh env -C "$PWD/hack/e2e" PODMETER_E2E="$NODE" PODMETER_E2E_LONG="${LONG:-}" \
-		PODMETER_E2E_HELM="$helm" PODMETER_E2E_TRAFFIC="$work/root/bin/traffic" PODMETER_METRICS="http://$NODE_IP:9739/metrics" \
-		"$work/test" -test.v -test.timeout 80m -test.run "${RUN:-${tests[$plugin]}}" || status=1
+		PODMETER_E2E_HELM="$work/helm" PODMETER_E2E_TRAFFIC="$work/root/bin/traffic" PODMETER_METRICS="http://$NODE_IP:9739/metrics" \
+		"$work/test" -test.v -test.timeout 80m -test.run "$pattern" || status=1
 done
 exit "$status"
