@@ -5,6 +5,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 
@@ -140,8 +141,12 @@ func TestNoRightToListPods(t *testing.T) {
 	// The pods that it knew stay bound; those of new ones are not known.
 	c.kubectl(t, "", "rollout", "restart", "--namespace", "e2e-uninstall", "deployment/web")
 	await(t, "bytes that wait for their pods", func() string {
-		if s, err := scrape(t); err != nil || s.sum("podmeter_unbound_bytes") == 0 {
-			return fmt.Sprint("there are none; ", err)
+		text, err := fetch(t.Context(), os.Getenv("PODMETER_METRICS"))
+		if err != nil {
+			return err.Error()
+		}
+		if parse(t, text).sum("podmeter_unbound_bytes") == 0 {
+			return "there are none"
 		}
 		return ""
 	})

@@ -76,7 +76,7 @@ func (c *cluster) namespace(t *testing.T, name string) {
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
-		if _, err := run(ctx, "", "delete", "namespace", name, "--wait=false"); err != nil {
+		if _, err := run(ctx, "", "delete", "namespace", name); err != nil {
 			t.Errorf("delete namespace %s: %v", name, err)
 		}
 	})
@@ -117,7 +117,7 @@ func (c *cluster) killAgent(t *testing.T) {
 // restarts says how often the agent's container was started again.
 func (c *cluster) restarts(t *testing.T) string {
 	t.Helper()
-	return string(c.kubectl(t, "", "get", "pods", "--namespace", agentNamespace, "--selector", "app.kubernetes.io/name=podmeter",
+	return string(c.kubectl(t, "", "get", "pods", "--namespace", agentNamespace, "--selector", agents,
 		"--output", "jsonpath={.items[*].status.containerStatuses[*].restartCount}"))
 }
 

@@ -30,7 +30,7 @@ func TestParityAcrossRollouts(t *testing.T) {
 			"stream", net.JoinHostPort(c.service(t, namespace, "echo")[0], "7"), "20")
 		c.kubectl(t, "", "rollout", "restart", "--namespace", agentNamespace, "daemonset/podmeter")
 		c.rolledOut(t, agentNamespace, "daemonset/podmeter")
-		c.kubectl(t, "", "delete", "pod", "--namespace", agentNamespace, "--selector", "app.kubernetes.io/name=podmeter",
+		c.kubectl(t, "", "delete", "pod", "--namespace", agentNamespace, "--selector", agents,
 			"--force", "--grace-period", "0")
 		c.rolledOut(t, agentNamespace, "daemonset/podmeter")
 		c.killAgent(t)

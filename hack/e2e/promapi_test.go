@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -18,7 +17,6 @@ import (
 )
 
 const (
-	manifests           = "../../deploy/kubernetes/"
 	readme              = "../../README.md"
 	monitoringNamespace = "podmeter-monitoring"
 )
@@ -43,24 +41,6 @@ func (c *cluster) kustomize(t *testing.T, folder string) {
 	objects := c.kubectl(t, "", "kustomize", "--load-restrictor", "LoadRestrictionsNone", folder)
 	c.kubectl(t, string(objects), "apply", "--filename", "-")
 	c.rolledOut(t, agentNamespace, "daemonset/podmeter")
-}
-
-// asShipped leaves of podmeter what run.sh had brought up: the base.
-func (c *cluster) asShipped(t *testing.T) {
-	c.cleanUp(t, "delete", "namespace", monitoringNamespace, "--ignore-not-found")
-	c.cleanUp(t, "apply", "--kustomize", manifests+"base")
-	c.cleanUp(t, "rollout", "status", "--namespace", agentNamespace, "--timeout", "110s", "daemonset/podmeter")
-	c.cleanUp(t, "delete", "configmap", "--namespace", agentNamespace, "--selector", "podmeter.test/made-by=e2e")
-	c.cleanUp(t, "delete", "role,rolebinding", "podmeter-prometheus", "--namespace", agentNamespace, "--ignore-not-found")
-}
-
-// cleanUp runs kubectl after a test.
-func (c *cluster) cleanUp(t *testing.T, args ...string) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	if _, err := run(ctx, "", args...); err != nil {
-		t.Errorf("kubectl %s: %v", strings.Join(args, " "), err)
-	}
 }
 
 // ask asks the HTTP API and reads the data of its answer.
@@ -142,7 +122,8 @@ func (p *prometheus) settled(t *testing.T) {
 }
 
 // seriesOf returns the series that podmeter has now, but for those of neighbours
-// and routers, which are asked for at any time.
+// and routers, which are asked for at any time, and of other tests' pods, which end a
+// while after their pods.
 func (p *prometheus) seriesOf(t *testing.T) map[string]bool {
 	t.Helper()
 	found, err := p.query(`{job="podmeter", protocol!="icmpv6", peer_kind!~"link|link_local|multicast"}`)
@@ -151,7 +132,9 @@ func (p *prometheus) seriesOf(t *testing.T) map[string]bool {
 	}
 	all := make(map[string]bool, len(found))
 	for _, s := range found {
-		all[identity(s.Metric)] = true
+		if of := string(s.Metric["namespace"]); !strings.HasPrefix(of, "e2e-") || of == talkers {
+			all[identity(s.Metric)] = true
+		}
 	}
 	return all
 }

@@ -17,7 +17,7 @@ import (
 func TestPrometheus(t *testing.T) {
 	c := inCluster(t)
 	p := c.monitoring(t, "testdata/places")
-	c.talk(t, "e2e-prometheus")
+	c.talk(t, talkers)
 	t.Run("labels", func(t *testing.T) { p.checkLabels(t, c) })
 	t.Run("queries of the README", p.checkReadme)
 	t.Run("roll-out", func(t *testing.T) { p.checkRollout(t, c) })
@@ -30,6 +30,9 @@ func TestPrometheusAlert(t *testing.T) {
 	p := c.monitoring(t, "testdata/unhonored")
 	p.await(t, "the alert", `ALERTS{alertstate="firing", alertname="PodmeterExportedLabels", job="kubernetes-pods"}`, present)
 }
+
+// talkers is the namespace of the pods that talk meanwhile.
+const talkers = "e2e-prometheus"
 
 // present wants a query to have an answer.
 func present(found model.Vector) string {

@@ -7,10 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
-	"net/http"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -25,8 +22,9 @@ import (
 )
 
 const (
-	// base is the folder of the shipped manifests.
-	base = "../../deploy/kubernetes/base"
+	// manifests is the folder of those that are shipped, base what run.sh has applied.
+	manifests = "../../deploy/kubernetes/"
+	base      = manifests + "base"
 	// agents selects the pods of the DaemonSet.
 	agents = "app.kubernetes.io/name=podmeter,app.kubernetes.io/component=agent"
 )
@@ -35,20 +33,25 @@ const (
 func (c *cluster) shipped(t *testing.T) {
 	t.Helper()
 	c.install(t)
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
-		defer cancel()
-		// What a test has patched is not what apply would take back.
-		for _, args := range [][]string{
-			{"delete", "--ignore-not-found", "--kustomize", base},
-			{"apply", "--kustomize", base},
-			{"rollout", "status", "--namespace", agentNamespace, "--timeout", "110s", "daemonset/podmeter"},
-		} {
-			if _, err := run(ctx, "", args...); err != nil {
-				t.Errorf("bring the manifests back: kubectl %s: %v", strings.Join(args, " "), err)
-			}
-		}
-	})
+	t.Cleanup(func() { c.asShipped(t) })
+}
+
+// asShipped leaves of podmeter what run.sh had brought up. What a test has patched is
+// not what apply would take back.
+func (c *cluster) asShipped(t *testing.T) {
+	c.cleanUp(t, "delete", "namespace", monitoringNamespace, "--ignore-not-found")
+	c.cleanUp(t, "delete", "--ignore-not-found", "--kustomize", base)
+	c.cleanUp(t, "apply", "--kustomize", base)
+	c.cleanUp(t, "rollout", "status", "--namespace", agentNamespace, "--timeout", patience.String(), "daemonset/podmeter")
+}
+
+// cleanUp runs kubectl after a test.
+func (c *cluster) cleanUp(t *testing.T, args ...string) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if _, err := run(ctx, "", args...); err != nil {
+		t.Errorf("kubectl %s: %v", strings.Join(args, " "), err)
+	}
 }
 
 // install applies the manifests and waits for the agent.
@@ -187,23 +190,4 @@ func (b *buffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.text.String()
-}
-
-// scrape reads the agent's series, which may not serve any.
-func scrape(t *testing.T) (series, error) {
-	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, os.Getenv("PODMETER_METRICS"), nil)
-	if err != nil {
-		return nil, err
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return nil, err
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err != nil {
-		return nil, err
-	}
-	return parse(t, body), nil
 }

@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"context"
 	"fmt"
 	"os/exec"
 	"strings"
@@ -37,7 +36,7 @@ func TestUninstallLeavesNothing(t *testing.T) {
 		}, "the DaemonSet does not select this node any more"},
 		{"a taint that is not tolerated", `{"tolerations": null}`, func(t *testing.T) {
 			c.kubectl(t, "", "taint", "node", c.node, "podmeter.test/gone=:NoExecute")
-			t.Cleanup(func() { c.restore(t, "taint", "node", c.node, "podmeter.test/gone:NoExecute-") })
+			t.Cleanup(func() { c.cleanUp(t, "taint", "node", c.node, "podmeter.test/gone:NoExecute-") })
 		}, "is not tolerated"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -45,7 +44,7 @@ func TestUninstallLeavesNothing(t *testing.T) {
 			c.metered(t)
 			if test.prepare != "" {
 				c.kubectl(t, "", "label", "node", c.node, "podmeter.test/metered=yes")
-				t.Cleanup(func() { c.restore(t, "label", "node", c.node, "podmeter.test/metered-") })
+				t.Cleanup(func() { c.cleanUp(t, "label", "node", c.node, "podmeter.test/metered-") })
 				c.patch(t, `{"spec": {"template": {"spec": `+test.prepare+`}}}`)
 				c.rolledOut(t, agentNamespace, "daemonset/podmeter")
 				if len(links(t)) == 0 {
@@ -142,14 +141,4 @@ func (c *cluster) metered(t *testing.T) {
 		}
 		return ""
 	})
-}
-
-// restore runs kubectl at the end of a test, also of one that has failed.
-func (c *cluster) restore(t *testing.T, args ...string) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	if _, err := run(ctx, "", args...); err != nil {
-		t.Errorf("kubectl %s: %v", strings.Join(args, " "), err)
-	}
 }
