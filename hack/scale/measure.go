@@ -5,7 +5,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -90,21 +89,7 @@ func steady(ctx context.Context, w *world, gate *kubetest.Gate, pid int, scope s
 	return nil
 }
 
-func ready(ctx context.Context) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+listen+"/readyz", nil)
-	if err != nil {
-		return err
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("/readyz: %s", response.Status)
-	}
-	return nil
-}
+func ready(ctx context.Context) error { return kubetest.Answers(ctx, "http://"+listen+"/readyz") }
 
 // usage is what a process has taken: memory in MiB.
 type usage struct {

@@ -5,7 +5,6 @@ package kubetest
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -115,7 +114,12 @@ func (s *Server) Client() (kubernetes.Interface, error) {
 }
 
 func (s *Server) etcdAnswers(ctx context.Context) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.etcdAddress+"/health", nil)
+	return Answers(ctx, "http://"+s.etcdAddress+"/health")
+}
+
+// Answers returns an error if there is no answer 200 at an address.
+func Answers(ctx context.Context, url string) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err
 	}
@@ -125,7 +129,7 @@ func (s *Server) etcdAnswers(ctx context.Context) error {
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		return errors.New(response.Status)
+		return fmt.Errorf("%s: %s", url, response.Status)
 	}
 	return nil
 }
