@@ -5,7 +5,6 @@ package e2e
 import (
 	"context"
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 
@@ -141,11 +140,11 @@ func TestNoRightToListPods(t *testing.T) {
 	// The pods that it knew stay bound; those of new ones are not known.
 	c.kubectl(t, "", "rollout", "restart", "--namespace", "e2e-uninstall", "deployment/web")
 	await(t, "bytes that wait for their pods", func() string {
-		text, err := fetch(t.Context(), os.Getenv("PODMETER_METRICS"))
+		s, err := scrape(t.Context())
 		if err != nil {
 			return err.Error()
 		}
-		if parse(t, text).sum("podmeter_unbound_bytes") == 0 {
+		if s.sum("podmeter_unbound_bytes") == 0 {
 			return "there are none"
 		}
 		return ""
@@ -154,6 +153,5 @@ func TestNoRightToListPods(t *testing.T) {
 		"--output", "jsonpath={.items[*].status.containerStatuses[*].ready}"); string(out) != "false" {
 		t.Errorf("ready: got %s, want false", out)
 	}
-	c.kubectl(t, "", "apply", "--kustomize", base)
-	c.rolledOut(t, agentNamespace, "daemonset/podmeter")
+	c.install(t)
 }

@@ -28,14 +28,22 @@ func (c counters) String() string {
 // series is an exposition, by the name of the family.
 type series map[string]*dto.MetricFamily
 
-func parse(t *testing.T, text []byte) series {
-	t.Helper()
+// scrape reads the series that an agent serves, if there is one.
+func scrape(ctx context.Context) (series, error) {
+	text, err := fetch(ctx, os.Getenv("PODMETER_METRICS"))
+	if err != nil {
+		return nil, err
+	}
+	return parse(text)
+}
+
+func parse(text []byte) (series, error) {
 	parser := expfmt.NewTextParser(model.UTF8Validation)
 	families, err := parser.TextToMetricFamilies(bytes.NewReader(text))
 	if err != nil {
-		t.Fatalf("read metrics: %v", err)
+		return nil, fmt.Errorf("read metrics: %w", err)
 	}
-	return families
+	return families, nil
 }
 
 // sum adds the series of a family that have these labels, given as name and value
@@ -64,11 +72,11 @@ func has(m *dto.Metric, labels []string) bool {
 // podmeter reads the agent's series.
 func (c *cluster) podmeter(t *testing.T) series {
 	t.Helper()
-	text, err := fetch(t.Context(), os.Getenv("PODMETER_METRICS"))
+	s, err := scrape(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return parse(t, text)
+	return s
 }
 
 // family returns the counters of a pod in one of podmeter's families.
@@ -82,7 +90,11 @@ func (s series) family(name, namespace, pod string) counters {
 // kubelet reads the kubelet's cAdvisor.
 func (c *cluster) kubelet(t *testing.T) series {
 	t.Helper()
-	return parse(t, c.kubectl(t, "", "get", "--raw", "/api/v1/nodes/"+c.node+"/proxy/metrics/cadvisor"))
+	s, err := parse(c.kubectl(t, "", "get", "--raw", "/api/v1/nodes/"+c.node+"/proxy/metrics/cadvisor"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
 }
 
 // container returns the counters of a pod in cAdvisor's series.
@@ -99,14 +111,14 @@ func (s series) container(namespace, pod string) counters {
 func (c *cluster) neverDown(t *testing.T) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	done, url := make(chan struct{}), os.Getenv("PODMETER_METRICS")
+	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		highest, scrapes := make(map[string]float64), 0
 		for ctx.Err() == nil {
-			if text, err := fetch(ctx, url); err == nil {
+			if s, err := scrape(ctx); err == nil {
 				scrapes++
-				compare(t, parse(t, text), highest)
+				compare(t, s, highest)
 			}
 			time.Sleep(100 * time.Millisecond)
 		}

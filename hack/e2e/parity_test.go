@@ -112,14 +112,10 @@ func (c *cluster) checkIdentities(t *testing.T, namespace string, pods int) {
 			continue
 		}
 		seen++
-		for _, pair := range m.GetLabel() {
-			if pair.GetName() != "pod" {
-				continue
-			}
-			pod, flow := s.family("pod", namespace, pair.GetValue()), s.family("flow", namespace, pair.GetValue())
-			if flow != pod {
-				t.Errorf("%s: got flows of %v, want the pod's %v", pair.GetValue(), flow, pod)
-			}
+		name := labels(m)["pod"]
+		pod, flow := s.family("pod", namespace, name), s.family("flow", namespace, name)
+		if flow != pod {
+			t.Errorf("%s: got flows of %v, want the pod's %v", name, flow, pod)
 		}
 	}
 	if seen < pods {

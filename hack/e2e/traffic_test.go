@@ -54,14 +54,16 @@ func internet(t *testing.T) {
 	})
 }
 
-// traffic runs the traffic program in a pod.
-func (c *cluster) traffic(t *testing.T, namespace, pod string, args ...string) {
+// traffic runs the traffic program in a pod, and returns what it printed.
+func (c *cluster) traffic(t *testing.T, namespace, pod string, args ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	if out, err := c.trafficIn(ctx, container(t, namespace, pod), args...); err != nil {
+	out, err := c.trafficIn(ctx, container(t, namespace, pod), args...)
+	if err != nil {
 		t.Fatalf("in %s/%s: traffic %s: %v: %s", namespace, pod, strings.Join(args, " "), err, out)
 	}
+	return out
 }
 
 // background starts the traffic program in a pod, and returns what waits for its
