@@ -10,11 +10,19 @@ trap 'rm -f "$log"' EXIT
 go test -count=1 -v "$@" ./... >"$log" 2>&1
 status=$?
 
-grep -E '^(ok|FAIL|---? FAIL|panic:)|^ +--- FAIL' "$log"
 if [ "$status" -ne 0 ]; then
-	printf '\nfailed; the whole log:\n'
+	printf 'failed; the whole log:\n'
 	cat "$log"
+	printf '\nand what failed, with what it said:\n'
+	awk '/^=== (RUN|NAME|CONT) / { test = $3; if (!(test in said)) order[n++] = test; said[test] = said[test]; next }
+		/^ *--- FAIL: / { failed[$3]; next }
+		/^(ok|PASS|FAIL|\?|panic:|=== PAUSE)/ || /^ *--- / { test = ""; next }
+		test != "" { said[test] = said[test] $0 "\n" }
+		END { for (i = 0; i < n; i++) if (order[i] in failed) printf "%s\n%s", order[i], said[order[i]] }' "$log" | tail -n 300
+	printf '\n'
 fi
+# Last, where a reader looks first, and where a log cut short still has it.
+grep -E '^(ok|FAIL|---? FAIL|panic:)|^ +--- FAIL' "$log"
 skipped=$(grep -cE '^ *--- SKIP' "$log")
 printf '\n%s tests skipped\n' "$skipped"
 # A reason is the last line of its test, which others may follow before the verdict.
