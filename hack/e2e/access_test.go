@@ -3,7 +3,9 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -11,18 +13,44 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-const account = "--as=system:serviceaccount:podmeter:podmeter"
+// account is what podmeter's pods run as.
+const account = "system:serviceaccount:podmeter:podmeter"
 
-// may asks the API server whether podmeter's account may do something.
-func (c *cluster) may(t *testing.T, question ...string) bool {
+// question is one of a SubjectAccessReview, what kubectl auth can-i asks too.
+type question struct {
+	Namespace   string `json:"namespace,omitempty"` // none for all
+	Verb        string `json:"verb"`
+	Group       string `json:"group,omitempty"`
+	Resource    string `json:"resource"`
+	Subresource string `json:"subresource,omitempty"`
+	Name        string `json:"name,omitempty"` // none for any
+}
+
+// may asks the API server which of these podmeter's account may do, all at once.
+func (c *cluster) may(t *testing.T, questions []question) []bool {
 	t.Helper()
-	// The exit code of a no is 1.
-	out, err := run(t.Context(), "", append([]string{"auth", "can-i", account}, question...)...)
-	answer := strings.TrimSpace(string(out))
-	if err != nil && !strings.Contains(err.Error(), "exit status 1") {
-		t.Fatalf("ask for %q: %v", question, err)
+	var reviews bytes.Buffer
+	for _, q := range questions {
+		review := map[string]any{"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
+			"spec": map[string]any{"user": account, "groups": []string{"system:authenticated", "system:serviceaccounts", "system:serviceaccounts:" + agentNamespace}, "resourceAttributes": q}}
+		if err := json.NewEncoder(&reviews).Encode(review); err != nil {
+			t.Fatal(err)
+		}
+		reviews.WriteString("---\n")
 	}
-	return answer == "yes"
+	var answers []bool
+	decoder := json.NewDecoder(bytes.NewReader(c.kubectl(t, reviews.String(), "create", "--output", "json", "--filename", "-")))
+	for _, q := range questions {
+		var review struct {
+			Spec   struct{ ResourceAttributes question }
+			Status struct{ Allowed bool }
+		}
+		if err := decoder.Decode(&review); err != nil || review.Spec.ResourceAttributes != q {
+			t.Fatalf("got an answer to %+v, %v, want one to %+v", review, err, q)
+		}
+		answers = append(answers, review.Status.Allowed)
+	}
+	return answers
 }
 
 // The account may list and watch what tells whose an address is, and read what tells
@@ -31,31 +59,40 @@ func TestRights(t *testing.T) {
 	c := inCluster(t)
 	c.shipped(t)
 	verbs := []string{"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"}
-	for _, test := range []struct {
+	tests := []struct {
 		name  string
-		scope []string
-		thing string
+		thing question
 		want  []string
 	}{
-		{"pods", []string{"--all-namespaces"}, "pods", []string{"list", "watch"}},
-		{"services", []string{"--all-namespaces"}, "services", []string{"list", "watch"}},
-		{"nodes", nil, "nodes", []string{"list", "watch"}},
-		{"its own DaemonSet", []string{"--namespace", agentNamespace}, "daemonsets.apps/podmeter", []string{"get"}},
-		{"another DaemonSet", []string{"--namespace", agentNamespace}, "daemonsets.apps/other", nil},
-		{"a namesake elsewhere", []string{"--namespace", "default"}, "daemonsets.apps/podmeter", nil},
-		{"DaemonSets", []string{"--all-namespaces"}, "daemonsets.apps", nil},
-		{"its own namespace", nil, "namespaces/podmeter", []string{"get"}},
-		{"another namespace", nil, "namespaces/default", nil},
-		{"secrets", []string{"--namespace", agentNamespace}, "secrets", nil},
-		{"config maps", []string{"--namespace", agentNamespace}, "configmaps", nil},
-		{"a node's proxy", []string{"--subresource", "proxy"}, "nodes", nil},
-		{"commands in pods", []string{"--all-namespaces", "--subresource", "exec"}, "pods", nil},
-		{"everything", []string{"--all-namespaces"}, "*.*", nil},
-	} {
+		{"pods", question{Resource: "pods"}, []string{"list", "watch"}},
+		{"services", question{Resource: "services"}, []string{"list", "watch"}},
+		{"nodes", question{Resource: "nodes"}, []string{"list", "watch"}},
+		{"its own DaemonSet", question{Namespace: agentNamespace, Group: "apps", Resource: "daemonsets", Name: "podmeter"}, []string{"get"}},
+		{"another DaemonSet", question{Namespace: agentNamespace, Group: "apps", Resource: "daemonsets", Name: "other"}, nil},
+		{"a namesake elsewhere", question{Namespace: "default", Group: "apps", Resource: "daemonsets", Name: "podmeter"}, nil},
+		{"DaemonSets", question{Group: "apps", Resource: "daemonsets"}, nil},
+		{"its own namespace", question{Namespace: agentNamespace, Resource: "namespaces", Name: "podmeter"}, []string{"get"}},
+		{"another namespace", question{Namespace: "default", Resource: "namespaces", Name: "default"}, nil},
+		{"secrets", question{Namespace: agentNamespace, Resource: "secrets"}, nil},
+		{"config maps", question{Namespace: agentNamespace, Resource: "configmaps"}, nil},
+		{"a node's proxy", question{Resource: "nodes", Subresource: "proxy"}, nil},
+		{"commands in pods", question{Resource: "pods", Subresource: "exec"}, nil},
+		{"everything", question{Group: "*", Resource: "*"}, nil},
+	}
+	var questions []question
+	for _, test := range tests {
+		for _, verb := range verbs {
+			q := test.thing
+			q.Verb = verb
+			questions = append(questions, q)
+		}
+	}
+	answers := c.may(t, questions)
+	for i, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			var got []string
-			for _, verb := range verbs {
-				if c.may(t, append(test.scope, verb, test.thing)...) {
+			for j, verb := range verbs {
+				if answers[i*len(verbs)+j] {
 					got = append(got, verb)
 				}
 			}
@@ -120,6 +157,7 @@ func TestFaultsOfManifests(t *testing.T) {
 // lacks. With it, it goes on.
 func TestNoRightToListPods(t *testing.T) {
 	c := inCluster(t)
+	c.servers(t)
 	c.shipped(t)
 	c.metered(t)
 	c.kubectl(t, "", "patch", "clusterrole", "podmeter", "--type", "json", "--patch",

@@ -14,6 +14,7 @@ func TestHelmUninstallLeavesNothing(t *testing.T) {
 	if helm == "" {
 		t.Skip("needs helm: make e2e")
 	}
+	c.servers(t)
 	c.shipped(t)
 	c.metered(t)
 	c.kubectl(t, "", "delete", "--kustomize", base)

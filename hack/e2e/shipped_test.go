@@ -36,12 +36,15 @@ func (c *cluster) shipped(t *testing.T) {
 	t.Cleanup(func() { c.asShipped(t) })
 }
 
-// asShipped leaves of podmeter what run.sh had brought up. What a test has patched is
-// not what apply would take back.
+// asShipped leaves of podmeter what run.sh had brought up: what is missing is made,
+// and what a test has patched, which apply would leave, is replaced.
 func (c *cluster) asShipped(t *testing.T) {
 	c.cleanUp(t, "delete", "namespace", monitoringNamespace, "--ignore-not-found")
-	c.cleanUp(t, "delete", "--ignore-not-found", "--kustomize", base)
-	c.cleanUp(t, "apply", "--kustomize", base)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	// An error says what there was already; if there is another, replace has it too.
+	_, _ = run(ctx, "", "create", "--save-config", "--kustomize", base)
+	c.cleanUp(t, "replace", "--save-config", "--kustomize", base)
 	c.cleanUp(t, "rollout", "status", "--namespace", agentNamespace, "--timeout", patience.String(), "daemonset/podmeter")
 }
 

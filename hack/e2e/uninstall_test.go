@@ -15,6 +15,7 @@ import (
 // Whatever way podmeter leaves a node, nothing of it stays there.
 func TestUninstallLeavesNothing(t *testing.T) {
 	c := inCluster(t)
+	c.servers(t)
 	for _, test := range []struct {
 		name string
 		// prepare changes the DaemonSet before, if it is there.
@@ -90,6 +91,7 @@ func (c *cluster) leaves(t *testing.T, leave func(*testing.T), reason string) {
 // A roll-out leaves all of it: the programs are attached by the same links.
 func TestRolloutLeavesAttachments(t *testing.T) {
 	c := inCluster(t)
+	c.servers(t)
 	c.shipped(t)
 	c.metered(t)
 	before, said := links(t), followLog(t)
@@ -106,6 +108,7 @@ func TestRolloutLeavesAttachments(t *testing.T) {
 // So does an agent whose API server does not answer at its end.
 func TestNoAnswerLeavesAttachments(t *testing.T) {
 	c := inCluster(t)
+	c.servers(t)
 	c.shipped(t)
 	c.metered(t)
 	before, said := links(t), followLog(t)
@@ -129,14 +132,20 @@ func TestNoAnswerLeavesAttachments(t *testing.T) {
 	c.rolledOut(t, agentNamespace, "daemonset/podmeter")
 }
 
-// metered makes a pod, and waits until its interface is attached to.
-func (c *cluster) metered(t *testing.T) {
+// servers makes five pods, in namespace e2e-uninstall.
+func (c *cluster) servers(t *testing.T) {
 	t.Helper()
 	c.namespace(t, "e2e-uninstall")
 	c.apply(t, "e2e-uninstall", "servers.yaml")
 	c.rolledOut(t, "e2e-uninstall", "deployment/web")
+	c.rolledOut(t, "e2e-uninstall", "statefulset/store")
+}
+
+// metered waits until programs are attached to their interfaces.
+func (c *cluster) metered(t *testing.T) {
+	t.Helper()
 	await(t, "programs on each pod's interface", func() string {
-		if n := len(links(t)); n < 10 { // five pods, two directions
+		if n := len(links(t)); n < 10 { // two directions
 			return strings.Join(links(t), "; ")
 		}
 		return ""
