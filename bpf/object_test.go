@@ -96,6 +96,41 @@ func TestLayouts(t *testing.T) {
 	}
 }
 
+func TestLayoutsOfSockets(t *testing.T) {
+	spec, err := LoadSocket()
+	if err != nil {
+		t.Fatalf("load sockets: %v", err)
+	}
+	var (
+		key    SocketSocketKey
+		owner  SocketSocketOwner
+		owners SocketSocketOwners
+	)
+	for _, layout := range []struct {
+		name    string
+		size    uintptr
+		offsets []uintptr
+	}{
+		{"socket_key", unsafe.Sizeof(key), []uintptr{
+			unsafe.Offsetof(key.Netns), unsafe.Offsetof(key.Local), unsafe.Offsetof(key.Peer),
+			unsafe.Offsetof(key.LocalPort), unsafe.Offsetof(key.PeerPort), unsafe.Offsetof(key.Protocol), unsafe.Offsetof(key.Pad)}},
+		{"socket_owner", unsafe.Sizeof(owner), []uintptr{
+			unsafe.Offsetof(owner.Cgroup), unsafe.Offsetof(owner.Process), unsafe.Offsetof(owner.Since),
+			unsafe.Offsetof(owner.Until), unsafe.Offsetof(owner.Command), unsafe.Offsetof(owner.Pad)}},
+		{"socket_owners", unsafe.Sizeof(owners), []uintptr{
+			unsafe.Offsetof(owners.Lock), unsafe.Offsetof(owners.Open), unsafe.Offsetof(owners.Shared),
+			unsafe.Offsetof(owners.Owners), unsafe.Offsetof(owners.Now), unsafe.Offsetof(owners.Before)}},
+	} {
+		t.Run(layout.name, func(t *testing.T) {
+			var typ *btf.Struct
+			if err := spec.Types.TypeByName(layout.name, &typ); err != nil {
+				t.Fatalf("find type: %v", err)
+			}
+			checkLayout(t, typ, layout.size, layout.offsets)
+		})
+	}
+}
+
 func checkLayout(t *testing.T, typ *btf.Struct, size uintptr, offsets []uintptr) {
 	t.Helper()
 	if uintptr(typ.Size) != size {

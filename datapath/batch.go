@@ -16,12 +16,13 @@ const (
 	batchPasses = 8       // of a map before a failing read is given up
 )
 
-// batchReader reads all entries of a per-CPU map. Its buffers are kept from one
-// read to the next.
+// batchReader reads all entries of a map, per-CPU or, with one CPU, another. Its
+// buffers are kept from one read to the next.
 type batchReader[K, V any] struct {
-	m    *ebpf.Map
-	cpus int
-	keys []K
+	m       *ebpf.Map
+	cpus    int
+	options *ebpf.BatchOptions
+	keys    []K
 	// slots has cpus values for each key.
 	slots []V
 }
@@ -55,7 +56,7 @@ func (r *batchReader[K, V]) read(begin func(), visit func(keys []K, slots []V)) 
 func (r *batchReader[K, V]) pass(visit func(keys []K, slots []V)) error {
 	var cursor ebpf.MapBatchCursor
 	for {
-		n, err := r.m.BatchLookup(&cursor, r.keys, r.slots, nil)
+		n, err := r.m.BatchLookup(&cursor, r.keys, r.slots, r.options)
 		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			return err
 		}

@@ -77,7 +77,7 @@ func (r remains) removePins() (removed []string, err error) {
 
 // pinPrefixed reports whether a pin bears one of our names that hold a number.
 func pinPrefixed(name string) bool {
-	return slices.ContainsFunc([]string{flowPinPrefix, linkPrefix, clsactPrefix}, func(prefix string) bool {
+	return slices.ContainsFunc([]string{flowPinPrefix, linkPrefix, clsactPrefix, socketPrefix}, func(prefix string) bool {
 		return strings.HasPrefix(name, prefix)
 	})
 }

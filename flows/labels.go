@@ -28,6 +28,7 @@ type FlowLabels struct {
 	PeerPod  string
 	PeerIP   netip.Addr
 	PeerPort uint16
+	Process  string
 }
 
 // ExternalLabels tell the rows of one pod in the external family apart.
@@ -42,7 +43,7 @@ type ExternalLabels struct {
 
 // Optional chooses the opt-in labels.
 type Optional struct {
-	PeerPod, PeerIP, PeerPort bool // of the flow family
+	PeerPod, PeerIP, PeerPort, Process bool // of the flow family
 
 	City, Latitude, Longitude, IP, Container bool // of the external family
 }
@@ -54,7 +55,7 @@ func ParseOptional(flowLabels, externalLabels []string) (Optional, error) {
 	var o Optional
 	err := errors.Join(
 		choose("flow", flowLabels,
-			map[string]*bool{"peer_pod": &o.PeerPod, "peer_ip": &o.PeerIP, "peer_port": &o.PeerPort},
+			map[string]*bool{"peer_pod": &o.PeerPod, "peer_ip": &o.PeerIP, "peer_port": &o.PeerPort, "process": &o.Process},
 			"namespace", "pod", "container", "workload", "workload_type", "peer_kind", "peer_namespace", "peer",
 			"peer_workload_type", "service", "locality", "protocol"),
 		choose("external", externalLabels,
@@ -96,12 +97,18 @@ type rowLabels struct {
 	external ExternalLabels // used if flow.PeerKind is PeerExternal
 }
 
-// local fills in what follows from the pod.
-func (l rowLabels) local(pod *Pod, optional *Optional) rowLabels {
+// local fills in what follows from the pod, and from who used its end of the flow.
+func (l rowLabels) local(pod *Pod, by user, optional *Optional) rowLabels {
 	l.flow.Container = pod.Container
+	if pod.Container == "" {
+		l.flow.Container = by.container
+	}
 	l.flow.Workload = pod.Workload
+	if optional.Process {
+		l.flow.Process = by.process
+	}
 	if optional.Container {
-		l.external.Container = pod.Container
+		l.external.Container = l.flow.Container
 	}
 	return l
 }
@@ -112,6 +119,7 @@ type attribution struct {
 	places      Places
 	optional    Optional
 	translation *translation // nil if backends of Services are not looked up
+	sockets     *sockets     // nil if sockets are not read
 }
 
 // labels returns the labels of a record, those of the local pod left empty.

@@ -18,20 +18,20 @@ func TestParseOptional(t *testing.T) {
 		err            string
 	}{
 		{name: "none"},
-		{name: "all", flow: []string{"peer_pod", "peer_ip", "peer_port", "peer_ip"},
+		{name: "all", flow: []string{"peer_pod", "peer_ip", "peer_port", "peer_ip", "process"},
 			external: []string{"city", "latitude", "longitude", "ip", "container"},
-			want: Optional{PeerPod: true, PeerIP: true, PeerPort: true,
+			want: Optional{PeerPod: true, PeerIP: true, PeerPort: true, Process: true,
 				City: true, Latitude: true, Longitude: true, IP: true, Container: true}},
 		{name: "one of each", flow: []string{"peer_port"}, external: []string{"ip"},
 			want: Optional{PeerPort: true, IP: true}},
 		{name: "unknown", flow: []string{"peer_ip", "peerip"},
-			err: `unknown flow label "peerip", known are peer_ip, peer_pod, peer_port`},
+			err: `unknown flow label "peerip", known are peer_ip, peer_pod, peer_port, process`},
 		{name: "empty", external: []string{""},
 			err: `unknown external label "", known are city, container, ip, latitude, longitude`},
 		{name: "always there", flow: []string{"container"},
 			err: `flow label "container" is always written, leave it out`},
 		{name: "every fault", flow: []string{"ip", "pod"}, external: []string{"country", "peer_ip"},
-			err: `unknown flow label "ip", known are peer_ip, peer_pod, peer_port
+			err: `unknown flow label "ip", known are peer_ip, peer_pod, peer_port, process
 flow label "pod" is always written, leave it out
 external label "country" is always written, leave it out
 unknown external label "peer_ip", known are city, container, ip, latitude, longitude`},

@@ -31,6 +31,10 @@ type PublisherOptions struct {
 	Optional  Optional
 	// Translator tells the backends of Services; if nil, Services are the peers.
 	Translator Translator
+	// Sockets and Containers tell the container of a pod with several, and the process; if
+	// nil, both stay empty.
+	Sockets    SocketReader
+	Containers Containers
 	// Persist, if not nil, is called with each new state before an exporter can
 	// see anything of it: what was seen must not be taken back by a restart. It
 	// must not keep the state.
@@ -85,6 +89,7 @@ func NewPublisher(options PublisherOptions) *Publisher {
 		attribution: attribution{
 			directory: options.Directory, places: options.Places, optional: options.Optional,
 			translation: newTranslation(options.Translator, options.Logger),
+			sockets:     newSockets(options.Sockets, options.Containers, options.Logger),
 		},
 		points: make(map[Point]*point),
 	}
@@ -106,8 +111,10 @@ func (p *Publisher) Publish(epoch *Epoch) error {
 func (p *Publisher) attribute(epoch *Epoch) *Batch {
 	batch := newBatch(epoch.Start, epoch.End)
 	p.attribution.translation.begin(epoch)
+	p.attribution.sockets.begin()
 	for _, i := range epoch.Interfaces {
 		p.meet(i, epoch)
+		p.bindEarly(p.points[i.Point], batch)
 	}
 	for i := range epoch.Records {
 		p.record(batch, &epoch.Records[i])
@@ -151,7 +158,8 @@ func (p *Publisher) record(batch *Batch, record *Record) {
 	}
 	labels, sum := p.attribution.labels(record), amount{record.Counters, batch.Start}
 	if pt.pod != nil {
-		batch.addRow(pt.pod, record.Key.Direction, labels.local(pt.pod, &p.options.Optional), sum)
+		by := p.attribution.sockets.of(pt.pod, record)
+		batch.addRow(pt.pod, record.Key.Direction, labels.local(pt.pod, by, &p.options.Optional), sum)
 		return
 	}
 	pt.wait(record.Key, labels, sum)
@@ -187,10 +195,18 @@ func (p *Publisher) total(batch *Batch, total Total) {
 	if pod == nil {
 		batch, pod = pt.waiting, unknown
 	} else {
-		labels = labels.local(pod, &p.options.Optional)
+		labels = labels.local(pod, user{}, &p.options.Optional)
 	}
 	batch.addTotal(pod, total.Direction, amount{all, begin})
 	batch.addRow(pod, total.Direction, labels, amount{rest, begin})
+}
+
+// bindEarly binds a point by what is its own evidence, before its flows are looked at:
+// the container of what waits for its pod is not known.
+func (p *Publisher) bindEarly(pt *point, batch *Batch) {
+	if pt.pod == nil && pt.Gone.IsZero() {
+		p.adopt(pt, newBound(nil), batch)
+	}
 }
 
 // bind asks for the pods of interfaces that have none yet, and publishes what
@@ -217,7 +233,7 @@ func (p *Publisher) adopt(pt *point, bound *Bound, batch *Batch) bool {
 		batch.addTotal(pt.pod, key.direction, sum)
 	}
 	for key, sum := range pt.waiting.rows {
-		batch.addRow(pt.pod, key.direction, key.labels.local(pt.pod, &p.options.Optional), sum)
+		batch.addRow(pt.pod, key.direction, key.labels.local(pt.pod, user{}, &p.options.Optional), sum)
 	}
 	pt.waiting, pt.seen = nil, nil
 	return true

@@ -24,7 +24,7 @@ func (d *directory) Owner(q Query) *Owner {
 	if pod := d.pods[q.Address]; pod != nil {
 		return &Owner{Kind: PeerPod, Namespace: pod.Namespace, Name: pod.Name, Node: "a", Zone: "z1"}
 	}
-	if b := q.Address.As4(); b[0] == 10 {
+	if netip.MustParsePrefix("10.0.0.0/8").Contains(q.Address) {
 		return remote
 	}
 	return external
@@ -36,7 +36,7 @@ func (d *directory) Here() (string, string)                           { return "
 type places struct{}
 
 func (places) Place(a netip.Addr) Place {
-	return Place{Country: fmt.Sprintf("C%d", a.As4()[3]%7), City: a.String()}
+	return Place{Country: fmt.Sprintf("C%d", a.As16()[15]%7), City: a.String()}
 }
 
 var start = time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)

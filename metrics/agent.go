@@ -62,6 +62,9 @@ type Agent struct {
 	// ServiceLookups counts lookups of the backends of Services, by the results of this
 	// package.
 	ServiceLookups map[string]uint64
+	// Sockets counts the sockets that were seen by what came of them; empty if they are
+	// not looked at.
+	Sockets map[string]uint64
 }
 
 // Difference is the packets that interfaces of a pod counted since the

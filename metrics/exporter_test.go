@@ -49,7 +49,7 @@ var both = [flows.Directions]time.Time{start, start.Add(time.Second)}
 // onlyTransmit is a series that has received nothing.
 var onlyTransmit = [flows.Directions]time.Time{start}
 
-var allLabels = flows.Optional{PeerPod: true, PeerIP: true, PeerPort: true,
+var allLabels = flows.Optional{PeerPod: true, PeerIP: true, PeerPort: true, Process: true,
 	City: true, Latitude: true, Longitude: true, IP: true, Container: true}
 
 // handMade is a snapshot with each family and each label.
@@ -64,7 +64,7 @@ func handMade() *flows.Snapshot {
 			{Namespace: "web", Pod: "shop-0", Counters: counters(2000, 1000), Created: both, Labels: flows.FlowLabels{
 				Container: "app", Workload: shop, PeerKind: flows.PeerPod, Locality: flows.LocalityCrossZone,
 				Protocol: flows.ProtoTCP, PeerNamespace: "data", Peer: "db", PeerWorkloadType: "statefulset",
-				Service: "postgres", PeerPod: "db-0", PeerIP: netip.MustParseAddr("10.1.0.5"), PeerPort: 5432}},
+				Service: "postgres", PeerPod: "db-0", PeerIP: netip.MustParseAddr("10.1.0.5"), PeerPort: 5432, Process: "shopd"}},
 			{Namespace: "web", Pod: "shop-0", Counters: counters(500, 0), Created: onlyTransmit, Labels: flows.FlowLabels{
 				Container: "app", Workload: shop, PeerKind: flows.PeerExternal, Locality: flows.LocalityExternal,
 				Protocol: flows.ProtoUDP, PeerIP: netip.MustParseAddr("2001:db8::1"), PeerPort: 53}},
@@ -127,6 +127,7 @@ func handMadeAgent() Agent {
 		ParsedPackets:   map[string]uint64{"full": 46},
 		IdentityObjects: map[string]int{"pods": 70},
 		ServiceLookups:  map[string]uint64{LookupFound: 80},
+		Sockets:         map[string]uint64{"recorded": 12, "no_room": 0, "no_storage": 0},
 		IdentitySynced:  true, IdentityUpdated: start,
 	}
 }

@@ -52,7 +52,7 @@ func TestInvalidLabelsAreReplaced(t *testing.T) {
 		Pods: []flows.Series[flows.NoLabels]{{Namespace: bad, Pod: bad, Created: both}},
 		Flows: []flows.Series[flows.FlowLabels]{{Namespace: bad, Pod: bad, Created: both, Labels: flows.FlowLabels{
 			Container: bad, Workload: flows.Workload{Type: bad, Name: bad}, PeerNamespace: bad, Peer: bad,
-			PeerWorkloadType: bad, Service: bad, PeerPod: bad}}},
+			PeerWorkloadType: bad, Service: bad, PeerPod: bad, Process: bad}}},
 		Externals: []flows.Series[flows.ExternalLabels]{{Namespace: bad, Pod: bad, Created: both, Labels: flows.ExternalLabels{
 			Country: bad, ASN: bad, Organization: bad, City: bad, Latitude: bad, Longitude: bad, Container: bad}}},
 	}

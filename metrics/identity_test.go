@@ -119,7 +119,7 @@ func randomRecord(random *rand.Rand, point flows.Point, d flows.Direction) flows
 
 func randomOptional(random *rand.Rand) flows.Optional {
 	b := func() bool { return random.IntN(2) == 0 }
-	return flows.Optional{PeerPod: b(), PeerIP: b(), PeerPort: b(),
+	return flows.Optional{PeerPod: b(), PeerIP: b(), PeerPort: b(), Process: b(),
 		City: b(), Latitude: b(), Longitude: b(), IP: b(), Container: b()}
 }
 

@@ -45,6 +45,7 @@ func flowColumns(o flows.Optional) []column[flows.FlowLabels] {
 	optional(o.PeerPod, "peer_pod", func(s *row) string { return s.Labels.PeerPod })
 	optional(o.PeerIP, "peer_ip", func(s *row) string { return address(s.Labels.PeerIP) })
 	optional(o.PeerPort, "peer_port", func(s *row) string { return port(s.Labels.PeerPort) })
+	optional(o.Process, "process", func(s *row) string { return s.Labels.Process })
 	return columns
 }
 
@@ -95,6 +96,7 @@ func cleanFlow(o flows.Optional) func(flows.FlowLabels) flows.FlowLabels {
 		l.PeerPod = valid(only(o.PeerPod, l.PeerPod))
 		l.PeerIP = only(o.PeerIP, l.PeerIP)
 		l.PeerPort = only(o.PeerPort, l.PeerPort)
+		l.Process = valid(only(o.Process, l.Process))
 		return l
 	}
 }

@@ -127,5 +127,8 @@ func identities() []ownMetric {
 			func(s *state, emit emit) {
 				each(emit, []string{LookupFound, LookupMissing, LookupSkipped, LookupError}, s.ServiceLookups)
 			}),
+		own(prometheus.CounterValue, "sockets_total",
+			"Sockets that were seen, by what came of them; absent where sockets are not looked at.", []string{"outcome"},
+			func(s *state, emit emit) { each(emit, nil, s.Sockets) }),
 	}
 }

@@ -59,7 +59,7 @@ func (c *commands) agent() *cobra.Command {
 	command.Flags().SortFlags = false
 	agent.AddFlags(command.Flags(), &config)
 	completeChoices(command)
-	complete(command, "flow-labels", "peer_pod", "peer_ip", "peer_port")
+	complete(command, "flow-labels", "peer_pod", "peer_ip", "peer_port", "process")
 	complete(command, "external-labels", "city", "latitude", "longitude", "ip", "container")
 	return command
 }

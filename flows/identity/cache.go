@@ -59,6 +59,7 @@ type Cache struct {
 	hostOwner *flows.Owner
 
 	pods     map[string]*podEntry     // by UID
+	gone     []gonePod                // with several containers, oldest first
 	services map[string]*serviceEntry // by UID
 	nodes    map[string]*nodeEntry    // by name
 }

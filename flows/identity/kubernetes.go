@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
@@ -140,9 +141,18 @@ func (k *Kubernetes) Status() Status {
 	return s
 }
 
+// podOf returns what is used of a pod, with its containers if they can be on this node.
+func (k *Kubernetes) podOf(p *corev1.Pod) *Pod {
+	pod := podOf(p)
+	if here, _ := k.cache.Here(); pod.Container == "" && p.Spec.NodeName == here {
+		pod.Containers = containersOf(p)
+	}
+	return pod
+}
+
 func watchPods(k *Kubernetes, client kubernetes.Interface, selector string) error {
 	api := client.CoreV1().Pods(metav1.NamespaceAll)
-	return add(k, "pods", selector, client, listWatch(api.List, api.Watch, selector), podOf, watched[Pod]{
+	return add(k, "pods", selector, client, listWatch(api.List, api.Watch, selector), k.podOf, watched[Pod]{
 		set:    k.cache.SetPod,
 		remove: k.cache.DeletePod,
 	})

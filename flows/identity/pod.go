@@ -17,6 +17,9 @@ type Pod struct {
 	// Addresses are those of its status; HostNetwork pods own none of them.
 	Addresses   []netip.Addr
 	HostNetwork bool
+	// Containers are those of a pod of this node that has several, each with the id that
+	// its last start has given it.
+	Containers []Container
 	// StaticUID is the UID by which the kubelet knows the static pod that this one
 	// mirrors, empty of any other.
 	StaticUID string
@@ -36,6 +39,7 @@ type Pod struct {
 type podEntry struct {
 	*Pod
 	*holder
+	containers []Container // those that ended included
 }
 
 // LocalPod is a pod of this node.
@@ -59,6 +63,7 @@ func (c *Cache) SetPod(p *Pod) {
 	} else {
 		entry.holder = &holder{rank: rankPod}
 	}
+	c.rememberContainers(entry, old)
 	c.pods[p.UID] = entry
 	c.joinNode(entry)
 	c.describePod(entry)
@@ -76,6 +81,7 @@ func (c *Cache) DeletePod(p *Pod) {
 	}
 	c.leaveNode(entry)
 	delete(c.pods, p.UID)
+	c.keepContainers(entry, now)
 	for _, address := range entry.owned() {
 		c.endPodClaim(entry.holder, address, p, now)
 	}

@@ -73,6 +73,7 @@ func examples() map[string]any {
 		"socket": "/run/podmeter/other.sock", "interfaces": []any{"veth*", "!veth0"}, "uplinks": []any{"eth0"}, "xdpMode": "native",
 		"attach": "netlink", "drainInterval": "1m30s", "mapMemory": "128Mi", "pinPath": "/bpf/other", "stateDir": "/run/podmeter/other",
 		"identity": "kubernetes", "scope": "node", "kubeconfig": "/etc/podmeter/kubeconfig", "nodeName": "node-a", "daemonset": "meters/podmeter",
+		"sockets": "on", "cgroupRoot": "/host/cgroup",
 		"cidrFile": "/etc/podmeter/cidrs.yaml", "geoip": []any{"/geoip/city.mmdb", "/geoip/asn.mmdb"},
 		"flowLabels": []any{"peer_ip"}, "externalLabels": []any{"city"},
 		"flowSeriesLimit": 3000, "externalSeriesLimit": 0, "uplinkSeriesLimit": 10_000_000, "flowIdle": "2h", "seriesGrace": "10m",
@@ -159,12 +160,12 @@ func TestMemoryLimit(t *testing.T) {
 		agent         map[string]any
 		request, most string
 	}{
-		{"default", map[string]any{}, "192Mi", "512Mi"},
-		{"the agent's default", map[string]any{"mapMemory": nil}, "192Mi", "512Mi"},
-		{"more", map[string]any{"mapMemory": "1Gi"}, "1152Mi", "1472Mi"},
-		{"rounded up", map[string]any{"mapMemory": "100M"}, "224Mi", "544Mi"},
-		{"bytes", map[string]any{"mapMemory": 8388608}, "136Mi", "456Mi"},
-		{"uplinks", map[string]any{"uplinks": []any{"eth0"}}, "256Mi", "576Mi"},
+		{"default", map[string]any{}, "192Mi", "544Mi"},
+		{"the agent's default", map[string]any{"mapMemory": nil}, "192Mi", "544Mi"},
+		{"more", map[string]any{"mapMemory": "1Gi"}, "1152Mi", "1504Mi"},
+		{"rounded up", map[string]any{"mapMemory": "100M"}, "224Mi", "576Mi"},
+		{"bytes", map[string]any{"mapMemory": 8388608}, "136Mi", "488Mi"},
+		{"uplinks", map[string]any{"uplinks": []any{"eth0"}}, "256Mi", "608Mi"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			resources := daemonSet(t, helm(t, map[string]any{"agent": test.agent})).Spec.Template.Spec.Containers[0].Resources
@@ -184,6 +185,7 @@ func TestVolumes(t *testing.T) {
 		"webConfig":         map[string]any{"secret": "web"},
 		"geoip":             map[string]any{"volume": map[string]any{"persistentVolumeClaim": map[string]any{"claimName": "geoip"}}},
 		"cniResults":        map[string]any{"hostPath": ""},
+		"cgroups":           map[string]any{"hostPath": ""},
 		"extraVolumes":      []any{map[string]any{"name": "config", "configMap": map[string]any{"name": "podmeter"}}},
 		"extraVolumeMounts": []any{map[string]any{"name": "config", "mountPath": "/etc/podmeter/config"}},
 	}))

@@ -38,14 +38,18 @@ func TestPrivileges(t *testing.T) {
 	}
 }
 
-// Of the host nothing is mounted but directories that are the agent's own, and one
+// Of the host nothing is mounted but directories that are the agent's own, and two
 // that it may read.
 func TestMounts(t *testing.T) {
 	pod := daemonSet(t, kustomize(t, "base")).Spec.Template.Spec
 	paths := make(map[string]string)
 	for _, v := range pod.Volumes {
-		if v.HostPath == nil || v.HostPath.Type == nil || *v.HostPath.Type != corev1.HostPathDirectoryOrCreate {
-			t.Errorf("%s: got %v, want a directory of the host that is made", v.Name, v.VolumeSource)
+		want := corev1.HostPathDirectoryOrCreate
+		if v.Name == "cgroups" { // the kernel's
+			want = corev1.HostPathDirectory
+		}
+		if v.HostPath == nil || v.HostPath.Type == nil || *v.HostPath.Type != want {
+			t.Errorf("%s: got %v, want a directory of the host, %s", v.Name, v.VolumeSource, want)
 			continue
 		}
 		paths[v.Name] = v.HostPath.Path
@@ -58,6 +62,7 @@ func TestMounts(t *testing.T) {
 		"/sys/fs/bpf/podmeter at /bpf/podmeter, read-only false",
 		"/run/podmeter at /run/podmeter, read-only false",
 		"/var/lib/cni/results at /var/lib/cni/results, read-only true",
+		"/sys/fs/cgroup at /host/sys/fs/cgroup, read-only true",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

@@ -14,7 +14,7 @@ import (
 type row struct{ peerKind, peerNamespace, peer, peerType, service, locality, protocol string }
 
 // flows is what of a pod is on each row. What neighbours ask at any time is left
-// out: ARP, and ICMPv6, which no test sends.
+// out: ARP, ICMPv6, which no test sends, and the IGMP of a bridge's node.
 type flows map[row]counters
 
 func (s series) flows(namespace, pod string) flows {
@@ -29,7 +29,7 @@ func (s series) flows(namespace, pod string) flows {
 				label["peer_kind"], label["peer_namespace"], label["peer"], label["peer_workload_type"],
 				label["service"], label["locality"], label["protocol"],
 			}
-			if r.peerKind == "link" || r.protocol == "icmpv6" {
+			if r.peerKind == "link" || r.protocol == "icmpv6" || r.peerKind == "node" && r.protocol == "other" {
 				continue
 			}
 			c := found[r]

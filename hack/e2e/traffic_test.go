@@ -99,20 +99,26 @@ func (c *cluster) trafficIn(ctx context.Context, container string, args ...strin
 // container returns the id of the running container of a pod with one.
 func container(t *testing.T, namespace, pod string) string {
 	t.Helper()
-	return task(t, namespace, pod, "container")
+	return task(t, namespace, pod, `"io.cri-containerd.kind"==container`)
+}
+
+// containerOf returns the id of a pod's running container of this name.
+func containerOf(t *testing.T, namespace, pod, name string) string {
+	t.Helper()
+	return task(t, namespace, pod, `"io.kubernetes.container.name"==`+name)
 }
 
 // sandbox returns the id of the container that holds the pod's network.
 func sandbox(t *testing.T, namespace, pod string) string {
 	t.Helper()
-	return task(t, namespace, pod, "sandbox")
+	return task(t, namespace, pod, `"io.cri-containerd.kind"==sandbox`)
 }
 
-func task(t *testing.T, namespace, pod, kind string) (found string) {
+// task returns the id of the running container of a pod with a label.
+func task(t *testing.T, namespace, pod, label string) (found string) {
 	t.Helper()
-	filter := fmt.Sprintf(`labels."io.kubernetes.pod.namespace"==%q,labels."io.kubernetes.pod.name"==%q,labels."io.cri-containerd.kind"==%q`,
-		namespace, pod, kind)
-	await(t, "a "+kind+" of "+namespace+"/"+pod, func() string {
+	filter := fmt.Sprintf(`labels."io.kubernetes.pod.namespace"==%q,labels."io.kubernetes.pod.name"==%q,labels.%s`, namespace, pod, label)
+	await(t, "a container of "+namespace+"/"+pod+" with "+label, func() string {
 		all, running := ctr(t, "containers", "list", "--quiet", filter), ctr(t, "tasks", "list")
 		for line := range strings.Lines(running) {
 			fields := strings.Fields(line)

@@ -34,7 +34,9 @@ func TestWebConfig(t *testing.T) {
 	client := trusting(t, folder, net.ParseIP(address.Hostname()))
 	c.kubectl(t, "", "create", "secret", "generic", "podmeter-web", "--namespace", agentNamespace,
 		"--from-file", "testdata/webconfig/web-config.yml", "--from-file", folder)
-	t.Cleanup(func() { c.cleanUp(t, "delete", "secret", "podmeter-web", "--namespace", agentNamespace, "--ignore-not-found") })
+	t.Cleanup(func() {
+		c.cleanUp(t, "delete", "secret", "podmeter-web", "--namespace", agentNamespace, "--ignore-not-found")
+	})
 	c.kustomize(t, "testdata/webconfig") // waits until the pod is ready
 
 	address.Scheme = "https"

@@ -16,6 +16,7 @@ import (
 	"github.com/podmeter/podmeter/datapath"
 	"github.com/podmeter/podmeter/flows"
 	"github.com/podmeter/podmeter/flows/geo"
+	"github.com/podmeter/podmeter/flows/identity"
 	"github.com/podmeter/podmeter/metrics"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -55,6 +56,9 @@ type Agent struct {
 	meter     *datapath.Meter
 	// conntrack is nil if backends of Services are not looked up.
 	conntrack *datapath.Conntrack
+	// cgroups and sockets are nil if sockets are not looked at.
+	cgroups *identity.Cgroups
+	sockets *datapath.Sockets
 
 	departure *departure
 	keeper    *keeper
@@ -88,8 +92,8 @@ func New(ctx context.Context, config Config, options Options) (*Agent, error) {
 	a := &Agent{config: config, options: options, log: options.Logger, hangup: make(chan os.Signal, 1)}
 	signal.Notify(a.hangup, unix.SIGHUP)
 	for _, step := range []func(context.Context) error{
-		a.openPlaces, a.openIdentity, a.openDeparture, a.makeTable, a.makeExporter, a.listen, a.loadMeter, a.resume,
-		a.loadUplinks,
+		a.openPlaces, a.openIdentity, a.openDeparture, a.findCgroups, a.makeTable, a.makeExporter, a.listen, a.loadMeter,
+		a.openSockets, a.resume, a.loadUplinks,
 	} {
 		if err := step(ctx); err != nil {
 			return nil, errors.Join(err, a.close())
@@ -120,10 +124,14 @@ func (a *Agent) makeTable(context.Context) error {
 		FlowLimit: a.config.FlowSeriesLimit, ExternalLimit: a.config.ExternalSeriesLimit,
 		FlowIdle: a.config.FlowIdle, SeriesGrace: a.config.SeriesGrace,
 	})
-	a.publisher = flows.NewPublisher(flows.PublisherOptions{
+	options := flows.PublisherOptions{
 		Table: a.table, Directory: a.identity.cache, Binder: a.identity.source.Binder(), Places: a.whereabouts(),
 		Optional: a.optional, Translator: a.translator(), Persist: a.persist, Logger: a.log,
-	})
+	}
+	if a.cgroups != nil {
+		options.Sockets, options.Containers = a, a.cgroups
+	}
+	a.publisher = flows.NewPublisher(options)
 	return nil
 }
 
@@ -217,6 +225,9 @@ func (a *Agent) Run(ctx context.Context) error {
 		}
 		return nil
 	})
+	if a.sockets != nil {
+		group.Go(func() error { return a.cgroups.Run(ctx) })
+	}
 	group.Go(func() error { return a.departure.learn(ctx) })
 	group.Go(func() error { return a.requireNode(ctx) })
 	group.Go(func() error { return a.meterWhenSynced(ctx) })
@@ -266,6 +277,9 @@ func (a *Agent) close() error {
 	}
 	if a.conntrack != nil { // after the meter, which drains once more
 		errs = append(errs, a.conntrack.Close())
+	}
+	if a.sockets != nil {
+		errs = append(errs, a.sockets.Close())
 	}
 	for _, l := range []net.Listener{a.listener, a.socket} {
 		if l != nil {

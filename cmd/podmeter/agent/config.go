@@ -66,6 +66,10 @@ type Config struct {
 	GeoIP []string
 	// ServiceTranslation is auto or off: whether the backends of Services are looked up.
 	ServiceTranslation string
+	// Sockets is auto, on or off: whether sockets tell the container and process of flows.
+	Sockets string
+	// CgroupRoot is where the node's cgroup v2 hierarchy is mounted.
+	CgroupRoot string
 
 	// FlowLabels and ExternalLabels are the opt-in labels of both families.
 	FlowLabels, ExternalLabels []string
@@ -102,6 +106,13 @@ const (
 	TranslationOff  = "off"
 )
 
+// The values of [Config.Sockets].
+const (
+	SocketsAuto = "auto"
+	SocketsOn   = "on"
+	SocketsOff  = "off"
+)
+
 // The values of [Config.Scope].
 const (
 	ScopeCluster = "cluster"
@@ -114,6 +125,7 @@ const (
 	DefaultPinPath  = "/sys/fs/bpf/podmeter"
 	DefaultStateDir = "/run/podmeter/state"
 	DefaultCNICache = "/var/lib/cni"
+	DefaultCgroups  = "/sys/fs/cgroup"
 )
 
 // Defaults returns the configuration of an agent without flags.
@@ -130,6 +142,8 @@ func Defaults() Config {
 		Scope:               ScopeCluster,
 		CNICache:            DefaultCNICache,
 		ServiceTranslation:  TranslationAuto,
+		Sockets:             SocketsAuto,
+		CgroupRoot:          DefaultCgroups,
 		FlowSeriesLimit:     2000,
 		ExternalSeriesLimit: 1000,
 		UplinkSeriesLimit:   1000,
@@ -153,6 +167,8 @@ func Choices(flag string) []string {
 		return []string{ScopeCluster, ScopeNode}
 	case "service-translation":
 		return []string{TranslationAuto, TranslationOff}
+	case "sockets":
+		return []string{SocketsAuto, SocketsOn, SocketsOff}
 	case "log-level":
 		return []string{"debug", "info", "warn", "error"}
 	case "log-format":

@@ -95,11 +95,16 @@ func addIdentityFlags(fs *pflag.FlagSet, c *Config) {
 	fs.StringVar(&c.ServiceTranslation, "service-translation", c.ServiceTranslation,
 		"`mode` of finding the pods behind Services: "+oneOf("service-translation")+"; auto asks the kernel's conntrack table "+
 			"for each connection to a Service, off shows the Service as the peer")
+	fs.StringVar(&c.Sockets, "sockets", c.Sockets,
+		"`mode` of finding the container and process of a flow by its socket, with --identity kubernetes: "+oneOf("sockets")+
+			"; auto goes without where the node does not allow it, and says why")
+	fs.StringVar(&c.CgroupRoot, "cgroup-root", c.CgroupRoot,
+		"`directory` where the node's cgroup v2 hierarchy is mounted, or unified in it, for --sockets")
 }
 
 func addSeriesFlags(fs *pflag.FlagSet, c *Config) {
 	fs.StringSliceVar(&c.FlowLabels, "flow-labels", c.FlowLabels,
-		"opt-in `labels` of podmeter_flow_*: peer_pod, peer_ip, peer_port; each multiplies the series")
+		"opt-in `labels` of podmeter_flow_*: peer_pod, peer_ip, peer_port, process; each multiplies the series")
 	fs.StringSliceVar(&c.ExternalLabels, "external-labels", c.ExternalLabels,
 		"opt-in `labels` of podmeter_external_*: city, latitude, longitude, ip, container")
 	fs.IntVar(&c.FlowSeriesLimit, "flow-series-limit", c.FlowSeriesLimit,

@@ -56,7 +56,7 @@ func fault(flag string, value any, format string, args ...any) error {
 func (c Config) checkChoices() (faults []error) {
 	for _, choice := range []struct{ flag, value string }{
 		{"attach", c.Attach}, {"xdp-mode", c.XDPMode}, {"identity", c.Identity}, {"scope", c.Scope},
-		{"service-translation", c.ServiceTranslation},
+		{"service-translation", c.ServiceTranslation}, {"sockets", c.Sockets},
 		{"log-level", c.LogLevel}, {"log-format", c.LogFormat},
 	} {
 		if !slices.Contains(Choices(choice.flag), choice.value) {
@@ -175,6 +175,12 @@ func (c Config) checkIdentity() (faults []error) {
 	}
 	if c.CNICache != "" && !filepath.IsAbs(c.CNICache) {
 		faults = append(faults, fault("cni-cache", strconv.Quote(c.CNICache), "an absolute path is expected, such as %s, or nothing", DefaultCNICache))
+	}
+	if !filepath.IsAbs(c.CgroupRoot) {
+		faults = append(faults, fault("cgroup-root", strconv.Quote(c.CgroupRoot), "an absolute path is expected, such as %s", DefaultCgroups))
+	}
+	if c.Sockets == SocketsOn && (static || c.Identity == IdentityNone) {
+		faults = append(faults, fault("sockets", c.Sockets, "the API server tells the names of containers, and identity is %s", c.Identity))
 	}
 	if c.Scope == ScopeNode && (static || c.Identity == IdentityNone) {
 		faults = append(faults, fault("scope", c.Scope, "only the kubernetes identity has a scope, and identity is %s", c.Identity))

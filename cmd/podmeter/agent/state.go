@@ -75,6 +75,7 @@ func (a *Agent) Agent() metrics.Agent {
 			metrics.LookupFound: lookups.Found, metrics.LookupMissing: lookups.Missing,
 			metrics.LookupSkipped: lookups.Skipped, metrics.LookupError: lookups.Errors,
 		},
+		Sockets: a.socketCounts(),
 	}
 }
 

@@ -1,0 +1,501 @@
+//go:build ignore
+
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+
+/*
+ * Who owns the local end of a flow: each socket's cgroup and process, by its
+ * addresses and ports. Attached to the root of the cgroup v2 hierarchy; runs when
+ * sockets bind, listen, connect, are accepted and closed, and when an unconnected UDP
+ * socket sends. Has no say in any of it.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <linux/bpf.h>
+#include <linux/in.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "socket.h"
+
+#define AF_INET 2
+#define AF_INET6 10
+#define ALLOW 1 /* what programs of sockets return: go on */
+
+/* What is read of the kernel's own structures, where it is in the running kernel. */
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+struct kernfs_node {
+	__u64 id;
+};
+struct cgroup {
+	struct kernfs_node *kn;
+};
+struct sock_cgroup_data {
+	struct cgroup *cgroup;
+};
+struct in6_addr {
+	union {
+		__u32 u6_addr32[4];
+	} in6_u;
+};
+struct sock_common {
+	__u32 skc_rcv_saddr;
+	struct in6_addr skc_v6_rcv_saddr;
+	unsigned short skc_family;
+	__u16 skc_num;
+};
+struct sock {
+	struct sock_common __sk_common;
+	struct sock_cgroup_data sk_cgrp_data;
+};
+struct inet_sock {
+	struct sock sk;
+};
+struct inet_connection_sock {
+	struct inet_sock icsk_inet;
+};
+struct tcp_sock {
+	struct inet_connection_sock inet_conn;
+};
+#pragma clang attribute pop
+
+extern void *bpf_cast_to_kern_ctx(void *ctx) __ksym __weak;
+
+/*
+ * Sockets. Key: addresses and ports; value: their owners. Written by programs; the
+ * agent removes entries that have been closed for long enough. Not preallocated:
+ * some 250 B an entry that is there. The agent sets max_entries before loading.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1024);
+	__type(key, struct socket_key);
+	__type(value, struct socket_owners);
+} sockets SEC(".maps");
+
+/* As what a UDP socket was recorded: kept with it, as its addresses may change. */
+struct udp_state {
+	struct socket_key key;
+	struct socket_owner owner;
+	__u32 met; /* the rest is filled in, by one CPU */
+	__u32 connected; /* recorded by its peer, as it had no port yet */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct udp_state);
+} udp_sockets SEC(".maps");
+
+/* Sockets by enum socket_outcome. Written by programs, cumulative, never cleared. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, MAX_SOCKET_OUTCOMES);
+	__type(key, enum socket_outcome);
+	__type(value, __u64);
+} socket_outcomes SEC(".maps");
+
+static __always_inline void count_outcome(enum socket_outcome outcome)
+{
+	__u64 *sockets = bpf_map_lookup_elem(&socket_outcomes, &outcome);
+
+	if (sockets)
+		(*sockets)++;
+}
+
+/*
+ * An address as keys have it. The six words are read in any case, each once: the
+ * verifier takes no access to a context whose offset is chosen at run time.
+ */
+#define COPY_ADDRESS(to, family, ipv4, ipv6)                                                       \
+	({                                                                                         \
+		__u32 v4 = ipv4, v6_0 = ipv6[0], v6_1 = ipv6[1], v6_2 = ipv6[2], v6_3 = ipv6[3];   \
+		barrier_var(v4);                                                                   \
+		barrier_var(v6_0);                                                                 \
+		barrier_var(v6_1);                                                                 \
+		barrier_var(v6_2);                                                                 \
+		barrier_var(v6_3);                                                                 \
+		copy_address(to, family, v4, v6_0, v6_1, v6_2, v6_3);                              \
+	})
+
+static __always_inline void copy_address(__u8 to[16], __u32 family, __u32 ipv4, __u32 v6_0,
+					 __u32 v6_1, __u32 v6_2, __u32 v6_3)
+{
+	bool is_ipv4 = family == AF_INET;
+	__u32 *word = (__u32 *)to;
+
+	word[0] = is_ipv4 ? 0 : v6_0;
+	word[1] = is_ipv4 ? 0 : v6_1;
+	word[2] = is_ipv4 ? bpf_htonl(0xffff) : v6_2;
+	word[3] = is_ipv4 ? ipv4 : v6_3;
+}
+
+static __always_inline void describe_current(struct socket_owner *owner)
+{
+	owner->cgroup = bpf_get_current_cgroup_id();
+	owner->process = bpf_get_current_pid_tgid() >> 32;
+	bpf_get_current_comm(owner->command, sizeof(owner->command));
+}
+
+static __always_inline void hand_over(struct socket_owners *s, const struct socket_owner *owner)
+{
+	s->before = s->now;
+	if (s->shared)
+		s->before.cgroup = 0;
+	s->shared = 0;
+	s->now = *owner;
+	s->owners++;
+}
+
+/* One more socket of a key that has or had some. */
+static __always_inline void join(struct socket_owners *s, const struct socket_owner *owner)
+{
+	bpf_spin_lock(&s->lock);
+	if (!s->open) {
+		/* The same owner goes on: what was between is its own too. */
+		if (s->shared || s->now.cgroup != owner->cgroup || s->now.process != owner->process)
+			hand_over(s, owner);
+	} else if (s->now.cgroup != owner->cgroup) {
+		s->shared = 1;
+	}
+	s->open++;
+	bpf_spin_unlock(&s->lock);
+}
+
+static __always_inline void record(const struct socket_key *key, const struct socket_owner *owner)
+{
+	struct socket_owners fresh = { .open = 1, .owners = 1, .now = *owner };
+	struct socket_owners *s = bpf_map_lookup_elem(&sockets, key);
+
+	if (!s) {
+		if (!bpf_map_update_elem(&sockets, key, &fresh, BPF_NOEXIST)) {
+			count_outcome(SOCKET_RECORDED);
+			return;
+		}
+		s = bpf_map_lookup_elem(&sockets, key); /* another CPU was quicker */
+		if (!s) {
+			count_outcome(SOCKET_NO_ROOM);
+			return;
+		}
+	}
+	join(s, owner);
+	count_outcome(SOCKET_RECORDED);
+}
+
+static __always_inline void closed(const struct socket_key *key)
+{
+	struct socket_owners *s = bpf_map_lookup_elem(&sockets, key);
+	__u32 now = bpf_jiffies64();
+
+	if (!s)
+		return;
+	bpf_spin_lock(&s->lock);
+	if (s->open && !--s->open)
+		s->now.until = now;
+	bpf_spin_unlock(&s->lock);
+}
+
+/* --- TCP --- */
+
+static __always_inline void tcp_local(struct bpf_sock_ops *ops, struct socket_key *key)
+{
+	key->netns = bpf_get_netns_cookie(ops);
+	key->protocol = IPPROTO_TCP;
+	key->local_port = bpf_htons(ops->local_port);
+	COPY_ADDRESS(key->local, ops->family, ops->local_ip4, ops->local_ip6);
+}
+
+static __always_inline void tcp_peer(struct bpf_sock_ops *ops, struct socket_key *key)
+{
+	key->peer_port = bpf_htons(bpf_ntohl(ops->remote_port));
+	COPY_ADDRESS(key->peer, ops->family, ops->remote_ip4, ops->remote_ip6);
+}
+
+/* The cgroup that the socket was made in; one that was accepted has its listener's. */
+static __always_inline __u64 tcp_cgroup(struct bpf_sock_ops *ops)
+{
+	struct bpf_sock *sk = ops->sk;
+	struct tcp_sock *tcp;
+
+	if (!sk)
+		return 0;
+	tcp = bpf_skc_to_tcp_sock(sk);
+	if (!tcp)
+		return 0;
+	return BPF_CORE_READ(tcp, inet_conn.icsk_inet.sk.sk_cgrp_data.cgroup, kn, id);
+}
+
+/* The process that listens is told apart by its entry, if that is of one cgroup. */
+static __always_inline bool listener(struct socket_key *key, struct socket_owner *owner)
+{
+	struct socket_owners *s = bpf_map_lookup_elem(&sockets, key);
+
+	bool is;
+
+	if (!s)
+		return false;
+	bpf_spin_lock(&s->lock);
+	is = s->open && !s->shared && s->now.cgroup == owner->cgroup;
+	if (is) {
+		owner->process = s->now.process;
+		__builtin_memcpy(owner->command, s->now.command, sizeof(owner->command));
+	}
+	bpf_spin_unlock(&s->lock);
+	return is;
+}
+
+static __always_inline void describe_listener(const struct socket_key *connection,
+					      struct socket_owner *owner)
+{
+	struct socket_key key = *connection;
+	__u32 *local = (__u32 *)key.local;
+
+	__builtin_memset(key.peer, 0, sizeof(key.peer));
+	key.peer_port = 0;
+	if (listener(&key, owner))
+		return;
+	local[3] = 0;
+	if (!local[0] && !local[1] && local[2] == bpf_htonl(0xffff) && listener(&key, owner))
+		return;
+	local[0] = 0;
+	local[1] = 0;
+	local[2] = 0;
+	listener(&key, owner);
+}
+
+static __always_inline void follow(struct bpf_sock_ops *ops)
+{
+	bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
+}
+
+static __always_inline void tcp_opened(struct bpf_sock_ops *ops)
+{
+	struct socket_owner owner = { .since = bpf_jiffies64() };
+	struct socket_key key = {};
+
+	tcp_local(ops, &key);
+	if (ops->op != BPF_SOCK_OPS_TCP_LISTEN_CB)
+		tcp_peer(ops, &key);
+	if (ops->op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB) {
+		owner.cgroup = tcp_cgroup(ops);
+		describe_listener(&key, &owner);
+	} else {
+		describe_current(&owner);
+	}
+	record(&key, &owner);
+	follow(ops);
+}
+
+static __always_inline void tcp_closed(struct bpf_sock_ops *ops)
+{
+	struct socket_key key = {};
+
+	tcp_local(ops, &key);
+	if (ops->args[0] != BPF_TCP_LISTEN)
+		tcp_peer(ops, &key);
+	closed(&key);
+}
+
+SEC("sockops")
+int podmeter_tcp(struct bpf_sock_ops *ops)
+{
+	switch (ops->op) {
+	case BPF_SOCK_OPS_TCP_CONNECT_CB:
+	case BPF_SOCK_OPS_TCP_LISTEN_CB:
+	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
+		tcp_opened(ops);
+		break;
+	case BPF_SOCK_OPS_STATE_CB:
+		if (ops->args[1] == BPF_TCP_CLOSE)
+			tcp_closed(ops);
+		break;
+	}
+	return ALLOW;
+}
+
+/* --- UDP --- */
+
+/* The state of a socket that was not met before; NULL if another CPU does the same now. */
+static __always_inline struct udp_state *udp_meet(struct udp_state *state, __u64 netns)
+{
+	if (!state) {
+		count_outcome(SOCKET_NO_STORAGE);
+		return NULL;
+	}
+	if (!__sync_bool_compare_and_swap(&state->met, 0, 1))
+		return NULL;
+	state->key.netns = netns;
+	state->key.protocol = IPPROTO_UDP;
+	state->owner.since = bpf_jiffies64();
+	describe_current(&state->owner);
+	return state;
+}
+
+static __always_inline void udp_record(struct udp_state *state, __u16 port)
+{
+	state->key.local_port = bpf_htons(port);
+	record(&state->key, &state->owner);
+}
+
+static __always_inline struct udp_state *udp_bound(struct bpf_sock *sk)
+{
+	if (sk->protocol != IPPROTO_UDP)
+		return NULL;
+	return udp_meet(bpf_sk_storage_get(&udp_sockets, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE),
+			bpf_get_netns_cookie(sk));
+}
+
+SEC("cgroup/post_bind4")
+int podmeter_bind4(struct bpf_sock *sk)
+{
+	struct udp_state *state = udp_bound(sk);
+
+	if (!state)
+		return ALLOW;
+	copy_address(state->key.local, AF_INET, sk->src_ip4, 0, 0, 0, 0);
+	udp_record(state, sk->src_port);
+	return ALLOW;
+}
+
+SEC("cgroup/post_bind6")
+int podmeter_bind6(struct bpf_sock *sk)
+{
+	struct udp_state *state = udp_bound(sk);
+
+	if (!state)
+		return ALLOW;
+	copy_address(state->key.local, AF_INET6, 0, sk->src_ip6[0], sk->src_ip6[1], sk->src_ip6[2],
+		     sk->src_ip6[3]);
+	udp_record(state, sk->src_port);
+	return ALLOW;
+}
+
+/* Takes back what is recorded by the peer; false if nothing is, or another CPU does it. */
+static __always_inline bool udp_disconnect(struct udp_state *state)
+{
+	if (!__sync_bool_compare_and_swap(&state->connected, 1, 0))
+		return false;
+	closed(&state->key);
+	state->key.peer_port = 0;
+	__builtin_memset(state->key.peer, 0, sizeof(state->key.peer));
+	return true;
+}
+
+/*
+ * A socket that connects before it is bound gets its port from the kernel right
+ * after, where no program runs. It is recorded by its peer, and once more by its port
+ * when that is seen.
+ */
+static __always_inline struct udp_state *udp_connects(struct bpf_sock_addr *address)
+{
+	struct udp_state *state;
+
+	if (address->protocol != IPPROTO_UDP || !address->sk)
+		return NULL;
+	state = bpf_sk_storage_get(&udp_sockets, address->sk, NULL, 0);
+	if (!state)
+		return udp_meet(bpf_sk_storage_get(&udp_sockets, address->sk, NULL,
+						   BPF_SK_STORAGE_GET_F_CREATE),
+				bpf_get_netns_cookie(address));
+	if (!udp_disconnect(state)) /* from the peer before */
+		return NULL;
+	return state;
+}
+
+static __always_inline void udp_record_peer(struct udp_state *state, __u16 port)
+{
+	state->key.peer_port = port;
+	record(&state->key, &state->owner);
+	__sync_lock_test_and_set(&state->connected, 1);
+}
+
+SEC("cgroup/connect4")
+int podmeter_connect4(struct bpf_sock_addr *address)
+{
+	struct udp_state *state = udp_connects(address);
+
+	if (!state)
+		return ALLOW;
+	copy_address(state->key.peer, AF_INET, address->user_ip4, 0, 0, 0, 0);
+	udp_record_peer(state, address->user_port);
+	return ALLOW;
+}
+
+SEC("cgroup/connect6")
+int podmeter_connect6(struct bpf_sock_addr *address)
+{
+	struct udp_state *state = udp_connects(address);
+
+	if (!state)
+		return ALLOW;
+	copy_address(state->key.peer, AF_INET6, 0, address->user_ip6[0], address->user_ip6[1],
+		     address->user_ip6[2], address->user_ip6[3]);
+	udp_record_peer(state, address->user_port);
+	return ALLOW;
+}
+
+/* Each datagram of an unconnected socket comes here: one that is recorded goes on at once. */
+static __always_inline int udp_sends(struct bpf_sock_addr *address)
+{
+	struct bpf_sock *sk = address->sk;
+	struct udp_state *state;
+
+	if (!sk)
+		return ALLOW;
+	state = bpf_sk_storage_get(&udp_sockets, sk, NULL, 0);
+	if (state && !udp_disconnect(state))
+		return ALLOW;
+	if (!state)
+		state = udp_meet(
+		    bpf_sk_storage_get(&udp_sockets, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE),
+		    bpf_get_netns_cookie(address));
+	if (!state)
+		return ALLOW;
+	COPY_ADDRESS(state->key.local, sk->family, sk->src_ip4, sk->src_ip6);
+	udp_record(state, sk->src_port);
+	return ALLOW;
+}
+
+SEC("cgroup/sendmsg4")
+int podmeter_sendmsg4(struct bpf_sock_addr *address)
+{
+	return udp_sends(address);
+}
+
+SEC("cgroup/sendmsg6")
+int podmeter_sendmsg6(struct bpf_sock_addr *address)
+{
+	return udp_sends(address);
+}
+
+/* The last chance to see the port, which the context has not, from Linux 6.2 on. */
+static __always_inline void udp_late(struct udp_state *state, void *context)
+{
+	struct sock *sk = bpf_cast_to_kern_ctx(context);
+
+	if (!udp_disconnect(state))
+		return;
+	COPY_ADDRESS(state->key.local, sk->__sk_common.skc_family, sk->__sk_common.skc_rcv_saddr,
+		     sk->__sk_common.skc_v6_rcv_saddr.in6_u.u6_addr32);
+	udp_record(state, sk->__sk_common.skc_num);
+}
+
+SEC("cgroup/sock_release")
+int podmeter_release(struct bpf_sock *sk)
+{
+	struct udp_state *state;
+
+	if (sk->protocol != IPPROTO_UDP)
+		return ALLOW;
+	state = bpf_sk_storage_get(&udp_sockets, sk, NULL, 0);
+	if (!state)
+		return ALLOW;
+	if (bpf_cast_to_kern_ctx)
+		udp_late(state, sk);
+	closed(&state->key);
+	return ALLOW;
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";

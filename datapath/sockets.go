@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/podmeter/podmeter/bpf"
+	"github.com/podmeter/podmeter/flows"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// DefaultMaxSockets is how many sockets are known at once where nothing else is asked
+	// for: those that are open and those that were closed a short while ago.
+	DefaultMaxSockets = 131072
+	// socketMemory is for how long a closed socket is known while there is room: TCP may
+	// still answer for it (TCP_TIMEWAIT_LEN).
+	socketMemory = 60 * time.Second
+	// socketPrefix begins the name of every pin of sockets.
+	socketPrefix = "sockets_"
+)
+
+// ErrCgroups is returned when the cgroups of the node cannot be used.
+var ErrCgroups = errors.New("no root of a cgroup v2 hierarchy")
+
+// SocketOptions are what [Meter.OpenSockets] needs.
+type SocketOptions struct {
+	// Cgroups is the root of the cgroup v2 hierarchy, or of a part of it.
+	Cgroups string
+	// MaxSockets is how many are known at once; DefaultMaxSockets if 0.
+	MaxSockets uint32
+}
+
+// Sockets are the programs that see sockets come and go below a cgroup, and their map.
+// They are pinned beside the meter's: they go on when the agent ends, and the next one
+// adopts them.
+type Sockets struct {
+	options SocketOptions
+	path    string
+	keep    time.Duration // a closed socket at least
+	log     *slog.Logger
+	clock   *ebpf.Program
+	objects bpf.SocketObjects
+	links   []link.Link
+	reader  *batchReader[bpf.SocketSocketKey, bpf.SocketSocketOwners]
+	now     func() time.Time
+
+	read   []flows.Socket
+	closed []closedSocket
+}
+
+// CgroupRoot returns the root of the cgroup v2 hierarchy that is mounted at a path, or at
+// unified below it as systemd does where both versions are in use. The error says what it
+// is instead.
+func CgroupRoot(path string) (string, error) {
+	for _, root := range []string{path, filepath.Join(path, "unified")} {
+		var s unix.Statfs_t
+		if err := unix.Statfs(root, &s); err != nil || s.Type != unix.CGROUP2_SUPER_MAGIC {
+			continue
+		}
+		// All but the root have it.
+		if exists(filepath.Join(root, "cgroup.events")) {
+			return "", fmt.Errorf("%w at %s, which is a cgroup within: in a container the node's is to be mounted", ErrCgroups, root)
+		}
+		return root, nil
+	}
+	return "", fmt.Errorf("%w at %s", ErrCgroups, path)
+}
+
+// OpenSockets attaches to a cgroup, or adopts what an earlier agent has attached. It is
+// called before Run. Whoever calls it closes the sockets after the meter.
+func (m *Meter) OpenSockets(o SocketOptions) (*Sockets, error) {
+	if o.MaxSockets == 0 {
+		o.MaxSockets = DefaultMaxSockets
+	}
+	s := &Sockets{
+		options: o, path: m.options.PinPath, keep: 2 * m.options.DrainInterval,
+		log: m.log, clock: m.objects.PodmeterClock, now: time.Now,
+	}
+	if err := s.load(); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	s.reader = newBatchReader[bpf.SocketSocketKey, bpf.SocketSocketOwners](s.objects.Sockets, 1)
+	s.reader.options = &ebpf.BatchOptions{ElemFlags: uint64(ebpf.LookupLock)}
+	if err := s.attach(); err != nil {
+		return nil, errors.Join(err, s.Close(), s.remove())
+	}
+	return s, nil
+}
+
+// DropSockets removes what an earlier agent has attached that looked at sockets.
+func (m *Meter) DropSockets() error { return (&Sockets{path: m.options.PinPath}).remove() }
+
+// mapPins are the collection's names of the maps by those of their pins. What is of
+// another layout or size has another name, and is not gone on with.
+func (s *Sockets) mapPins() map[string]string {
+	return map[string]string{
+		fmt.Sprintf("%sv%d_%d", socketPrefix, bpf.SocketLayout, s.options.MaxSockets): bpf.SocketMapSockets,
+		fmt.Sprintf("%sudp_v%d", socketPrefix, bpf.SocketLayout):                      bpf.SocketMapUdpSockets,
+		socketPrefix + "outcomes": bpf.SocketMapSocketOutcomes,
+	}
+}
+
+// load loads the programs with the pinned maps, if all of them are there, or begins anew.
+func (s *Sockets) load() error {
+	spec, err := bpf.LoadSocket()
+	if err != nil {
+		return fmt.Errorf("read BPF object of sockets: %w", err)
+	}
+	spec.Maps[bpf.SocketMapSockets].MaxEntries = s.options.MaxSockets
+	adopted, err := s.openMaps(spec)
+	if err != nil {
+		return err
+	}
+	err = spec.LoadAndAssign(&s.objects, &ebpf.CollectionOptions{MapReplacements: adopted})
+	if err = errors.Join(err, closeAll(adopted)); err != nil {
+		return fmt.Errorf("load BPF programs of sockets: %w", err)
+	}
+	if adopted != nil {
+		return nil
+	}
+	return s.pinMaps()
+}
+
+// openMaps opens the pinned maps. If one is missing or another's, all pins are removed,
+// those of other builds too.
+func (s *Sockets) openMaps(spec *ebpf.CollectionSpec) (map[string]*ebpf.Map, error) {
+	adopted := make(map[string]*ebpf.Map)
+	for pin, name := range s.mapPins() {
+		m, err := ebpf.LoadPinnedMap(filepath.Join(s.path, pin), nil)
+		if err == nil {
+			adopted[name] = m
+			err = spec.Maps[name].Compatible(m)
+		}
+		if err == nil {
+			continue
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			s.log.Warn("the pinned maps of sockets are not podmeter's: begin anew", "pin", pin, "error", err)
+		}
+		return nil, errors.Join(closeAll(adopted), s.remove())
+	}
+	return adopted, nil
+}
+
+func (s *Sockets) pinMaps() error {
+	maps := map[string]*ebpf.Map{
+		bpf.SocketMapSockets: s.objects.Sockets, bpf.SocketMapUdpSockets: s.objects.UdpSockets,
+		bpf.SocketMapSocketOutcomes: s.objects.SocketOutcomes,
+	}
+	pins := make(map[string]*ebpf.Map)
+	for pin, name := range s.mapPins() {
+		pins[pin] = maps[name]
+	}
+	return pinMaps(s.path, pins)
+}
+
+// remove removes all pins of sockets, and with them what is attached.
+func (s *Sockets) remove() error {
+	entries, err := os.ReadDir(s.path)
+	if err != nil {
+		return fmt.Errorf("list pins: %w", err)
+	}
+	var errs []error
+	for _, entry := range entries {
+		if strings.HasPrefix(entry.Name(), socketPrefix) {
+			errs = append(errs, remove(filepath.Join(s.path, entry.Name())))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// hooks are what is attached, by the names of their pins.
+func (s *Sockets) hooks() map[string]struct {
+	attach  ebpf.AttachType
+	program *ebpf.Program
+} {
+	type hook = struct {
+		attach  ebpf.AttachType
+		program *ebpf.Program
+	}
+	return map[string]hook{
+		"tcp":      {ebpf.AttachCGroupSockOps, s.objects.PodmeterTcp},
+		"bind4":    {ebpf.AttachCGroupInet4PostBind, s.objects.PodmeterBind4},
+		"bind6":    {ebpf.AttachCGroupInet6PostBind, s.objects.PodmeterBind6},
+		"connect4": {ebpf.AttachCGroupInet4Connect, s.objects.PodmeterConnect4},
+		"connect6": {ebpf.AttachCGroupInet6Connect, s.objects.PodmeterConnect6},
+		"sendmsg4": {ebpf.AttachCGroupUDP4Sendmsg, s.objects.PodmeterSendmsg4},
+		"sendmsg6": {ebpf.AttachCGroupUDP6Sendmsg, s.objects.PodmeterSendmsg6},
+		"release":  {ebpf.AttachCgroupInetSockRelease, s.objects.PodmeterRelease},
+	}
+}
+
+func (s *Sockets) attach() error {
+	info, err := os.Stat(s.options.Cgroups)
+	if err != nil {
+		return fmt.Errorf("find cgroup: %w", err)
+	}
+	id := info.Sys().(*syscall.Stat_t).Ino
+	for name, hook := range s.hooks() {
+		pin := filepath.Join(s.path, socketPrefix+"link_"+name)
+		if s.adoptLink(pin, id, hook.program) {
+			continue
+		}
+		l, err := link.AttachCgroup(link.CgroupOptions{Path: s.options.Cgroups, Attach: hook.attach, Program: hook.program})
+		if err != nil {
+			return fmt.Errorf("attach %s to cgroup %s: %w", name, s.options.Cgroups, err)
+		}
+		s.links = append(s.links, l)
+		if err := l.Pin(pin); err != nil {
+			return fmt.Errorf("pin %s link: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// adoptLink gives the program to the pinned link of a cgroup; false if there is none, or
+// it cannot be used and is removed.
+func (s *Sockets) adoptLink(pin string, cgroup uint64, program *ebpf.Program) bool {
+	l, err := link.LoadPinnedLink(pin, nil)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false
+	}
+	if err == nil {
+		err = updateLink(l, cgroup, program)
+	}
+	if err != nil {
+		s.log.Warn("a link of sockets cannot be gone on with: attach anew", "pin", pin, "error", err)
+		if l != nil {
+			l.Close()
+		}
+		if err := remove(pin); err != nil {
+			s.log.Warn("remove pin", "error", err)
+		}
+		return false
+	}
+	s.links = append(s.links, l)
+	return true
+}
+
+func updateLink(l link.Link, cgroup uint64, program *ebpf.Program) error {
+	info, err := l.Info()
+	if err != nil {
+		return err
+	}
+	if at := info.Cgroup(); at == nil || at.CgroupId != cgroup {
+		return errors.New("it is attached elsewhere")
+	}
+	return l.Update(program)
+}
+
+// Close lets go of programs and maps, which stay attached and go on by their pins.
+func (s *Sockets) Close() error {
+	var errs []error
+	for _, l := range s.links {
+		errs = append(errs, l.Close())
+	}
+	s.links = nil
+	return errors.Join(append(errs, s.objects.Close())...)
+}

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/podmeter/podmeter/bpf"
+	"github.com/podmeter/podmeter/flows"
+	"golang.org/x/sys/unix"
+)
+
+// closedSocket is an entry all of whose sockets are closed, and since when.
+type closedSocket struct {
+	key   bpf.SocketSocketKey
+	until time.Time
+}
+
+// Sockets implements [flows.SocketReader]. It also forgets those that were closed long
+// ago, or before the flows that are read now if the map is half full.
+func (s *Sockets) Sockets() ([]flows.Socket, error) {
+	clock, err := readClock(s.clock)
+	if err != nil {
+		return nil, err
+	}
+	err = s.reader.read(
+		func() { s.read, s.closed = s.read[:0], s.closed[:0] },
+		func(keys []bpf.SocketSocketKey, owners []bpf.SocketSocketOwners) {
+			for i := range keys {
+				socket := decodeSocket(&keys[i], &owners[i], clock)
+				s.read = append(s.read, socket)
+				if !socket.Now.Until.IsZero() {
+					s.closed = append(s.closed, closedSocket{keys[i], socket.Now.Until})
+				}
+			}
+		})
+	if err != nil {
+		return nil, err
+	}
+	return s.read, s.forget()
+}
+
+// forget deletes the entries of sockets that were closed long ago. One that is opened
+// again at this very moment is lost: no flow has its addresses and ports for as long.
+func (s *Sockets) forget() error {
+	keep := socketMemory
+	if len(s.read) > int(s.options.MaxSockets)/2 {
+		keep = s.keep
+	}
+	var old []bpf.SocketSocketKey
+	for _, closed := range s.closed {
+		if s.now().Sub(closed.until) > keep {
+			old = append(old, closed.key)
+		}
+	}
+	if len(old) == 0 {
+		return nil
+	}
+	if _, err := s.objects.Sockets.BatchDelete(old, nil); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("forget closed sockets: %w", err)
+	}
+	return nil
+}
+
+// decodeSocket returns what a map entry says.
+func decodeSocket(key *bpf.SocketSocketKey, owners *bpf.SocketSocketOwners, clock clock) flows.Socket {
+	s := flows.Socket{
+		Protocol: key.Protocol, Shared: owners.Shared != 0, Owners: int(owners.Owners),
+		Local: decodeEnd(key.Local, key.LocalPort), Peer: decodeEnd(key.Peer, key.PeerPort),
+		Now: decodeOwner(&owners.Now, clock),
+	}
+	if owners.Open > 0 {
+		s.Now.Until = time.Time{}
+	}
+	if owners.Owners > 1 {
+		s.Before = decodeOwner(&owners.Before, clock)
+	}
+	return s
+}
+
+// decodeEnd returns an end; none if it has no port.
+func decodeEnd(address [16]byte, port uint16) netip.AddrPort {
+	if port == 0 {
+		return netip.AddrPort{}
+	}
+	return netip.AddrPortFrom(netip.AddrFrom16(address).Unmap(), hostOrder(port))
+}
+
+func decodeOwner(owner *bpf.SocketSocketOwner, clock clock) flows.SocketOwner {
+	var command [len(owner.Command)]byte
+	for i, c := range owner.Command {
+		command[i] = byte(c)
+	}
+	return flows.SocketOwner{
+		Cgroup: owner.Cgroup, Command: unix.ByteSliceToString(command[:]),
+		Since: clock.time(owner.Since), Until: clock.time(owner.Until),
+	}
+}
+
+// socketOutcomes are the names of what comes of a socket.
+var socketOutcomes = map[bpf.SocketSocketOutcome]string{
+	bpf.SocketSocketOutcomeSOCKET_RECORDED:   "recorded",
+	bpf.SocketSocketOutcomeSOCKET_NO_ROOM:    "no_room",
+	bpf.SocketSocketOutcomeSOCKET_NO_STORAGE: "no_storage",
+}
+
+// Counts returns how many sockets were seen since they were first looked at, by what came
+// of them: recorded; no_room, as there are too many; no_storage, as the kernel could not
+// keep the state of one.
+func (s *Sockets) Counts() (map[string]uint64, error) {
+	counts := make(map[string]uint64)
+	for outcome, name := range socketOutcomes {
+		var perCPU []uint64
+		if err := s.objects.SocketOutcomes.Lookup(outcome, &perCPU); err != nil {
+			return nil, fmt.Errorf("read outcomes of sockets: %w", err)
+		}
+		for _, n := range perCPU {
+			counts[name] += n
+		}
+	}
+	return counts, nil
+}

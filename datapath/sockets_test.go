@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
+	"github.com/google/go-cmp/cmp"
+	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/internal/ktest"
+)
+
+// socketWorld is a cgroup whose sockets a meter looks at.
+type socketWorld struct {
+	testing.TB
+	pod    *ktest.Namespace
+	cgroup *ktest.Cgroup
+	o      Options
+}
+
+func newSocketWorld(t *testing.T) *socketWorld {
+	t.Helper()
+	w := &socketWorld{TB: t, pod: ktest.NewNamespace(t), cgroup: ktest.NewCgroup(t)}
+	w.o = testOptions(t, ktest.NewNamespace(t), newBook())
+	cleanPins(t, w.o)
+	return w
+}
+
+// open makes a meter that looks at sockets. The function ends both.
+func (w *socketWorld) open(o SocketOptions) (*Sockets, func()) {
+	w.Helper()
+	m, err := New(w.Context(), w.o)
+	if err != nil {
+		w.Fatalf("new meter: %v", err)
+	}
+	o.Cgroups = w.cgroup.Path
+	s, err := m.OpenSockets(o)
+	if err != nil {
+		w.Fatalf("open sockets: %v", errors.Join(err, m.Close()))
+	}
+	return s, func() {
+		w.Helper()
+		if err := errors.Join(m.Close(), s.Close()); err != nil {
+			w.Errorf("close: %v", err)
+		}
+	}
+}
+
+// listen makes a listening socket in the cgroup.
+func (w *socketWorld) listen(port int) net.Listener {
+	w.Helper()
+	var l net.Listener
+	err := w.cgroup.Do(w.pod, func() (err error) {
+		l, err = net.Listen("tcp4", fmt.Sprint("0.0.0.0:", port))
+		return err
+	})
+	if err != nil {
+		w.Fatal(err)
+	}
+	return l
+}
+
+// ports are the local ports of the sockets that are read, in order, those of open ones.
+func (w *socketWorld) ports(s *Sockets) (open, closed []uint16) {
+	w.Helper()
+	all, err := s.Sockets()
+	if err != nil {
+		w.Fatal(err)
+	}
+	for _, socket := range all {
+		if socket.Now.Until.IsZero() {
+			open = append(open, socket.Local.Port())
+		} else {
+			closed = append(closed, socket.Local.Port())
+		}
+	}
+	slices.Sort(open)
+	slices.Sort(closed)
+	return open, closed
+}
+
+func TestSocketsAreRead(t *testing.T) {
+	w := newSocketWorld(t)
+	s, end := w.open(SocketOptions{})
+	defer end()
+	before := time.Now()
+	l := w.listen(8080)
+	all, err := s.Sockets()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(all) != 1 {
+		t.Fatalf("got %+v, want one socket", all)
+	}
+	got := all[0]
+	if age := got.Now.Since.Sub(before).Abs(); age > time.Second {
+		t.Errorf("got it since %v, want about %v", got.Now.Since, before)
+	}
+	command, err := os.ReadFile("/proc/self/comm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := flows.Socket{Protocol: flows.ProtocolTCP, Local: netip.MustParseAddrPort("0.0.0.0:8080"), Owners: 1,
+		Now: flows.SocketOwner{Cgroup: w.cgroup.ID, Command: strings.TrimSpace(string(command)), Since: got.Now.Since}}
+	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
+		t.Errorf("socket (-want +got):\n%s", diff)
+	}
+	l.Close()
+	if open, closed := w.ports(s); len(open) != 0 || len(closed) != 1 {
+		t.Errorf("closed: got %v open and %v closed, want the one closed", open, closed)
+	}
+	counts, err := s.Counts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(map[string]uint64{"recorded": 1, "no_room": 0, "no_storage": 0}, counts); diff != "" {
+		t.Errorf("counts (-want +got):\n%s", diff)
+	}
+	// It is forgotten after a while, and there is one that is not.
+	defer w.listen(8081).Close()
+	s.now = func() time.Time { return time.Now().Add(socketMemory + time.Second) }
+	w.ports(s)
+	if open, closed := w.ports(s); !slices.Equal(open, []uint16{8081}) || len(closed) != 0 {
+		t.Errorf("later: got %v open and %v closed, want 8081 alone", open, closed)
+	}
+}
+
+// Sockets are seen while no agent runs, and the next one goes on.
+func TestSocketsGoOn(t *testing.T) {
+	w := newSocketWorld(t)
+	_, end := w.open(SocketOptions{})
+	defer w.listen(8080).Close()
+	end()
+	gone := w.listen(8081)
+	defer w.listen(8082).Close()
+	gone.Close()
+	s, end := w.open(SocketOptions{})
+	defer end()
+	defer w.listen(8083).Close()
+	open, closed := w.ports(s)
+	if !slices.Equal(open, []uint16{8080, 8082, 8083}) || !slices.Equal(closed, []uint16{8081}) {
+		t.Errorf("got %v open and %v closed, want 8080, 8082 and 8083, and 8081", open, closed)
+	}
+}
+
+// Another size, and pins that are not all there, begin anew, without two programs that
+// look at one socket.
+func TestSocketsBeginAnew(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		next   SocketOptions
+		damage func(*testing.T, string)
+	}{
+		{"another size", SocketOptions{MaxSockets: 64}, func(*testing.T, string) {}},
+		{"a map is missing", SocketOptions{}, func(t *testing.T, path string) {
+			if err := os.Remove(filepath.Join(path, socketPrefix+"outcomes")); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"a map is another's", SocketOptions{}, func(t *testing.T, path string) {
+			pin := filepath.Join(path, socketPrefix+"outcomes")
+			if err := os.Remove(pin); err != nil {
+				t.Fatal(err)
+			}
+			m, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(m.Pin(pin), m.Close()); err != nil {
+				t.Fatal(err)
+			}
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			w := newSocketWorld(t)
+			_, end := w.open(SocketOptions{})
+			end()
+			test.damage(t, w.o.PinPath)
+			s, end := w.open(test.next)
+			defer end()
+			defer w.listen(8080).Close()
+			if open, _ := w.ports(s); !slices.Equal(open, []uint16{8080}) {
+				t.Errorf("got %v, want 8080", open)
+			}
+			for _, hook := range s.hooks() {
+				if got := w.attached(hook.attach); got != 1 {
+					t.Errorf("%v: got %d programs, want 1", hook.attach, got)
+				}
+			}
+		})
+	}
+}
+
+// attached counts the programs of a cgroup.
+func (w *socketWorld) attached(attach ebpf.AttachType) int {
+	w.Helper()
+	directory, err := os.Open(w.cgroup.Path)
+	if err != nil {
+		w.Fatal(err)
+	}
+	defer directory.Close()
+	programs, err := link.QueryPrograms(link.QueryOptions{Target: int(directory.Fd()), Attach: attach})
+	if err != nil {
+		w.Fatal(err)
+	}
+	return len(programs.Programs)
+}
+
+// What others have attached stays, also when ours goes.
+func TestSocketsBesideOthers(t *testing.T) {
+	w := newSocketWorld(t)
+	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SockOps, License: "GPL", AttachType: ebpf.AttachCGroupSockOps,
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 1), asm.Return()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer program.Close()
+	theirs, err := link.AttachCgroup(link.CgroupOptions{Path: w.cgroup.Path, Attach: ebpf.AttachCGroupSockOps, Program: program})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer theirs.Close()
+	s, end := w.open(SocketOptions{})
+	if got := w.attached(ebpf.AttachCGroupSockOps); got != 2 {
+		t.Errorf("got %d programs, want theirs and ours", got)
+	}
+	defer w.listen(8080).Close()
+	if open, _ := w.ports(s); len(open) != 1 {
+		t.Errorf("got %v, want 8080", open)
+	}
+	end()
+	if _, err := (remains{path: w.o.PinPath, within: w.o.within}).remove(); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "ours to go", func() bool { return w.attached(ebpf.AttachCGroupSockOps) == 1 })
+	if pins := pinsIn(t, w.o.PinPath); len(pins) != 0 {
+		t.Errorf("got pins %v, want none", pins)
+	}
+}
+
+// Where there is no room, that is counted, and what is known stays.
+func TestSocketsBeyondTheMap(t *testing.T) {
+	w := newSocketWorld(t)
+	s, end := w.open(SocketOptions{MaxSockets: 4})
+	defer end()
+	for port := range 10 {
+		defer w.listen(8080 + port).Close()
+	}
+	open, _ := w.ports(s)
+	if !slices.Equal(open, []uint16{8080, 8081, 8082, 8083}) {
+		t.Errorf("got %v, want the first four", open)
+	}
+	counts, err := s.Counts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if counts["recorded"] != 4 || counts["no_room"] != 6 {
+		t.Errorf("got %v, want 4 recorded and 6 without room", counts)
+	}
+}
+
+func TestCgroupRoot(t *testing.T) {
+	ktest.Privileged(t)
+	if _, err := CgroupRoot(t.TempDir()); !errors.Is(err, ErrCgroups) {
+		t.Errorf("a directory: got %v, want %v", err, ErrCgroups)
+	}
+	if _, err := CgroupRoot(ktest.NewCgroup(t).Path); !errors.Is(err, ErrCgroups) {
+		t.Errorf("a cgroup: got %v, want %v", err, ErrCgroups)
+	}
+	if root, err := CgroupRoot("/sys/fs/cgroup"); err != nil || exists(filepath.Join(root, "cgroup.events")) {
+		t.Errorf("the root: got %q, %v, want it", root, err)
+	}
+}

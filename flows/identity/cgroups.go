@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package identity
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+)
+
+const (
+	// cgroupRescan is how often the tree is read whole, in case an event was missed;
+	// cgroupPoll where the kernel tells of no events.
+	cgroupRescan = 30 * time.Second
+	cgroupPoll   = time.Second
+	// cgroupMemory is for how long a cgroup is remembered after its end: its flows are read
+	// a drain or two later.
+	cgroupMemory = 2 * time.Minute
+	// maxCgroups bounds the tree: 110 pods have a thousand.
+	maxCgroups = 65536
+)
+
+// Cgroups knows the containers of a node's cgroups by the names that the kubelet and the
+// container runtime give their directories, with the cgroupfs and the systemd driver
+// alike. It implements [flows.Containers] with what a cache tells of pods.
+type Cgroups struct {
+	root   string
+	cache  *Cache
+	clock  func() time.Time
+	logger *slog.Logger
+	told   sync.Once
+
+	mu   sync.Mutex
+	byID map[uint64]*cgroup
+}
+
+// cgroup is a directory of a pod or of what is in it.
+type cgroup struct {
+	path      string
+	pod       string // as its directory is called
+	container string // id, empty of the pod's own
+	gone      time.Time
+}
+
+// NewCgroups returns the cgroups below the root of the v2 hierarchy, for a cache that
+// knows the names of containers.
+func NewCgroups(root string, cache *Cache, logger *slog.Logger) *Cgroups {
+	return &Cgroups{root: root, cache: cache, clock: cache.clock, logger: logger, byID: make(map[uint64]*cgroup)}
+}
+
+// Root returns the root of the hierarchy.
+func (c *Cgroups) Root() string { return c.root }
+
+// Container implements [flows.Containers].
+func (c *Cgroups) Container(id uint64) (pod, name string) {
+	c.mu.Lock()
+	found := c.byID[id]
+	c.mu.Unlock()
+	if found == nil {
+		return "", ""
+	}
+	return c.cache.container(found.pod, found.container)
+}
+
+// Run follows the tree until ctx is done.
+func (c *Cgroups) Run(ctx context.Context) error {
+	interval := cgroupRescan
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		c.unwatched(err)
+		watcher, interval = &fsnotify.Watcher{}, cgroupPoll // without events
+	} else {
+		defer watcher.Close()
+	}
+	c.scan(watcher)
+	rescan := time.NewTicker(interval)
+	defer rescan.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case event := <-watcher.Events:
+			if event.Has(fsnotify.Create) {
+				c.walk(watcher, event.Name)
+			}
+		case err := <-watcher.Errors: // events were lost
+			c.logger.Debug("watch cgroups", "error", err)
+			c.scan(watcher)
+		case <-rescan.C:
+			c.scan(watcher)
+		}
+	}
+}
+
+// unwatched tells once that the kernel does not tell of new cgroups.
+func (c *Cgroups) unwatched(err error) {
+	c.told.Do(func() {
+		c.logger.Warn("containers that live for a short time may stay unknown: cgroups cannot be watched; raise the limits fs.inotify.*",
+			"error", err)
+	})
+}
+
+// scan reads the whole tree, and forgets what has been gone for long.
+func (c *Cgroups) scan(watcher *fsnotify.Watcher) {
+	present := c.walk(watcher, c.root)
+	now := c.clock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id, known := range c.byID {
+		switch {
+		case present[id]:
+			known.gone = time.Time{}
+		case known.gone.IsZero():
+			known.gone = now
+		case now.Sub(known.gone) > cgroupMemory:
+			delete(c.byID, id)
+		}
+	}
+}
+
+// walk takes note of a directory and all below it, and watches them. It returns the ids
+// of those that are of pods. What vanishes meanwhile is no error.
+func (c *Cgroups) walk(watcher *fsnotify.Watcher, from string) (present map[uint64]bool) {
+	present = make(map[uint64]bool)
+	seen, watched := 0, watcher.Events != nil
+	err := filepath.WalkDir(from, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || !entry.IsDir() {
+			return nil //nolint:nilerr // it has gone
+		}
+		if seen++; seen > maxCgroups {
+			return errors.New("too many cgroups")
+		}
+		// Before it is read: what is made in it later is told.
+		if watched {
+			if err := watcher.Add(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				watched = false
+				c.unwatched(err)
+			}
+		}
+		if id, known := c.note(path); known {
+			present[id] = true
+		}
+		return nil
+	})
+	if err != nil {
+		c.logger.Warn("not all cgroups are known, nor the containers of some sockets", "error", err)
+	}
+	return present
+}
+
+// note takes note of a directory, if it is of a pod.
+func (c *Cgroups) note(path string) (id uint64, known bool) {
+	below, err := filepath.Rel(c.root, path)
+	if err != nil {
+		return 0, false
+	}
+	pod, container := parseCgroup(below)
+	if pod == "" {
+		return 0, false
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0, false
+	}
+	id = info.Sys().(*syscall.Stat_t).Ino
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.byID[id] = &cgroup{path: path, pod: pod, container: container}
+	return id, true
+}
+
+var (
+	// podCgroup is what the kubelet calls a pod's: pod<UID> with the driver cgroupfs,
+	// …-pod<UID>.slice with dashes as underscores with systemd. The UID of a static pod is
+	// a hash (pkg/kubelet/cm/pod_container_manager_linux.go, cgroup_manager_linux.go).
+	podCgroup = regexp.MustCompile(`^(?:[^/]*-)?pod([0-9a-f]{8}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{12}|[0-9a-f]{32})(?:\.slice)?$`)
+	// containerCgroup is what runtimes call a container's: its id, with systemd
+	// <runtime>-<id>.scope.
+	containerCgroup = regexp.MustCompile(`^(?:[a-z-]+-)?([0-9a-f]{64})(?:\.scope)?$`)
+)
+
+// parseCgroup returns the UID and the container id in a cgroup's path, empty where it is
+// none. What a container makes below its own cgroup is the container's.
+func parseCgroup(path string) (pod, container string) {
+	for part := range strings.SplitSeq(path, "/") {
+		if pod == "" {
+			if found := podCgroup.FindStringSubmatch(part); found != nil {
+				pod = strings.ReplaceAll(found[1], "_", "-")
+			}
+		} else if found := containerCgroup.FindStringSubmatch(part); found != nil {
+			return pod, found[1]
+		}
+	}
+	return pod, ""
+}

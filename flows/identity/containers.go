@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package identity
+
+import (
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// maxContainers bounds the containers that are remembered of a pod, which may start
+// again for ever: one that ended long ago has no sockets left.
+const maxContainers = 64
+
+// Container is one that a pod has or had: it gets another id each time that it starts.
+type Container struct{ ID, Name string }
+
+// containersOf returns the containers that a pod's status tells of, those that ran
+// before the last start included.
+func containersOf(p *corev1.Pod) (all []Container) {
+	for _, statuses := range [][]corev1.ContainerStatus{
+		p.Status.InitContainerStatuses, p.Status.ContainerStatuses, p.Status.EphemeralContainerStatuses,
+	} {
+		for _, s := range statuses {
+			all = appendContainer(all, s.ContainerID, s.Name)
+			if before := s.LastTerminationState.Terminated; before != nil {
+				all = appendContainer(all, before.ContainerID, s.Name)
+			}
+		}
+	}
+	return all
+}
+
+// appendContainer appends a container by its URL of the API, runtime://id.
+func appendContainer(all []Container, url, name string) []Container {
+	_, id, found := strings.Cut(url, "://")
+	if !found || id == "" {
+		return all
+	}
+	return append(all, Container{id, shared(name)})
+}
+
+// rememberContainers adds to a pod's containers those that it had before. The caller
+// holds mu.
+func (c *Cache) rememberContainers(entry, old *podEntry) {
+	entry.containers = entry.Containers
+	if old == nil || len(old.containers) == 0 {
+		return
+	}
+	entry.containers = slices.Clone(entry.Containers)
+	for _, container := range old.containers {
+		if len(entry.containers) < maxContainers && !slices.Contains(entry.containers, container) {
+			entry.containers = append(entry.containers, container)
+		}
+	}
+}
+
+// gonePod is one that has gone, while flows of its containers may still be read.
+type gonePod struct {
+	entry *podEntry
+	at    int64
+}
+
+// keepContainers remembers those of a pod that has gone. The caller holds mu.
+func (c *Cache) keepContainers(entry *podEntry, now int64) {
+	c.gone = slices.DeleteFunc(c.gone, func(g gonePod) bool { return now-g.at > int64(c.history) })
+	if len(entry.containers) > 0 {
+		c.gone = append(c.gone, gonePod{entry, now})
+	}
+}
+
+// container returns the name of a container of this node, empty if it is not known, and
+// the pod's UID. The pod is given by what its cgroup is called: the UID of the API, or by
+// which the kubelet knows a static pod.
+func (c *Cache) container(pod, id string) (uid, name string) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	entry := c.podByCgroup(pod)
+	if entry == nil {
+		return pod, ""
+	}
+	for _, container := range entry.containers {
+		if container.ID == id {
+			return entry.UID, container.Name
+		}
+	}
+	return entry.UID, ""
+}
+
+func (c *Cache) podByCgroup(pod string) *podEntry {
+	if entry := c.pods[pod]; entry != nil {
+		return entry
+	}
+	if entry := c.mirrorOf(pod); entry != nil {
+		return entry
+	}
+	for _, gone := range c.gone {
+		if gone.entry.UID == pod || gone.entry.StaticUID == pod {
+			return gone.entry
+		}
+	}
+	return nil
+}
