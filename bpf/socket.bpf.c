@@ -30,6 +30,14 @@ struct kernfs_node {
 struct cgroup {
 	struct kernfs_node *kn;
 };
+struct css_set {
+	struct cgroup *dfl_cgrp;
+};
+struct task_struct {
+	int tgid;
+	char comm[COMMAND_LENGTH];
+	struct css_set *cgroups;
+};
 struct sock_cgroup_data {
 	struct cgroup *cgroup;
 };
@@ -132,11 +140,14 @@ static __always_inline void copy_address(__u8 to[16], __u32 family, __u32 ipv4, 
 	word[3] = is_ipv4 ? ipv4 : v6_3;
 }
 
+/* By the kernel's own structures: helpers for it came to these programs at different times. */
 static __always_inline void describe_current(struct socket_owner *owner)
 {
-	owner->cgroup = bpf_get_current_cgroup_id();
-	owner->process = bpf_get_current_pid_tgid() >> 32;
-	bpf_get_current_comm(owner->command, sizeof(owner->command));
+	struct task_struct *task = bpf_get_current_task_btf();
+
+	owner->cgroup = BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id);
+	owner->process = BPF_CORE_READ(task, tgid);
+	bpf_probe_read_kernel(owner->command, sizeof(owner->command), task->comm);
 }
 
 static __always_inline void hand_over(struct socket_owners *s, const struct socket_owner *owner)

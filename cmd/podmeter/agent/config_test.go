@@ -37,6 +37,11 @@ func TestValidateRefuses(t *testing.T) {
 	}{
 		{"attach", func(c *Config) { c.Attach = "xdp" }, `--attach "xdp": auto, tcx or netlink is expected`},
 		{"scope", func(c *Config) { c.Scope = "pod" }, `--scope "pod": cluster or node`},
+		{"sockets", func(c *Config) { c.Sockets = "yes" }, `--sockets "yes": auto, on or off is expected`},
+		{"sockets without Kubernetes", func(c *Config) { c.Sockets = SocketsOn },
+			`--sockets on: the API server tells the names of containers, and identity is none`},
+		{"cgroups at a relative path", func(c *Config) { c.CgroupRoot = "cgroup" },
+			`--cgroup-root "cgroup": an absolute path is expected, such as /sys/fs/cgroup`},
 		{"service translation", func(c *Config) { c.ServiceTranslation = "on" }, `--service-translation "on": auto or off`},
 		{"log level", func(c *Config) { c.LogLevel = "loud" }, `--log-level "loud": debug, info, warn or error`},
 		{"log format", func(c *Config) { c.LogFormat = "" }, `--log-format "": text or json`},
