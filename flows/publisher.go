@@ -158,7 +158,10 @@ func (p *Publisher) record(batch *Batch, record *Record) {
 	}
 	labels, sum := p.attribution.labels(record), amount{record.Counters, batch.Start}
 	if pt.pod != nil {
-		by := p.attribution.sockets.of(pt.pod, record)
+		var by user
+		if pt.pod.Container == "" || p.options.Optional.Process {
+			by = p.attribution.sockets.of(pt.pod, record)
+		}
 		batch.addRow(pt.pod, record.Key.Direction, labels.local(pt.pod, by, &p.options.Optional), sum)
 		return
 	}

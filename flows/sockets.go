@@ -145,7 +145,7 @@ func (s *sockets) of(pod *Pod, record *Record) user {
 	case ProtocolTCP:
 		// What belongs to a connection comes before it is accepted and after its end too.
 		if u := s.byEnds[e]; u != nil {
-			return u.during(record)
+			return u.during(record, false)
 		}
 		e.peer = netip.AddrPort{}
 		u, _ := s.bound(e, record)
@@ -161,7 +161,7 @@ func (s *sockets) of(pod *Pod, record *Record) user {
 			if u != (user{}) {
 				return user{}
 			}
-			return by.during(record)
+			return by.during(record, true)
 		}
 		return u
 	}
@@ -176,7 +176,7 @@ func (s *sockets) bound(e ends, record *Record) (_ user, whole bool) {
 	for _, address := range [...]netip.Addr{address, anyOf(address), netip.IPv6Unspecified()} {
 		e.local = netip.AddrPortFrom(address, port)
 		if u := s.byEnds[e]; u != nil && u.overlaps(record) {
-			return u.during(record), u.covers(record)
+			return u.during(record, true), u.covers(record)
 		}
 	}
 	return user{}, false
@@ -195,11 +195,7 @@ const socketSlack = 20 * time.Millisecond
 
 // overlaps reports whether sockets were open at some time of a flow.
 func (u *use) overlaps(record *Record) bool {
-	since := u.now.since
-	if u.owners > 1 {
-		since = u.before.since
-	}
-	return !record.Last.Before(since.Add(-socketSlack)) && (u.open() || !record.First.After(u.now.until.Add(socketSlack)))
+	return !record.Last.Before(u.since().Add(-socketSlack)) && (u.open() || !record.First.After(u.now.until.Add(socketSlack)))
 }
 
 // covers reports whether they were to the end of a flow.
@@ -209,18 +205,25 @@ func (u *use) covers(record *Record) bool {
 
 func (u *use) open() bool { return u.now.until.IsZero() }
 
-// during returns the one user of all of a flow's time.
-func (u *use) during(record *Record) user {
+// since returns from when on the owners are known.
+func (u *use) since() time.Time {
+	if u.owners > 1 {
+		return u.before.since
+	}
+	return u.now.since
+}
+
+// during returns the one user of all of a flow's time. strict is whether nothing of the
+// flow can be older than the first socket, but by somebody who is not known.
+func (u *use) during(record *Record, strict bool) user {
 	first, last := record.First, record.Last
 	switch {
-	case u.shared:
+	case u.shared, first.Before(u.since().Add(-socketSlack)) && (strict || u.owners > 2):
 		return user{}
-	case u.owners < 2 || first.After(u.before.until.Add(socketSlack)):
+	case u.owners < 2, first.After(u.before.until.Add(socketSlack)):
 		return u.now.user
-	case last.Before(u.now.since.Add(-socketSlack)) && (u.owners == 2 || !first.Before(u.before.since)):
+	case last.Before(u.now.since.Add(-socketSlack)):
 		return u.before.user
-	case u.owners > 2:
-		return user{}
 	}
 	// It changed hands meanwhile, perhaps between processes of one container.
 	var both user
