@@ -34,7 +34,12 @@ func newSockets(t testing.TB) *sockets {
 	s := &sockets{TB: t, pod: ktest.NewNamespace(t)}
 	above := ktest.NewCgroup(t)
 	s.a, s.b = above.Child(t, "a"), above.Child(t, "b")
-	if err := LoadSocketObjects(&s.objects, nil); err != nil {
+	spec, err := LoadSocket()
+	if err != nil {
+		t.Fatalf("load: %v", err)
+	}
+	spec.Maps[SocketMapSockets].MaxEntries = 1 << 16
+	if err := spec.LoadAndAssign(&s.objects, nil); err != nil {
 		var refused *ebpf.VerifierError
 		if errors.As(err, &refused) {
 			t.Fatalf("load: %+v", refused)
