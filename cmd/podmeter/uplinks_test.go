@@ -158,6 +158,9 @@ func (o *outlet) reconcile(t *testing.T, flags []string) {
 	o.visit(t, 10)
 	o.checkUplink(t, p, o.uplink(t))
 	_, pod := o.counters(t)
+	o.await(t, p, "all of the pod, which is drained apart", func(*agent.Status) bool {
+		return o.value(t, "podmeter_pod_transmit_bytes_total", "pod", "veth0") >= pod-float64(before.Bytes)
+	})
 	for _, c := range []struct {
 		family, label, is string
 		want              float64
