@@ -242,7 +242,6 @@ static __always_inline __u64 tcp_cgroup(struct bpf_sock_ops *ops)
 static __always_inline bool listener(struct socket_key *key, struct socket_owner *owner)
 {
 	struct socket_owners *s = bpf_map_lookup_elem(&sockets, key);
-
 	bool is;
 
 	if (!s)
