@@ -53,6 +53,8 @@ type Publisher struct {
 	stats Stats
 	// pods are those of the bound points; never changed, replaced by each epoch.
 	pods map[Point]*Pod
+	// byEnds are the sockets of the last epoch, if they are looked at.
+	byEnds map[ends]*use
 }
 
 // Stats are a publisher's own counters.
@@ -307,6 +309,9 @@ func (p *Publisher) account(epoch *Epoch) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.pods = byPoint
+	if s := p.attribution.sockets; s != nil {
+		p.byEnds = s.byEnds
+	}
 	p.stats.UnboundBytes = unboundBytes
 	p.stats.count(epoch)
 }

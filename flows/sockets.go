@@ -3,8 +3,10 @@
 package flows
 
 import (
+	"cmp"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -57,7 +59,7 @@ type sockets struct {
 	containers Containers
 	log        *slog.Logger
 	broken     bool
-	byEnds     map[ends]*use
+	byEnds     map[ends]*use // made anew by each epoch, and not changed then
 }
 
 // ends are a socket's pod, protocol, addresses and ports.
@@ -234,4 +236,36 @@ func (u *use) during(record *Record, strict bool) user {
 		both.process = u.now.process
 	}
 	return both
+}
+
+// Listener is a local end of a pod that others can send to.
+type Listener struct {
+	Protocol Protocol
+	// Local is its address and port; the unspecified address of IPv6 takes IPv4 too.
+	Local netip.AddrPort
+	// Container and Command are empty where they are not known, or where several
+	// containers have the port at once.
+	Container, Command string
+}
+
+// Listeners returns the TCP sockets of a pod that listen, and its bound UDP sockets, by
+// port, as they were at the last epoch.
+func (p *Publisher) Listeners(pod *Pod) (all []Listener) {
+	p.mu.Lock()
+	byEnds := p.byEnds
+	p.mu.Unlock()
+	for e, u := range byEnds {
+		if e.pod != pod.UID || e.peer.IsValid() || !u.open() {
+			continue
+		}
+		l := Listener{Protocol: protocolOf(e.protocol), Local: e.local}
+		if !u.shared {
+			l.Container, l.Command = u.now.container, u.now.process
+		}
+		all = append(all, l)
+	}
+	slices.SortFunc(all, func(a, b Listener) int {
+		return cmp.Or(cmp.Compare(a.Local.Port(), b.Local.Port()), cmp.Compare(a.Protocol, b.Protocol), a.Local.Compare(b.Local))
+	})
+	return all
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -178,5 +179,30 @@ func TestSocketsThatCannotBeRead(t *testing.T) {
 	checkSent(t, table, map[string]uint64{"pod1": 20})
 	if warned, again := strings.Count(said.String(), "level=WARN"), strings.Count(said.String(), "level=INFO"); warned != 1 || again != 1 {
 		t.Errorf("got %d warnings and %d all-clears, want one of each:\n%s", warned, again, said.String())
+	}
+}
+
+// What is listed are the ports that are open, of one pod.
+func TestListeners(t *testing.T) {
+	publisher, _, d := world(2, roomy, Optional{})
+	end := netip.MustParseAddrPort
+	publisher.attribution.sockets = newSockets(readerOf{
+		{Protocol: ProtocolUDP, Local: end("0.0.0.0:53"), Owners: 1, Now: by(12, 1, 0)},
+		{Protocol: ProtocolTCP, Local: end("[::]:53"), Owners: 1, Now: by(11, 1, 0)},
+		{Protocol: ProtocolTCP, Local: end("10.0.0.1:53"), Peer: end("10.0.0.9:1"), Owners: 1, Now: by(11, 1, 0)}, // a connection
+		{Protocol: ProtocolTCP, Local: end("[::]:7"), Owners: 1, Now: by(11, 1, 0), Shared: true},
+		{Protocol: ProtocolTCP, Local: end("[::]:8"), Owners: 1, Now: by(11, 1, 2)},     // closed
+		{Protocol: ProtocolTCP, Local: end("[::]:9"), Owners: 1, Now: by(21, 1, 0)},     // another pod's
+		{Protocol: ProtocolUDP, Peer: end("10.0.0.9:53"), Owners: 1, Now: by(11, 1, 0)}, // has no port yet
+	}, cgroups{}, slog.New(slog.DiscardHandler))
+	publish(t, publisher, epochOf(0, []Interface{iface(1)}))
+	want := []Listener{
+		{Protocol: ProtoTCP, Local: end("[::]:7")},
+		{ProtoTCP, end("[::]:53"), "c11", "p11"},
+		{ProtoUDP, end("0.0.0.0:53"), "c12", "p12"},
+	}
+	got := publisher.Listeners(d.pods[podAddress(1)])
+	if !slices.Equal(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
 	}
 }

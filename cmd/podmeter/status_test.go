@@ -66,6 +66,14 @@ func sample() *agent.Status {
 			{
 				Name: "veth2", Index: 12, Namespace: "shop", Pod: "web-1", Attachment: "tcx", State: "attached",
 				Transmit: flows.Counters{Bytes: 3 << 20, Packets: 12345}, Receive: flows.Counters{Bytes: 640, Packets: 10},
+				Listeners: []agent.ListenerStatus{
+					{Protocol: "tcp", Address: "[::]:80", Container: "front", Command: "nginx"},
+					{Protocol: "udp", Address: "0.0.0.0:5353"},
+				},
+			},
+			{
+				Name: "veth5", Index: 15, Namespace: "shop", Pod: "web-1", Attachment: "tcx", State: "attached",
+				Listeners: []agent.ListenerStatus{{Protocol: "tcp", Address: "[::]:80", Container: "front", Command: "nginx"}},
 			},
 			{Name: "veth1", Index: 11, Pod: "veth1", Attachment: "netlink", State: "settling"},
 			{
@@ -96,6 +104,7 @@ POD         INTERFACE   ATTACHMENT  STATE     TRANSMIT  PACKETS  RECEIVE  PACKET
 veth1       veth1 (11)  netlink     settling  0 B       0        0 B      0        0/0         0 B/0 B
 veth4       veth4 (14)  netlink     bypassed  0 B       0        0 B      0        0/0         0 B/0 B
 shop/web-1  veth2 (12)  tcx         attached  3.0 MiB   12,345   640 B    10       0/0         0 B/0 B
+shop/web-1  veth5 (15)  tcx         attached  0 B       0        0 B      0        0/0         0 B/0 B
 shop/web-2  veth3 (13)  tcx         shadowed  0 B       0        0 B      0        0/0         0 B/0 B
 
 settling  what passed before is not yet known: wait
@@ -104,6 +113,10 @@ bypassed  packets are redirected to the pod round its interface: exported as una
 differs   the interface counts other packets than podmeter: offloads, XDP or drops behind it, see the README's questions
 veth4     receive round it so far: 512 B
 veth3     transmit comes after TCX program 7 (link 3), TCX program 8, hidden so far: 4.0 KiB
+
+POD         PORT          PROTOCOL  CONTAINER  COMMAND
+shop/web-1  [::]:80       tcp       front      nginx
+shop/web-1  0.0.0.0:5353  udp       -          -
 `
 
 func serveStatus(t *testing.T, status *agent.Status) (socket string) {

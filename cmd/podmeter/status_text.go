@@ -44,7 +44,7 @@ func writeStatus(w io.Writer, s *agent.Status, now time.Time) error {
 	if err := table.Flush(); err != nil {
 		return err
 	}
-	return errors.Join(writeInterfaces(w, s.Interfaces), writeUplinks(w, s.Uplinks))
+	return errors.Join(writeInterfaces(w, s.Interfaces), writeListeners(w, s.Interfaces), writeUplinks(w, s.Uplinks))
 }
 
 func identityText(i *agent.IdentityStatus, now time.Time) string {
@@ -108,9 +108,7 @@ func writeInterfaces(w io.Writer, interfaces []agent.InterfaceStatus) error {
 		_, err := fmt.Fprintln(w, "\nno pod's interface is metered: see --interfaces of 'podmeter agent --help'")
 		return err
 	}
-	sorted := slices.SortedFunc(slices.Values(interfaces), func(a, b agent.InterfaceStatus) int {
-		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Pod, b.Pod), cmp.Compare(a.Name, b.Name))
-	})
+	sorted := byPod(interfaces)
 	fmt.Fprintln(w)
 	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(table, "POD\tINTERFACE\tATTACHMENT\tSTATE\tTRANSMIT\tPACKETS\tRECEIVE\tPACKETS\tDIFFERENCE\tBEFORE")
@@ -121,6 +119,31 @@ func writeInterfaces(w io.Writer, interfaces []agent.InterfaceStatus) error {
 		return err
 	}
 	return writeStates(w, sorted)
+}
+
+func byPod(interfaces []agent.InterfaceStatus) []agent.InterfaceStatus {
+	return slices.SortedFunc(slices.Values(interfaces), func(a, b agent.InterfaceStatus) int {
+		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Pod, b.Pod), cmp.Compare(a.Name, b.Name))
+	})
+}
+
+// writeListeners lists the ports of pods, if they are known: once for a pod that has
+// several interfaces.
+func writeListeners(w io.Writer, interfaces []agent.InterfaceStatus) error {
+	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	head, last := "\nPOD\tPORT\tPROTOCOL\tCONTAINER\tCOMMAND\n", ""
+	for _, i := range byPod(interfaces) {
+		pod := podText(&i)
+		if pod == last {
+			continue
+		}
+		last = pod
+		for _, l := range i.Listeners {
+			fmt.Fprintf(table, "%s%s\t%s\t%s\t%s\t%s\n", head, pod, l.Address, l.Protocol, cmp.Or(l.Container, "-"), cmp.Or(l.Command, "-"))
+			head = ""
+		}
+	}
+	return table.Flush()
 }
 
 // writeUplinks lists them by name, if there are any.
@@ -146,16 +169,19 @@ func writeUplinks(w io.Writer, uplinks []agent.UplinkStatus) error {
 	return nil
 }
 
-func interfaceCells(i *agent.InterfaceStatus) []string {
-	pod := i.Pod
+func podText(i *agent.InterfaceStatus) string {
 	switch {
-	case pod == "":
-		pod = "(unbound)"
+	case i.Pod == "":
+		return "(unbound)"
 	case i.Namespace != "":
-		pod = i.Namespace + "/" + pod
+		return i.Namespace + "/" + i.Pod
 	}
+	return i.Pod
+}
+
+func interfaceCells(i *agent.InterfaceStatus) []string {
 	return []string{
-		pod, fmt.Sprintf("%s (%d)", i.Name, i.Index), i.Attachment, i.State,
+		podText(i), fmt.Sprintf("%s (%d)", i.Name, i.Index), i.Attachment, i.State,
 		size(i.Transmit.Bytes), comma(i.Transmit.Packets), size(i.Receive.Bytes), comma(i.Receive.Packets),
 		fmt.Sprintf("%d/%d", i.DifferencePackets[flows.Transmit], i.DifferencePackets[flows.Receive]),
 		beforeText(i),

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"regexp"
 	"testing"
 )
 
@@ -67,6 +68,12 @@ func TestContainers(t *testing.T) {
 		c.talkIn(t, namespace, other.Metadata.Name, "traffic", at, duo.Metadata.Name, "front", false)
 	})
 	c.checkIdentities(t, namespace, 2)
+	out := c.kubectl(t, "", "exec", "--namespace", agentNamespace, "daemonset/podmeter", "--", "/podmeter", "status")
+	for _, line := range []string{`9000 +tcp +front +traffic`, `9000 +udp +front +traffic`, `9001 +tcp +back +traffic`, `9001 +udp +back +traffic`} {
+		if !regexp.MustCompile(namespace + `/duo-\S+ +\[::\]:` + line).Match(out) {
+			t.Errorf("podmeter status: got no %s in:\n%s", line, out)
+		}
+	}
 }
 
 // talkIn sends datagrams and a TCP request from a container, and wants that all of it,

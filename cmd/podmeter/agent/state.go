@@ -208,8 +208,18 @@ func (a *Agent) interfaceStatus() []InterfaceStatus {
 		}
 		if pod := pods[i.Point]; pod != nil {
 			s.Namespace, s.Pod = pod.Namespace, pod.Name
+			s.Listeners = listeners(a.publisher.Listeners(pod))
 		}
 		all = append(all, s)
+	}
+	return all
+}
+
+func listeners(known []flows.Listener) (all []ListenerStatus) {
+	for _, l := range known {
+		all = append(all, ListenerStatus{
+			Protocol: l.Protocol.String(), Address: l.Local.String(), Container: l.Container, Command: l.Command,
+		})
 	}
 	return all
 }

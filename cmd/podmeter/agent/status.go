@@ -96,6 +96,8 @@ type InterfaceStatus struct {
 	// Namespace and Pod are empty until the interface is bound to its pod.
 	Namespace string `json:"namespace"`
 	Pod       string `json:"pod"`
+	// Listeners are the ports of the pod, where its sockets are looked at.
+	Listeners []ListenerStatus `json:"listeners,omitempty"`
 	// Attachment is tcx or netlink.
 	Attachment string `json:"attachment"`
 	// State is one of the values of podmeter_interfaces{state}.
@@ -119,6 +121,16 @@ type InterfaceStatus struct {
 	// Bypassed is what the pod received round its interface. Like Hidden it is on
 	// the pod's series, as unattributed.
 	Bypassed flows.Counters `json:"bypassed"`
+}
+
+// ListenerStatus is a TCP socket that listens, or a bound UDP socket.
+type ListenerStatus struct {
+	Protocol string `json:"protocol"`
+	// Address is host:port; host is the unspecified address for any.
+	Address string `json:"address"`
+	// Container and Command are empty where they are not known for certain.
+	Container string `json:"container"`
+	Command   string `json:"command"`
 }
 
 // UplinkStatus is one uplink that is metered, or should be; directions are the node's.
