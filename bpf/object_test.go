@@ -64,11 +64,7 @@ func TestLayouts(t *testing.T) {
 		place MeterTotalPlace
 		epoch MeterEpochState
 	)
-	for _, layout := range []struct {
-		name    string
-		size    uintptr
-		offsets []uintptr
-	}{
+	checkLayouts(t, spec.Types, []layout{
 		{"flow_key", unsafe.Sizeof(key), []uintptr{
 			unsafe.Offsetof(key.Source), unsafe.Offsetof(key.Destination), unsafe.Offsetof(key.Point),
 			unsafe.Offsetof(key.SourcePort), unsafe.Offsetof(key.DestinationPort),
@@ -85,15 +81,7 @@ func TestLayouts(t *testing.T) {
 			unsafe.Offsetof(place.Counters), unsafe.Offsetof(place.Owner)}},
 		{"epoch_state", unsafe.Sizeof(epoch), []uintptr{
 			unsafe.Offsetof(epoch.Epoch), unsafe.Offsetof(epoch.SetId)}},
-	} {
-		t.Run(layout.name, func(t *testing.T) {
-			var typ *btf.Struct
-			if err := spec.Types.TypeByName(layout.name, &typ); err != nil {
-				t.Fatalf("find type: %v", err)
-			}
-			checkLayout(t, typ, layout.size, layout.offsets)
-		})
-	}
+	})
 }
 
 func TestLayoutsOfSockets(t *testing.T) {
@@ -106,11 +94,7 @@ func TestLayoutsOfSockets(t *testing.T) {
 		owner  SocketSocketOwner
 		owners SocketSocketOwners
 	)
-	for _, layout := range []struct {
-		name    string
-		size    uintptr
-		offsets []uintptr
-	}{
+	checkLayouts(t, spec.Types, []layout{
 		{"socket_key", unsafe.Sizeof(key), []uintptr{
 			unsafe.Offsetof(key.Netns), unsafe.Offsetof(key.Local), unsafe.Offsetof(key.Peer),
 			unsafe.Offsetof(key.LocalPort), unsafe.Offsetof(key.PeerPort), unsafe.Offsetof(key.Protocol), unsafe.Offsetof(key.Pad)}},
@@ -120,10 +104,22 @@ func TestLayoutsOfSockets(t *testing.T) {
 		{"socket_owners", unsafe.Sizeof(owners), []uintptr{
 			unsafe.Offsetof(owners.Lock), unsafe.Offsetof(owners.Open), unsafe.Offsetof(owners.Shared),
 			unsafe.Offsetof(owners.Owners), unsafe.Offsetof(owners.Now), unsafe.Offsetof(owners.Before)}},
-	} {
+	})
+}
+
+// layout is a structure as Go has it.
+type layout struct {
+	name    string
+	size    uintptr
+	offsets []uintptr
+}
+
+func checkLayouts(t *testing.T, types *btf.Spec, layouts []layout) {
+	t.Helper()
+	for _, layout := range layouts {
 		t.Run(layout.name, func(t *testing.T) {
 			var typ *btf.Struct
-			if err := spec.Types.TypeByName(layout.name, &typ); err != nil {
+			if err := types.TypeByName(layout.name, &typ); err != nil {
 				t.Fatalf("find type: %v", err)
 			}
 			checkLayout(t, typ, layout.size, layout.offsets)

@@ -47,26 +47,17 @@ func newSockets(t testing.TB) *sockets {
 		t.Fatalf("load: %v", err)
 	}
 	t.Cleanup(func() { s.objects.Close() })
-	for attach, program := range map[ebpf.AttachType]*ebpf.Program{
-		ebpf.AttachCGroupSockOps:         s.objects.PodmeterTcp,
-		ebpf.AttachCGroupInet4PostBind:   s.objects.PodmeterBind4,
-		ebpf.AttachCGroupInet6PostBind:   s.objects.PodmeterBind6,
-		ebpf.AttachCGroupInet4Connect:    s.objects.PodmeterConnect4,
-		ebpf.AttachCGroupInet6Connect:    s.objects.PodmeterConnect6,
-		ebpf.AttachCGroupUDP4Sendmsg:     s.objects.PodmeterSendmsg4,
-		ebpf.AttachCGroupUDP6Sendmsg:     s.objects.PodmeterSendmsg6,
-		ebpf.AttachCgroupInetSockRelease: s.objects.PodmeterRelease,
-	} {
-		l, err := link.AttachCgroup(link.CgroupOptions{Path: above.Path, Attach: attach, Program: program})
+	for name, hook := range s.objects.Hooks() {
+		l, err := link.AttachCgroup(link.CgroupOptions{Path: above.Path, Attach: hook.Attach, Program: hook.Program})
 		if err != nil {
-			t.Fatalf("attach %v: %v", attach, err)
+			t.Fatalf("attach %s: %v", name, err)
 		}
 		t.Cleanup(func() { l.Close() })
 	}
 	return s
 }
 
-// is runs f in a container.
+// in runs f in a container.
 func (s *sockets) in(container *ktest.Cgroup, f func() error) {
 	s.Helper()
 	if err := container.Do(s.pod, f); err != nil {
@@ -157,7 +148,7 @@ func TestSocketsOfTCP(t *testing.T) {
 	} {
 		t.Run(test.network, func(t *testing.T) {
 			s := newSockets(t)
-			var server, client, accepted net.Conn
+			var client net.Conn
 			var listener net.Listener
 			s.in(s.a, func() (err error) {
 				listener, err = net.Listen(test.network, test.any+":8080")
@@ -167,11 +158,10 @@ func TestSocketsOfTCP(t *testing.T) {
 				client, err = net.Dial(test.network, test.host+":8080")
 				return err
 			})
-			accepted, err := listener.Accept()
+			server, err := listener.Accept()
 			if err != nil {
 				t.Fatal(err)
 			}
-			server = accepted
 			from := client.LocalAddr().String()
 			listens := "tcp " + test.any + ":8080 [::]:0"
 			there := "tcp " + from + " " + test.host + ":8080"

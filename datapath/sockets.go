@@ -181,39 +181,18 @@ func (s *Sockets) remove() error {
 	return errors.Join(errs...)
 }
 
-// hooks are what is attached, by the names of their pins.
-func (s *Sockets) hooks() map[string]struct {
-	attach  ebpf.AttachType
-	program *ebpf.Program
-} {
-	type hook = struct {
-		attach  ebpf.AttachType
-		program *ebpf.Program
-	}
-	return map[string]hook{
-		"tcp":      {ebpf.AttachCGroupSockOps, s.objects.PodmeterTcp},
-		"bind4":    {ebpf.AttachCGroupInet4PostBind, s.objects.PodmeterBind4},
-		"bind6":    {ebpf.AttachCGroupInet6PostBind, s.objects.PodmeterBind6},
-		"connect4": {ebpf.AttachCGroupInet4Connect, s.objects.PodmeterConnect4},
-		"connect6": {ebpf.AttachCGroupInet6Connect, s.objects.PodmeterConnect6},
-		"sendmsg4": {ebpf.AttachCGroupUDP4Sendmsg, s.objects.PodmeterSendmsg4},
-		"sendmsg6": {ebpf.AttachCGroupUDP6Sendmsg, s.objects.PodmeterSendmsg6},
-		"release":  {ebpf.AttachCgroupInetSockRelease, s.objects.PodmeterRelease},
-	}
-}
-
 func (s *Sockets) attach() error {
 	info, err := os.Stat(s.options.Cgroups)
 	if err != nil {
 		return fmt.Errorf("find cgroup: %w", err)
 	}
 	id := info.Sys().(*syscall.Stat_t).Ino
-	for name, hook := range s.hooks() {
+	for name, hook := range s.objects.Hooks() {
 		pin := filepath.Join(s.path, socketPrefix+"link_"+name)
-		if s.adoptLink(pin, id, hook.program) {
+		if s.adoptLink(pin, id, hook.Program) {
 			continue
 		}
-		l, err := link.AttachCgroup(link.CgroupOptions{Path: s.options.Cgroups, Attach: hook.attach, Program: hook.program})
+		l, err := link.AttachCgroup(link.CgroupOptions{Path: s.options.Cgroups, Attach: hook.Attach, Program: hook.Program})
 		if err != nil {
 			return fmt.Errorf("attach %s to cgroup %s: %w", name, s.options.Cgroups, err)
 		}

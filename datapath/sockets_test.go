@@ -194,9 +194,9 @@ func TestSocketsBeginAnew(t *testing.T) {
 			if open, _ := w.ports(s); !slices.Equal(open, []uint16{8080}) {
 				t.Errorf("got %v, want 8080", open)
 			}
-			for _, hook := range s.hooks() {
-				if got := w.attached(hook.attach); got != 1 {
-					t.Errorf("%v: got %d programs, want 1", hook.attach, got)
+			for _, hook := range s.objects.Hooks() {
+				if got := w.attached(hook.Attach); got != 1 {
+					t.Errorf("%v: got %d programs, want 1", hook.Attach, got)
 				}
 			}
 		})

@@ -46,7 +46,6 @@ type Cgroups struct {
 
 // cgroup is a directory of a pod or of what is in it.
 type cgroup struct {
-	path      string
 	pod       string // as its directory is called
 	container string // id, empty of the pod's own
 	gone      time.Time
@@ -118,8 +117,7 @@ func (c *Cgroups) scan(watcher *fsnotify.Watcher) {
 	defer c.mu.Unlock()
 	for id, known := range c.byID {
 		switch {
-		case present[id]:
-			known.gone = time.Time{}
+		case present[id]: // noted anew
 		case known.gone.IsZero():
 			known.gone = now
 		case now.Sub(known.gone) > cgroupMemory:
@@ -175,7 +173,7 @@ func (c *Cgroups) note(path string) (id uint64, known bool) {
 	id = info.Sys().(*syscall.Stat_t).Ino
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.byID[id] = &cgroup{path: path, pod: pod, container: container}
+	c.byID[id] = &cgroup{pod: pod, container: container}
 	return id, true
 }
 

@@ -41,9 +41,8 @@ func appendContainer(all []Container, url, name string) []Container {
 	return append(all, Container{id, shared(name)})
 }
 
-// rememberContainers adds to a pod's containers those that it had before. The caller
-// holds mu.
-func (c *Cache) rememberContainers(entry, old *podEntry) {
+// rememberContainers adds to a pod's containers those that it had before.
+func rememberContainers(entry, old *podEntry) {
 	entry.containers = entry.Containers
 	if old == nil || len(old.containers) == 0 {
 		return

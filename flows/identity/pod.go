@@ -63,7 +63,7 @@ func (c *Cache) SetPod(p *Pod) {
 	} else {
 		entry.holder = &holder{rank: rankPod}
 	}
-	c.rememberContainers(entry, old)
+	rememberContainers(entry, old)
 	c.pods[p.UID] = entry
 	c.joinNode(entry)
 	c.describePod(entry)
