@@ -41,6 +41,7 @@ arguments() {
 	kubelet)
 		command=(kubelet --kubeconfig "$state/kubelet.kubeconfig" --config "$state/kubelet.yaml"
 			--hostname-override "$NODE" --node-ip "$NODE_IPS" --root-dir /var/lib/kubelet
+			--housekeeping-interval 2s # of cAdvisor, whose counters are compared
 			--node-labels topology.kubernetes.io/zone=zone-a,topology.kubernetes.io/region=region-1) ;;
 	kube-proxy)
 		command=(kube-proxy --kubeconfig "$state/kubeconfig" --proxy-mode nftables --hostname-override "$NODE"

@@ -19,7 +19,7 @@ func TestParityBesideAFlood(t *testing.T) {
 	}
 	before := c.podmeter(t)
 
-	c.exchange(t, "e2e-neighbours", func() {
+	c.exchange(t, "e2e-neighbours", outage, func() {
 		t.Logf("flood: %s", c.traffic(t, namespace, flooder, "flood", seconds,
 			"198.51.100.0/24", "203.0.113.0/24", "2001:db8:ffff::/64", "10.244.0.0/24"))
 	})

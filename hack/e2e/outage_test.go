@@ -19,7 +19,7 @@ func TestParityWithoutAPIServer(t *testing.T) {
 	d, address := datagrams{30, 500}, echo.Status.PodIPs[0].IP
 	c.traffic(t, namespace, store.Metadata.Name, d.to(net.JoinHostPort(address, port))...)
 
-	c.exchange(t, "e2e-away", func() {
+	c.exchange(t, "e2e-away", outage, func() {
 		component(t, "kill", "kube-apiserver")
 		away := time.Now()
 		ended := sandbox(t, namespace, "store-0")
@@ -54,7 +54,7 @@ func TestParityWithoutAPIServer(t *testing.T) {
 // Nor do a restarted etcd and kubelet cost a byte.
 func TestParityAcrossRestarts(t *testing.T) {
 	c := inCluster(t)
-	c.exchange(t, "e2e-restarts", func() {
+	c.exchange(t, "e2e-restarts", outage, func() {
 		for _, name := range []string{"etcd", "kubelet"} {
 			component(t, "kill", name)
 			time.Sleep(outage / 2) // as long as it is to be away

@@ -6,13 +6,14 @@ import (
 	"fmt"
 	"net"
 	"testing"
+	"time"
 )
 
 // After mixed traffic each pod's series are what the kubelet's cAdvisor and the
 // pod's own interface count, to the byte and the packet, and the identities hold.
 func TestParity(t *testing.T) {
 	c := inCluster(t)
-	c.exchange(t, "e2e-parity", func() {})
+	c.exchange(t, "e2e-parity", 10*time.Second, func() {})
 }
 
 // So they are when agents come and go while the traffic runs, some of it as fast as
@@ -24,7 +25,7 @@ func TestParityAcrossRollouts(t *testing.T) {
 	client, echo := c.podOf(t, namespace, "client"), c.podOf(t, namespace, "echo")
 	pending := map[string]bool{client.Metadata.Name: true, echo.Metadata.Name: true}
 
-	c.exchange(t, "e2e-rollout", func() {
+	c.exchange(t, "e2e-rollout", outage, func() {
 		defer c.neverDown(t)()
 		streamed := c.background(t, namespace, client.Metadata.Name,
 			"stream", net.JoinHostPort(c.service(t, namespace, "echo")[0], "7"), "20")
@@ -40,15 +41,15 @@ func TestParityAcrossRollouts(t *testing.T) {
 	c.checkIdentities(t, namespace, 3)
 }
 
-// exchange lets the pods of a new namespace talk, meanwhile does what it is told,
-// and compares the counters.
-func (c *cluster) exchange(t *testing.T, namespace string, meanwhile func()) {
+// exchange lets the pods of a new namespace talk for so long at least, meanwhile does
+// what it is told, and compares the counters.
+func (c *cluster) exchange(t *testing.T, namespace string, lasts time.Duration, meanwhile func()) {
 	t.Helper()
 	c.namespace(t, namespace)
 	c.apply(t, namespace, "servers.yaml")
 	c.rolledOut(t, namespace, "deployment/web")
 	c.rolledOut(t, namespace, "statefulset/store")
-	c.introduce(t, namespace)
+	c.introduce(t, namespace, lasts)
 	c.apply(t, namespace, "clients.yaml")
 	meanwhile()
 	// A client is ready when it has sent all that it has to send.
@@ -67,14 +68,15 @@ func (c *cluster) exchange(t *testing.T, namespace string, meanwhile func()) {
 	c.checkIdentities(t, namespace, 9) // the Job's too, which has ended
 }
 
-// introduce tells the clients the addresses of a pod of the StatefulSet.
-func (c *cluster) introduce(t *testing.T, namespace string) {
+// introduce tells the clients the addresses of a pod of the StatefulSet, and how many
+// rounds to go: each takes a second.
+func (c *cluster) introduce(t *testing.T, namespace string, lasts time.Duration) {
 	t.Helper()
 	for _, p := range c.pods(t, namespace) {
 		if p.Metadata.Name == "store-0" {
 			c.kubectl(t, "", "create", "configmap", "peers", "--namespace", namespace,
 				"--from-literal", "STORE="+p.Status.PodIPs[0].IP, "--from-literal", "STORE6="+p.Status.PodIPs[1].IP,
-				"--from-literal", fmt.Sprintf("ROUNDS=%.0f", outage.Seconds()))
+				"--from-literal", fmt.Sprintf("ROUNDS=%.0f", lasts.Seconds()))
 			return
 		}
 	}

@@ -33,13 +33,14 @@ func (c *cluster) monitoring(t *testing.T, folder string) *prometheus {
 	return &prometheus{url: "http://" + string(address) + ":9090/api/v1/"}
 }
 
-// kustomize applies a folder of objects for as long as the test.
+// kustomize applies a folder of objects for as long as the test. A Prometheus among
+// them scrapes three times as often as the shipped one, which TestQuickStart waits for.
 func (c *cluster) kustomize(t *testing.T, folder string) {
 	t.Helper()
 	t.Cleanup(func() { c.asShipped(t) })
 	// Files of other folders are what kubectl apply --kustomize does not read.
-	objects := c.kubectl(t, "", "kustomize", "--load-restrictor", "LoadRestrictionsNone", folder)
-	c.kubectl(t, string(objects), "apply", "--filename", "-")
+	objects := string(c.kubectl(t, "", "kustomize", "--load-restrictor", "LoadRestrictionsNone", folder))
+	c.kubectl(t, strings.ReplaceAll(objects, "_interval: 15s", "_interval: 5s"), "apply", "--filename", "-")
 	c.rolledOut(t, agentNamespace, "daemonset/podmeter")
 }
 
@@ -113,7 +114,7 @@ func (p *prometheus) started(t *testing.T) string {
 func (p *prometheus) settled(t *testing.T) {
 	t.Helper()
 	await(t, "scrapes without new series", func() string {
-		found, err := p.query(`count_over_time(scrape_series_added{job="podmeter"}[50s]) >= 3 and max_over_time(scrape_series_added{job="podmeter"}[50s]) == 0`)
+		found, err := p.query(`count_over_time(scrape_series_added{job="podmeter"}[17s]) >= 3 and max_over_time(scrape_series_added{job="podmeter"}[17s]) == 0`)
 		if err != nil || len(found) == 0 {
 			return fmt.Sprintf("got %v, %v", found, err)
 		}

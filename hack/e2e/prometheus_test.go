@@ -146,7 +146,7 @@ func (p *prometheus) checkRollout(t *testing.T, c *cluster) {
 	c.rolledOut(t, agentNamespace, "daemonset/podmeter")
 	// For two scrapes, so that there is something to compare.
 	const start = `process_start_time_seconds{job="podmeter"}`
-	p.await(t, "scrapes of another agent", start+" > "+began+" and timestamp("+start+") - "+start+" > 35", present)
+	p.await(t, "scrapes of another agent", start+" > "+began+" and timestamp("+start+") - "+start+" > 12", present)
 	after := p.seriesOf(t)
 	for id := range after {
 		if !before[id] {

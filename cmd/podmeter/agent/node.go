@@ -10,8 +10,8 @@ import (
 
 const (
 	// nodeWait is how long after the first list of all nodes this one may be missing:
-	// a kubelet may start its pods before its node is made.
-	nodeWait = 30 * time.Second
+	// a kubelet may start static pods before its node is made, and no others.
+	nodeWait = 10 * time.Second
 	nodePoll = time.Second
 )
 

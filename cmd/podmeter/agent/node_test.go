@@ -20,10 +20,10 @@ func TestNodeHasToCome(t *testing.T) {
 	}{
 		"there from the start":    {0, 0, never, true, 0},
 		"comes with the sync":     {5 * time.Minute, time.Minute, never, true, 5 * time.Minute},
-		"comes late":              {time.Minute, 80*time.Second + 1, never, true, 81 * time.Second},
-		"never comes":             {time.Minute, never, never, false, 90 * time.Second},
+		"comes late":              {time.Minute, 65*time.Second + 1, never, true, 66 * time.Second},
+		"never comes":             {time.Minute, never, never, false, 70 * time.Second},
 		"no sync":                 {never, never, 2 * time.Minute, true, 2 * time.Minute},
-		"the end comes before it": {0, never, 10 * time.Second, true, 10 * time.Second},
+		"the end comes before it": {0, never, 5 * time.Second, true, 5 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
