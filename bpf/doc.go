@@ -4,11 +4,14 @@
 // Go types that bpf2go makes of their C structures. The compiled object is
 // committed, so building podmeter needs no clang.
 //
-// flow.h is the ABI, maps.h the maps, parse.h the walk over a packet's headers
-// and meter.bpf.c the programs: for TC, and for XDP on uplinks. [LoadMeter] returns the collection's
-// specification; package datapath sizes, loads, pins and attaches it. Whoever
-// loads a collection closes it.
+// flow.h is the ABI, maps.h the maps, parse.h the walk over a packet's headers, count.h
+// what is counted of it. meter.bpf.c has the programs for TC, and for XDP on uplinks,
+// host.bpf.c those for pods in the node's own network; socket.bpf.c and socket.h tell
+// whose a socket is. [LoadMeter] and the like return the specification of a collection;
+// package datapath sizes, loads, pins and attaches it. Whoever loads a collection closes
+// it.
 package bpf
 
 //go:generate go tool bpf2go -cc clang-16 -strip llvm-strip-16 -target bpfel -go-package bpf -type flow_key -type flow_counters -type total_key -type total_counters -type total_place -type outcome Meter meter.bpf.c -- -O2 -g -mcpu=v3 -Wall -Wextra -Werror -I/usr/include/x86_64-linux-gnu
+//go:generate go tool bpf2go -cc clang-16 -strip llvm-strip-16 -target bpfel -go-package bpf -no-global-types Host host.bpf.c -- -O2 -g -mcpu=v3 -Wall -Wextra -Werror -I/usr/include/x86_64-linux-gnu
 //go:generate go tool bpf2go -cc clang-16 -strip llvm-strip-16 -target bpfel -go-package bpf -type socket_key -type socket_owner -type socket_owners -type socket_outcome Socket socket.bpf.c -- -O2 -g -mcpu=v3 -Wall -Wextra -Werror -I/usr/include/x86_64-linux-gnu

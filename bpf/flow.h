@@ -36,6 +36,9 @@ enum outcome {
 
 #define MAX_OUTCOMES 32
 
+/* Points from here up are no interfaces. */
+#define FIRST_HOST_POINT 0x80000000
+
 /* Of flow_key and flow_counters: raise it when they change. Pins have it in their names. */
 #define FLOW_LAYOUT 1
 
@@ -43,7 +46,7 @@ enum outcome {
 struct flow_key {
 	__u8 source[16]; /* IPv6, or IPv4 mapped into it (RFC 4291, 2.5.5.2) */
 	__u8 destination[16];
-	__u32 point; /* ifindex; from 2^31 up points that are no interface */
+	__u32 point; /* ifindex; from FIRST_HOST_POINT up points that are no interface */
 	__be16 source_port;
 	__be16 destination_port; /* ICMP: type and code */
 	__be16 ethertype; /* behind all VLAN tags that were read */

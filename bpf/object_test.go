@@ -6,6 +6,7 @@ import (
 	"testing"
 	"unsafe"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
 )
@@ -26,7 +27,7 @@ func loadSpec(t *testing.T) *MeterSpecs {
 // The run belongs to the set that its one read of the epoch chose: a second
 // read could choose another.
 func TestEpochIsReadOnce(t *testing.T) {
-	specs := loadSpec(t)
+	specs, host := loadSpec(t), loadHostSpec(t)
 	for _, program := range []struct {
 		name         string
 		instructions asm.Instructions
@@ -34,6 +35,8 @@ func TestEpochIsReadOnce(t *testing.T) {
 		{"transmit", specs.PodmeterTransmit.Instructions},
 		{"receive", specs.PodmeterReceive.Instructions},
 		{"xdp", specs.PodmeterXdp.Instructions},
+		{"host transmit", host.PodmeterHostTransmit.Instructions},
+		{"host receive", host.PodmeterHostReceive.Instructions},
 	} {
 		t.Run(program.name, func(t *testing.T) {
 			loads := 0
@@ -44,6 +47,39 @@ func TestEpochIsReadOnce(t *testing.T) {
 			}
 			if loads != 1 {
 				t.Errorf("got %d loads of the epoch, want 1", loads)
+			}
+		})
+	}
+}
+
+func loadHostSpec(t *testing.T) (specs HostProgramSpecs) {
+	t.Helper()
+	spec, err := LoadHost()
+	if err != nil {
+		t.Fatalf("load host: %v", err)
+	}
+	if err := spec.Assign(&specs); err != nil {
+		t.Fatalf("assign specs: %v", err)
+	}
+	return specs
+}
+
+// Programs of cgroups can be interrupted by each other: what they add to is added to in
+// one step, or two of them could lose a packet. That happens too rarely to be provoked.
+func TestHostProgramsAddInOneStep(t *testing.T) {
+	specs := loadHostSpec(t)
+	for name, program := range map[string]*ebpf.ProgramSpec{"transmit": specs.PodmeterHostTransmit, "receive": specs.PodmeterHostReceive} {
+		t.Run(name, func(t *testing.T) {
+			atomic := 0
+			for _, ins := range program.Instructions {
+				if ins.OpCode.Mode() == asm.AtomicMode {
+					atomic++
+				}
+			}
+			// For each set the point's totals, a flow's counters, insertions into both;
+			// what is unplaced, in code that the sets share; the outcome.
+			if want := 2*(2+2+2) + 2 + 1; atomic != want {
+				t.Errorf("got %d atomic additions, want %d", atomic, want)
 			}
 		})
 	}

@@ -211,7 +211,20 @@ static __always_inline bool is_vlan(__be16 ethertype)
 	return ethertype == bpf_htons(ETH_P_8021Q) || ethertype == bpf_htons(ETH_P_8021AD);
 }
 
-static __always_inline enum outcome parse_packet(struct packet *packet)
+/* From the header on that the EtherType of the key names. */
+static __always_inline enum outcome parse_network(struct packet *packet)
+{
+	struct flow_key *key = packet->key;
+
+	if (key->ethertype == bpf_htons(ETH_P_IP))
+		return parse_ipv4(packet);
+	if (key->ethertype == bpf_htons(ETH_P_IPV6))
+		return parse_ipv6(packet);
+	return is_vlan(key->ethertype) ? OUTCOME_VLAN_LIMIT : OUTCOME_NOT_IP;
+}
+
+/* From the Ethernet header on. */
+static __always_inline enum outcome parse_frame(struct packet *packet)
 {
 	struct flow_key *key = packet->key;
 	struct vlan_tag tag;
@@ -226,11 +239,7 @@ static __always_inline enum outcome parse_packet(struct packet *packet)
 		key->ethertype = tag.ethertype;
 		packet->offset += sizeof(tag);
 	}
-	if (key->ethertype == bpf_htons(ETH_P_IP))
-		return parse_ipv4(packet);
-	if (key->ethertype == bpf_htons(ETH_P_IPV6))
-		return parse_ipv6(packet);
-	return is_vlan(key->ethertype) ? OUTCOME_VLAN_LIMIT : OUTCOME_NOT_IP;
+	return parse_network(packet);
 }
 
 #endif /* PODMETER_PARSE_H */
