@@ -105,7 +105,7 @@ func (m *Meter) resume(saved *SavedState, kernel bpf.MeterEpochState) error {
 	m.links.recall(saved.Existing)
 	m.attachments.recall(saved.Past)
 	for _, s := range saved.Attachments {
-		m.attachments.put(s.recall())
+		m.registryOf(s.Point).put(s.recall())
 	}
 	lost := kernel.Epoch - saved.Epoch
 	if lost > 2 {
@@ -150,18 +150,24 @@ func (m *Meter) adoptAttachments() error {
 	}
 	present := byIndex(links)
 	for point := range counted {
-		m.adoptPoint(point, present[point])
+		if point >= firstHostPoint {
+			m.adoptHost(point)
+		} else {
+			m.adoptPoint(point, present[point])
+		}
 	}
-	for _, point := range m.attachments.points(func(*attachment) bool { return true }) {
-		if _, known := counted[point]; known {
-			continue
+	for _, r := range m.registries() {
+		for _, point := range r.points(func(*attachment) bool { return true }) {
+			if _, known := counted[point]; known {
+				continue
+			}
+			// Deleted, and that was not saved any more.
+			last := m.drainer.drainedOf(point)
+			if err := m.drainer.deletePoint(point); err != nil {
+				return err
+			}
+			r.forget(point, last)
 		}
-		// Deleted, and that was not saved any more.
-		last := m.drainer.drainedOf(point)
-		if err := m.drainer.deletePoint(point); err != nil {
-			return err
-		}
-		m.attachments.forget(point, last)
 	}
 	return m.attacher.removeStrangers(counted)
 }

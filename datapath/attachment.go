@@ -52,6 +52,7 @@ type attachment struct {
 	point         uint32
 	name          string
 	device        string // tells it from another device with its index, see deviceOf
+	podUID        string // see flows.Interface
 	hooks         hooks  // nil before and after the time in which they are attached
 	mode          AttachMode
 	attached      time.Time
@@ -206,7 +207,7 @@ func (a *attachment) state() State {
 
 func (a *attachment) domain() flows.Interface {
 	return flows.Interface{
-		Point: flows.Point(a.point), Name: a.name, Attached: a.attached, Gone: a.gone,
+		Point: flows.Point(a.point), Name: a.name, PodUID: a.podUID, Attached: a.attached, Gone: a.gone,
 		Appeared: a.appeared, HardwareAddr: hardwareAddress(a.device),
 		PeerNamespace: a.peerNamespace, Addresses: a.addresses,
 	}

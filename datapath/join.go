@@ -43,7 +43,7 @@ func (w *linkWatcher) tryJoin(point uint32, name string) {
 // join attaches to a link, as it is now: an event may be old. The attachment is
 // known before its programs run, so that no epoch has a packet of a stranger.
 func (w *linkWatcher) join(point uint32) error {
-	if err := w.freePoint(point); err != nil {
+	if err := w.freePoint(w.attachments, point); err != nil {
 		return err
 	}
 	a := w.newAttachment(point, true)
@@ -73,7 +73,7 @@ func (w *linkWatcher) join(point uint32) error {
 		return nil
 	})
 	if failed {
-		err = errors.Join(err, w.giveUp(point))
+		err = errors.Join(err, w.giveUp(w.attachments, point))
 	}
 	return err
 }
@@ -93,39 +93,39 @@ func (w *linkWatcher) attach(a *attachment) error {
 // giveUp takes a failed attachment back. If the first of its programs has counted
 // something before the second failed, that is drained like that of an interface
 // that vanished.
-func (w *linkWatcher) giveUp(point uint32) error {
-	w.gate <- struct{}{} // what was drained of the point belongs to its holder
-	defer func() { <-w.gate }()
-	if err := w.grace.wait(); err != nil {
+func (m *Meter) giveUp(r *registry, point uint32) error {
+	m.gate <- struct{}{} // what was drained of the point belongs to its holder
+	defer func() { <-m.gate }()
+	if err := m.grace.wait(); err != nil {
 		return err
 	}
-	counted, err := w.drainer.counted(point)
+	counted, err := m.drainer.counted(point)
 	if err != nil {
 		return err
 	}
 	if counted == (byDirection{}) {
-		if err := w.drainer.deletePoint(point); err != nil {
+		if err := m.drainer.deletePoint(point); err != nil {
 			return err
 		}
-		w.attachments.withdraw(point)
+		r.withdraw(point)
 		return nil
 	}
-	w.attachments.with(point, func(a *attachment) { a.leave(time.Now()) })
+	r.with(point, func(a *attachment) { a.leave(time.Now()) })
 	return nil
 }
 
-// freePoint makes sure that nothing of an earlier attachment with this ifindex is
-// in any set, nor in the checkpoint.
-func (w *linkWatcher) freePoint(point uint32) error {
+// freePoint makes sure that nothing of an earlier attachment of this point is in any
+// set, nor in the checkpoint.
+func (m *Meter) freePoint(r *registry, point uint32) error {
 	for range drainsAfterGone + 3 {
-		if !w.attachments.taken(point) {
+		if !r.taken(point) {
 			return nil
 		}
-		if err := w.Drain(context.Background()); err != nil {
-			return fmt.Errorf("drain an earlier interface with ifindex %d: %w", point, err)
+		if err := m.Drain(context.Background()); err != nil {
+			return fmt.Errorf("drain what had point %d before: %w", point, err)
 		}
 	}
-	return fmt.Errorf("ifindex %d still has packets of an earlier interface to be drained", point)
+	return fmt.Errorf("point %d still has packets to be drained of what had it before", point)
 }
 
 // freeDevice makes sure that nothing is to be drained of a device that has come
@@ -135,7 +135,7 @@ func (w *linkWatcher) freeDevice(device string, point uint32) error {
 		return a.device == device && a.point != point && !a.living()
 	})
 	for _, point := range earlier {
-		if err := w.freePoint(point); err != nil {
+		if err := w.freePoint(w.attachments, point); err != nil {
 			return err
 		}
 	}

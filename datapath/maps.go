@@ -112,6 +112,18 @@ func pinNames() map[string]string {
 	return names
 }
 
+// shared are the maps by the collection's names of them, for other programs that count
+// into them.
+func (o *objects) shared() map[string]*ebpf.Map {
+	shared := o.pinned(flowMaps)
+	for pin, name := range pinNames() {
+		its := shared[pin]
+		delete(shared, pin)
+		shared[name] = its
+	}
+	return shared
+}
+
 // pinned are the maps by the names of their pins, given those of the flows.
 func (o *objects) pinned(own [sets]string) map[string]*ebpf.Map {
 	return map[string]*ebpf.Map{

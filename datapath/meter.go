@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -127,8 +128,11 @@ type Meter struct {
 	pressure pressure
 	links    *linkWatcher
 
-	attachments *registry
-	setID       uint64
+	// attachments are those of interfaces, hosts those of cgroups.
+	attachments, hosts *registry
+	// hosting is held by who attaches to cgroups.
+	hosting sync.Mutex
+	setID   uint64
 	// resumed is whether the meter goes on from Options.Saved, rejected why not.
 	resumed  bool
 	rejected error
@@ -163,6 +167,7 @@ func New(ctx context.Context, o Options) (*Meter, error) {
 	m := &Meter{
 		options: o, log: o.Logger, selector: selector,
 		attachments: newRegistry(),
+		hosts:       newRegistry(),
 		gate:        make(chan struct{}, 1),
 		early:       make(chan struct{}, 1),
 		unsettled:   make(chan struct{}, 1),
@@ -303,7 +308,9 @@ func (m *Meter) Close() error {
 	m.gate <- struct{}{}
 	defer func() { <-m.gate }()
 	m.released = true
-	m.attachments.each(func(a *attachment) { errs = append(errs, a.hooks.release()) })
+	for _, r := range m.registries() {
+		r.each(func(a *attachment) { errs = append(errs, a.hooks.release()) })
+	}
 	return errors.Join(append(errs, m.release())...)
 }
 

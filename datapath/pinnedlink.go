@@ -14,7 +14,7 @@ import (
 	"github.com/podmeter/podmeter/flows"
 )
 
-// linkPrefix begins the name of every pinned link: link_<ifindex>_<direction>.
+// linkPrefix begins the name of every pinned link: link_<point>_<direction>.
 const linkPrefix = "link_"
 
 // pinnedLink is a link of TCX or XDP, which its pin keeps when the agent ends.

@@ -97,7 +97,10 @@ func (m *Meter) drain() error {
 	m.look(began)
 	// What leaves from now on may still be written to the set that the coming
 	// flip freezes: it takes two more drains.
-	left := m.attachments.points(func(a *attachment) bool { return !a.living() })
+	left := make(map[*registry][]uint32)
+	for _, r := range m.registries() {
+		left[r] = r.points(func(a *attachment) bool { return !a.living() })
+	}
 	published := publication{meter: m}
 	err := m.drainer.drain(&published)
 	took := time.Since(began)
@@ -108,12 +111,17 @@ func (m *Meter) drain() error {
 	if err := m.relievePressure(&published, took); err != nil {
 		return err
 	}
-	return m.forget(m.attachments.drained(left))
+	for r, points := range left {
+		if err := m.forget(r, r.drained(points)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// forget deletes what the kernel holds of points, and only then lets their
-// ifindexes be used again.
-func (m *Meter) forget(points []uint32) error {
+// forget deletes what the kernel holds of points, and only then lets them be used
+// again.
+func (m *Meter) forget(r *registry, points []uint32) error {
 	for _, point := range points {
 		counted, err := m.drainer.counted(point)
 		if err != nil {
@@ -122,7 +130,7 @@ func (m *Meter) forget(points []uint32) error {
 		if err := m.drainer.deletePoint(point); err != nil {
 			return err
 		}
-		m.attachments.forget(point, counted)
+		r.forget(point, counted)
 	}
 	return nil
 }
@@ -140,10 +148,12 @@ type publication struct {
 // Publish implements [Sink].
 func (p *publication) Publish(epoch *flows.Epoch) error {
 	seeds := p.meter.attachments.complete(epoch)
+	p.meter.hosts.each(func(a *attachment) { epoch.Interfaces = append(epoch.Interfaces, a.domain()) })
 	if err := p.meter.options.Sink.Publish(epoch); err != nil {
 		return err
 	}
 	p.meter.attachments.seeded(seeds)
+	p.meter.hosts.seeded(nil)
 	p.number, p.gap = epoch.Number, epoch.ConservationError
 	p.span, p.inserted = epoch.End.Sub(epoch.Start), p.meter.drainer.inserted
 	for _, total := range epoch.Totals {

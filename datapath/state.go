@@ -56,6 +56,7 @@ type DrainedTotal struct {
 type AttachmentState struct {
 	Point          uint32
 	Name, Device   string
+	PodUID         string
 	Mode           AttachMode
 	Attached, Gone time.Time
 	Appeared       time.Time
@@ -97,7 +98,9 @@ func (m *Meter) Save(epoch *flows.Epoch) *SavedState {
 			s.Drained[n] = append(s.Drained[n], drainedTotal(key, total))
 		}
 	}
-	m.attachments.save(epoch, s)
+	for _, r := range m.registries() {
+		r.save(epoch, s)
+	}
 	s.Existing = m.links.known()
 	return s
 }
@@ -169,7 +172,7 @@ func seedsOf(epoch *flows.Epoch) map[uint32]byDirection {
 
 func (a *attachment) remember() AttachmentState {
 	return AttachmentState{
-		Point: a.point, Name: a.name, Device: a.device, Mode: a.mode,
+		Point: a.point, Name: a.name, Device: a.device, PodUID: a.podUID, Mode: a.mode,
 		Attached: a.attached, Gone: a.gone, Appeared: a.appeared, PeerNamespace: a.peerNamespace, Addresses: a.addresses,
 		Seeded: a.seeded, Resumed: a.resumed, Vanished: a.vanished, MayReturn: a.mayReturn,
 		Base: a.ledger.base, Before: a.ledger.before, Seeds: a.seeds, Last: a.ledger.last.second,
@@ -181,7 +184,7 @@ func (a *attachment) remember() AttachmentState {
 
 func (s AttachmentState) recall() *attachment {
 	return &attachment{
-		point: s.Point, name: s.Name, device: s.Device, mode: s.Mode,
+		point: s.Point, name: s.Name, device: s.Device, podUID: s.PodUID, mode: s.Mode,
 		attached: s.Attached, gone: s.Gone, appeared: s.Appeared, peerNamespace: s.PeerNamespace, addresses: slices.Clone(s.Addresses),
 		seeded: s.Seeded, resumed: s.Resumed, vanished: s.Vanished, mayReturn: s.MayReturn, seeds: s.Seeds, drains: drainsAfterGone,
 		bypass: bypass{base: s.BypassBase, seeded: s.Bypassed, known: s.BypassKnown},

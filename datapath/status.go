@@ -55,9 +55,11 @@ func (m *Meter) Capacity() uint32 { return m.capacity }
 func (m *Meter) LastDrain() DrainStatus { return *m.last.Load() }
 
 // Interfaces returns the metered interfaces by name.
-func (m *Meter) Interfaces() []InterfaceStatus {
+func (m *Meter) Interfaces() []InterfaceStatus { return m.attachments.status() }
+
+func (r *registry) status() []InterfaceStatus {
 	var all []InterfaceStatus
-	m.attachments.each(func(a *attachment) {
+	r.each(func(a *attachment) {
 		all = append(all, InterfaceStatus{
 			Point: flows.Point(a.point), Name: a.name, State: a.state(), Mode: a.shownMode(), Since: a.attached,
 			Counted: a.ledger.last.ours, Before: a.ledger.before, Seeded: a.seeded, Difference: a.ledger.difference,

@@ -159,10 +159,14 @@ func (m *Meter) newAttachment(point uint32, seeded bool) *attachment {
 // look reads before a drain what the kernel tells of the interfaces besides what
 // was counted. What cannot be read is left as it is known.
 func (m *Meter) look(now time.Time) {
+	uncompared := m.hosts
 	if m.options.Role == RoleUplinks {
-		if err := m.readCounted(); err != nil {
-			m.log.Warn("read what was counted", "error", err)
-		}
+		uncompared = m.attachments
+	}
+	if err := m.readCounted(uncompared); err != nil {
+		m.log.Warn("read what was counted", "error", err)
+	}
+	if m.options.Role == RoleUplinks {
 		return
 	}
 	if err := m.compareLedgers(now); err != nil {
@@ -173,13 +177,16 @@ func (m *Meter) look(now time.Time) {
 	}
 }
 
-// readCounted takes note, for the status, of what was counted of each interface.
-// The caller holds the gate.
-func (m *Meter) readCounted() error {
+// readCounted takes note, for the status, of what was counted at each point. The caller
+// holds the gate.
+func (m *Meter) readCounted(r *registry) error {
+	if len(r.points((*attachment).living)) == 0 {
+		return nil
+	}
 	counted, err := m.drainer.countedAll()
 	if err != nil {
 		return err
 	}
-	m.attachments.each(func(a *attachment) { a.ledger.last.ours = counted[a.point] })
+	r.each(func(a *attachment) { a.ledger.last.ours = counted[a.point] })
 	return nil
 }

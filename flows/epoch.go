@@ -16,12 +16,15 @@ type Record struct {
 	First, Last time.Time
 }
 
-// Interface is an observation point that is an interface, and the evidence of
-// which pod stands behind it.
+// Interface is an observation point, and the evidence of which pod stands behind it. It
+// is an interface, or the cgroup of a pod that has none of its own.
 type Interface struct {
 	Point Point
-	// Name is the device's name in the host's network namespace.
+	// Name is the device's name in the host's network namespace, or that
+	// of the cgroup's directory.
 	Name string
+	// PodUID is the UID of a pod by its cgroup, as that is called; empty of an interface.
+	PodUID string
 	// Attached is when counting began; Gone is when the interface vanished or
 	// was let go of, zero while it is metered.
 	Attached, Gone time.Time

@@ -42,19 +42,22 @@ type Cgroups struct {
 
 	mu   sync.Mutex
 	byID map[uint64]*cgroup
+	// appeared is told when a pod's own cgroup is new.
+	appeared chan struct{}
 }
 
 // cgroup is a directory of a pod or of what is in it.
 type cgroup struct {
 	pod       string // as its directory is called
 	container string // id, empty of the pod's own
+	path      string // of the pod's own
 	gone      time.Time
 }
 
 // NewCgroups returns the cgroups below the root of the v2 hierarchy, for a cache that
 // knows the names of containers.
 func NewCgroups(root string, cache *Cache, logger *slog.Logger) *Cgroups {
-	return &Cgroups{root: root, cache: cache, clock: cache.clock, logger: logger, byID: make(map[uint64]*cgroup)}
+	return &Cgroups{root: root, cache: cache, clock: cache.clock, logger: logger, byID: make(map[uint64]*cgroup), appeared: make(chan struct{}, 1)}
 }
 
 // Root returns the root of the hierarchy.
@@ -157,7 +160,7 @@ func (c *Cgroups) walk(watcher *fsnotify.Watcher, from string) (present map[uint
 }
 
 // note takes note of a directory, if it is of a pod.
-func (c *Cgroups) note(path string) (id uint64, known bool) {
+func (c *Cgroups) note(path string) (id uint64, isPods bool) {
 	below, err := filepath.Rel(c.root, path)
 	if err != nil {
 		return 0, false
@@ -171,10 +174,43 @@ func (c *Cgroups) note(path string) (id uint64, known bool) {
 		return 0, false
 	}
 	id = info.Sys().(*syscall.Stat_t).Ino
+	known := &cgroup{pod: pod, container: container}
+	if container == "" && podCgroup.MatchString(filepath.Base(path)) {
+		known.path = path
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.byID[id] = &cgroup{pod: pod, container: container}
+	if known.path != "" && c.byID[id] == nil {
+		c.tell()
+	}
+	c.byID[id] = known
 	return id, true
+}
+
+func (c *Cgroups) tell() {
+	select {
+	case c.appeared <- struct{}{}:
+	default: // told already
+	}
+}
+
+// Appeared is sent to when the cgroup of a pod was found.
+func (c *Cgroups) Appeared() <-chan struct{} { return c.appeared }
+
+// HostPod is a pod of this node in its network: what its cgroup calls it by, and the
+// directory of that.
+type HostPod struct{ UID, Cgroup string }
+
+// HostPods returns those that have a cgroup and that the cache knows.
+func (c *Cgroups) HostPods() (all []HostPod) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, known := range c.byID {
+		if known.path != "" && known.gone.IsZero() && c.cache.hostPod(known.pod) != nil {
+			all = append(all, HostPod{known.pod, known.path})
+		}
+	}
+	return all
 }
 
 var (

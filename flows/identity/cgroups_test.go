@@ -4,9 +4,11 @@ package identity
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -15,6 +17,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/podmeter/podmeter/flows"
 )
@@ -174,4 +177,82 @@ func TestCgroupsAreFollowed(t *testing.T) {
 		t.Fatal(err)
 	}
 	await(before, "front")
+}
+
+// Pods in the node's network are told with their cgroups, as long as these are there, and
+// each is bound to its own.
+func TestHostPods(t *testing.T) {
+	root := t.TempDir()
+	cache := NewCache(CacheOptions{Node: "here"})
+	c := NewCgroups(root, cache, slog.New(slog.DiscardHandler))
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { _ = c.Run(ctx) })
+	defer running.Wait()
+	defer cancel()
+
+	of := func(uid, node string, onHost bool) *corev1.Pod {
+		p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "of-" + uid, UID: types.UID(uid)}}
+		p.Spec = corev1.PodSpec{NodeName: node, HostNetwork: onHost, Containers: []corev1.Container{{Name: "only"}}}
+		return p
+	}
+	uid := func(n int) string { return fmt.Sprintf("00000000-0000-4000-8000-%012d", n) }
+	mirror := of(uid(5), "here", true)
+	mirror.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: cgroupStatic}
+	k := &Kubernetes{cache: cache}
+	for _, p := range []*corev1.Pod{of(uid(1), "here", true), of(uid(2), "here", false), of(uid(3), "there", true), mirror} {
+		cache.SetPod(k.podOf(p))
+	}
+	var want []HostPod
+	for _, made := range []struct {
+		below, uid string
+		metered    bool
+	}{
+		{"kubepods/burstable/pod" + uid(1), uid(1), true},
+		{"kubepods/pod" + uid(2), uid(2), false}, // has a network of its own
+		{"kubepods/pod" + uid(3), uid(3), false}, // is another node's
+		{"kubepods/pod" + uid(4), uid(4), false}, // is not known yet
+		{"kubepods/pod" + cgroupStatic, cgroupStatic, true},
+	} {
+		path := filepath.Join(root, made.below)
+		if err := os.MkdirAll(filepath.Join(path, cgroupID), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if made.metered {
+			want = append(want, HostPod{made.uid, path})
+		}
+	}
+	await := func() {
+		t.Helper()
+		var got []HostPod
+		for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+			got = c.HostPods()
+			slices.SortFunc(got, func(a, b HostPod) int { return strings.Compare(b.Cgroup, a.Cgroup) })
+			slices.SortFunc(want, func(a, b HostPod) int { return strings.Compare(b.Cgroup, a.Cgroup) })
+			if slices.Equal(got, want) {
+				return
+			}
+		}
+		t.Fatalf("got %v, want %v", got, want)
+	}
+	await()
+	select {
+	case <-c.Appeared():
+	default:
+		t.Error("nobody was told of the cgroups of pods")
+	}
+	late := of(uid(4), "here", true)
+	cache.SetPod(k.podOf(late))
+	want = append(want, HostPod{uid(4), filepath.Join(root, "kubepods/pod"+uid(4))})
+	await()
+	cache.DeletePod(k.podOf(late)) // while it ends
+	await()
+
+	b := cniBinder{nil, cache, never{}}
+	for cgroup, name := range map[string]string{uid(1): "of-" + uid(1), cgroupStatic: mirror.Name, uid(2): "", uid(3): "", "other": ""} {
+		got := b.Bind(flows.Interface{PodUID: cgroup}, nil, nil)
+		if got == nil && name != "" || got != nil && got.Name != name {
+			t.Errorf("cgroup of %s: got pod %+v, want %q", cgroup, got, name)
+		}
+	}
 }

@@ -13,8 +13,8 @@ import (
 // be: the event of a link may come late, the plugins are quick.
 const cniSlack = 10 * time.Second
 
-// cniBinder binds an interface to the pod that libcni's cache says it was made for,
-// and where that says nothing as its fallback does. A UID is no address: there is no
+// cniBinder binds a cgroup to its pod, an interface to the pod that libcni's cache says it
+// was made for, and where that says nothing as its fallback does. A UID is no address: there is no
 // news of an earlier owner to wait for.
 type cniBinder struct {
 	results  *cniCache
@@ -24,6 +24,9 @@ type cniBinder struct {
 
 // Bind implements [flows.Binder].
 func (b cniBinder) Bind(i flows.Interface, seen []netip.Addr, bound *flows.Bound) *flows.Pod {
+	if i.PodUID != "" {
+		return b.cache.hostPod(i.PodUID)
+	}
 	if pod := b.sandboxOf(i); pod != nil {
 		return pod
 	}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/podmeter/podmeter/flows"
 	corev1 "k8s.io/api/core/v1"
 )
 
@@ -55,7 +56,8 @@ func rememberContainers(entry, old *podEntry) {
 	}
 }
 
-// gonePod is one that has gone, while flows of its containers may still be read.
+// gonePod is one that has gone, while flows of its containers may still be read, or its
+// cgroup is still there.
 type gonePod struct {
 	entry *podEntry
 	at    int64
@@ -64,7 +66,7 @@ type gonePod struct {
 // keepContainers remembers those of a pod that has gone. The caller holds mu.
 func (c *Cache) keepContainers(entry *podEntry, now int64) {
 	c.gone = slices.DeleteFunc(c.gone, func(g gonePod) bool { return now-g.at > int64(c.history) })
-	if len(entry.containers) > 0 {
+	if len(entry.containers) > 0 || entry.HostNetwork {
 		c.gone = append(c.gone, gonePod{entry, now})
 	}
 }
@@ -85,6 +87,17 @@ func (c *Cache) container(pod, id string) (uid, name string) {
 		}
 	}
 	return entry.UID, ""
+}
+
+// hostPod returns the pod of this node in the node's network whose cgroup is called so,
+// nil if none is known.
+func (c *Cache) hostPod(pod string) *flows.Pod {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if entry := c.podByCgroup(pod); entry != nil && entry.HostNetwork {
+		return entry.holder.pod
+	}
+	return nil
 }
 
 func (c *Cache) podByCgroup(pod string) *podEntry {
