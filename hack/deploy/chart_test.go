@@ -73,7 +73,7 @@ func examples() map[string]any {
 		"socket": "/run/podmeter/other.sock", "interfaces": []any{"veth*", "!veth0"}, "uplinks": []any{"eth0"}, "xdpMode": "native",
 		"attach": "netlink", "drainInterval": "1m30s", "mapMemory": "128Mi", "pinPath": "/bpf/other", "stateDir": "/run/podmeter/other",
 		"identity": "kubernetes", "scope": "node", "kubeconfig": "/etc/podmeter/kubeconfig", "nodeName": "node-a", "daemonset": "meters/podmeter",
-		"sockets": "on", "cgroupRoot": "/host/cgroup",
+		"sockets": "on", "hostPods": "on", "cgroupRoot": "/host/cgroup",
 		"cidrFile": "/etc/podmeter/cidrs.yaml", "geoip": []any{"/geoip/city.mmdb", "/geoip/asn.mmdb"},
 		"flowLabels": []any{"peer_ip"}, "externalLabels": []any{"city"},
 		"flowSeriesLimit": 3000, "externalSeriesLimit": 0, "uplinkSeriesLimit": 10_000_000, "flowIdle": "2h", "seriesGrace": "10m",

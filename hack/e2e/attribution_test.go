@@ -46,7 +46,7 @@ func TestAttribution(t *testing.T) {
 }
 
 // way is one from a pod to another, and how the flows are called at each end. An end
-// that is not metered has no row.
+// without a row is not looked at: it is not metered, or in the node's network.
 type way struct {
 	name, address, port string
 	from                pod
@@ -79,7 +79,7 @@ func (w way) differs(d datagrams, r request, from, to flows) string {
 	if w.sent == (row{}) {
 		tcp = to[overTCP(w.received)].mirrored()
 	}
-	wantFrom, wantTo := flows{}, flows{}
+	wantFrom, wantTo := from, flows{}
 	if w.sent != (row{}) {
 		wantFrom = flows{w.sent: d.counters(w.address), overTCP(w.sent): tcp}
 	}

@@ -123,8 +123,8 @@ func (p *prometheus) settled(t *testing.T) {
 }
 
 // seriesOf returns the series that podmeter has now, but for those of neighbours
-// and routers, which are asked for at any time, and of other tests' pods, which end a
-// while after their pods.
+// and routers, which are asked for at any time, of other tests' pods, which end a while
+// after their pods, and of the agents, which have other names after a roll-out.
 func (p *prometheus) seriesOf(t *testing.T) map[string]bool {
 	t.Helper()
 	found, err := p.query(`{job="podmeter", protocol!="icmpv6", peer_kind!~"link|link_local|multicast"}`)
@@ -133,9 +133,11 @@ func (p *prometheus) seriesOf(t *testing.T) map[string]bool {
 	}
 	all := make(map[string]bool, len(found))
 	for _, s := range found {
-		if of := string(s.Metric["namespace"]); !strings.HasPrefix(of, "e2e-") || of == talkers {
-			all[identity(s.Metric)] = true
+		of := string(s.Metric["namespace"])
+		if of == agentNamespace || strings.HasPrefix(of, "e2e-") && of != talkers {
+			continue
 		}
+		all[identity(s.Metric)] = true
 	}
 	return all
 }

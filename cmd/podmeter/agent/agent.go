@@ -56,7 +56,8 @@ type Agent struct {
 	meter     *datapath.Meter
 	// conntrack is nil if backends of Services are not looked up.
 	conntrack *datapath.Conntrack
-	// cgroups and sockets are nil if sockets are not looked at.
+	// cgroups is nil if neither sockets nor pods in the node's network are looked at,
+	// sockets if these are not.
 	cgroups *identity.Cgroups
 	sockets *datapath.Sockets
 
@@ -128,7 +129,7 @@ func (a *Agent) makeTable(context.Context) error {
 		Table: a.table, Directory: a.identity.cache, Binder: a.identity.source.Binder(), Places: a.whereabouts(),
 		Optional: a.optional, Translator: a.translator(), Persist: a.persist, Logger: a.log,
 	}
-	if a.cgroups != nil {
+	if a.cgroups != nil && a.config.Sockets != SocketsOff {
 		options.Sockets, options.Containers = a, a.cgroups
 	}
 	a.publisher = flows.NewPublisher(options)
@@ -225,7 +226,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		}
 		return nil
 	})
-	if a.sockets != nil {
+	if a.cgroups != nil {
 		group.Go(func() error { return a.cgroups.Run(ctx) })
 	}
 	group.Go(func() error { return a.departure.learn(ctx) })
@@ -259,6 +260,7 @@ func (a *Agent) meterWhenSynced(ctx context.Context) error {
 	a.metering.Store(new(time.Now()))
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return a.meter.Run(ctx) })
+	group.Go(func() error { return a.followHostPods(ctx) })
 	group.Go(func() error { return a.uplinks.run(ctx) })
 	return group.Wait()
 }

@@ -68,6 +68,8 @@ type Config struct {
 	ServiceTranslation string
 	// Sockets is auto, on or off: whether sockets tell the container and process of flows.
 	Sockets string
+	// HostPods is auto, on or off: whether pods in the node's network are metered.
+	HostPods string
 	// CgroupRoot is where the node's cgroup v2 hierarchy is mounted.
 	CgroupRoot string
 
@@ -104,6 +106,13 @@ const (
 const (
 	TranslationAuto = "auto"
 	TranslationOff  = "off"
+)
+
+// The values of [Config.HostPods].
+const (
+	HostPodsAuto = "auto"
+	HostPodsOn   = "on"
+	HostPodsOff  = "off"
 )
 
 // The values of [Config.Sockets].
@@ -143,6 +152,7 @@ func Defaults() Config {
 		CNICache:            DefaultCNICache,
 		ServiceTranslation:  TranslationAuto,
 		Sockets:             SocketsAuto,
+		HostPods:            HostPodsAuto,
 		CgroupRoot:          DefaultCgroups,
 		FlowSeriesLimit:     2000,
 		ExternalSeriesLimit: 1000,
@@ -169,6 +179,8 @@ func Choices(flag string) []string {
 		return []string{TranslationAuto, TranslationOff}
 	case "sockets":
 		return []string{SocketsAuto, SocketsOn, SocketsOff}
+	case "host-pods":
+		return []string{HostPodsAuto, HostPodsOn, HostPodsOff}
 	case "log-level":
 		return []string{"debug", "info", "warn", "error"}
 	case "log-format":

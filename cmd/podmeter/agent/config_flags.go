@@ -98,8 +98,11 @@ func addIdentityFlags(fs *pflag.FlagSet, c *Config) {
 	fs.StringVar(&c.Sockets, "sockets", c.Sockets,
 		"`mode` of finding the container and process of a flow by its socket, with --identity kubernetes: "+oneOf("sockets")+
 			"; auto goes without where the node does not allow it, and says why")
+	fs.StringVar(&c.HostPods, "host-pods", c.HostPods,
+		"`mode` of metering the pods in the node's own network (hostNetwork), at their cgroups, with --identity kubernetes: "+
+			oneOf("host-pods")+"; auto goes without where the node does not allow it, and says why")
 	fs.StringVar(&c.CgroupRoot, "cgroup-root", c.CgroupRoot,
-		"`directory` where the node's cgroup v2 hierarchy is mounted, or unified in it, for --sockets")
+		"`directory` where the node's cgroup v2 hierarchy is mounted, or unified in it, for --sockets and --host-pods")
 }
 
 func addSeriesFlags(fs *pflag.FlagSet, c *Config) {

@@ -47,7 +47,7 @@ var samples = map[string]string{
 	"config": "", "listen": "127.0.0.1:1", "web-config-file": "web.yaml", "pprof": "true", "socket": "/s",
 	"interfaces": "veth*,!veth0", "uplinks": "eth*,!eth1", "uplink-series-limit": "5", "xdp-mode": "native", "attach": "tcx", "drain-interval": "7s", "map-memory": "8Mi",
 	"pin-path": "/sys/fs/bpf/a", "state-dir": "/run/a", "identity": "none", "scope": "node", "service-translation": "off", "kubeconfig": "k",
-	"cni-cache": "/c", "daemonset": "a/b", "sockets": "off", "cgroup-root": "/g",
+	"cni-cache": "/c", "daemonset": "a/b", "sockets": "off", "host-pods": "off", "cgroup-root": "/g",
 	"node-name": "n", "static-file": "s", "cidr-file": "c", "geoip": "a.mmdb,b.mmdb", "flow-labels": "peer_ip",
 	"external-labels": "city,ip", "flow-series-limit": "3", "external-series-limit": "4", "flow-idle": "2h",
 	"series-grace": "9m", "log-level": "debug", "log-format": "json",

@@ -56,7 +56,7 @@ func fault(flag string, value any, format string, args ...any) error {
 func (c Config) checkChoices() (faults []error) {
 	for _, choice := range []struct{ flag, value string }{
 		{"attach", c.Attach}, {"xdp-mode", c.XDPMode}, {"identity", c.Identity}, {"scope", c.Scope},
-		{"service-translation", c.ServiceTranslation}, {"sockets", c.Sockets},
+		{"service-translation", c.ServiceTranslation}, {"sockets", c.Sockets}, {"host-pods", c.HostPods},
 		{"log-level", c.LogLevel}, {"log-format", c.LogFormat},
 	} {
 		if !slices.Contains(Choices(choice.flag), choice.value) {
@@ -181,6 +181,9 @@ func (c Config) checkIdentity() (faults []error) {
 	}
 	if c.Sockets == SocketsOn && (static || c.Identity == IdentityNone) {
 		faults = append(faults, fault("sockets", c.Sockets, "the API server tells the names of containers, and identity is %s", c.Identity))
+	}
+	if c.HostPods == HostPodsOn && (static || c.Identity == IdentityNone) {
+		faults = append(faults, fault("host-pods", c.HostPods, "the API server tells which pods are in the node's network, and identity is %s", c.Identity))
 	}
 	if c.Scope == ScopeNode && (static || c.Identity == IdentityNone) {
 		faults = append(faults, fault("scope", c.Scope, "only the kubernetes identity has a scope, and identity is %s", c.Identity))

@@ -4,30 +4,14 @@ package agent
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/podmeter/podmeter/datapath"
 	"github.com/podmeter/podmeter/flows"
-	"github.com/podmeter/podmeter/flows/identity"
 )
-
-// findCgroups finds the node's cgroups, which containers are told by, if sockets are to be
-// looked at.
-func (a *Agent) findCgroups(context.Context) error {
-	if a.config.Sockets == SocketsOff || a.config.Identity != IdentityKubernetes {
-		return nil
-	}
-	root, err := datapath.CgroupRoot(a.config.CgroupRoot)
-	if err != nil {
-		return a.withoutSockets(Usage(fmt.Errorf("--cgroup-root: %w", err)))
-	}
-	a.cgroups = identity.NewCgroups(root, a.identity.cache, a.log)
-	return nil
-}
 
 // openSockets attaches to the node's cgroups.
 func (a *Agent) openSockets(context.Context) (err error) {
-	if a.cgroups == nil {
+	if a.cgroups == nil || a.config.Sockets == SocketsOff {
 		return a.meter.DropSockets()
 	}
 	a.sockets, err = a.meter.OpenSockets(datapath.SocketOptions{Cgroups: a.cgroups.Root()})
@@ -39,10 +23,12 @@ func (a *Agent) openSockets(context.Context) (err error) {
 
 // withoutSockets goes on without them, unless they are asked for.
 func (a *Agent) withoutSockets(err error) error {
-	if a.config.Sockets == SocketsOn {
+	switch a.config.Sockets {
+	case SocketsOn:
 		return err
+	case SocketsAuto:
+		a.log.Warn("sockets cannot be looked at: the container of a pod with several stays empty", "error", err)
 	}
-	a.log.Warn("sockets cannot be looked at: the container of a pod with several stays empty", "error", err)
 	return nil
 }
 

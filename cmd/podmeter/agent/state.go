@@ -106,6 +106,7 @@ func countStates(interfaces []datapath.InterfaceStatus) map[string]int {
 // countPods counts this node's pods by whether they are metered. Pods that the
 // identity does not list are those that interfaces are bound to by name.
 func (a *Agent) countPods(interfaces []datapath.InterfaceStatus, pods map[flows.Point]*flows.Pod) map[string]int {
+	interfaces = append(interfaces, a.meter.HostPods()...)
 	metered := make(map[string]string) // UID → state
 	for _, i := range interfaces {
 		pod := pods[i.Point]
@@ -124,9 +125,10 @@ func (a *Agent) countPods(interfaces []datapath.InterfaceStatus, pods map[flows.
 	for _, pod := range a.identity.cache.LocalPods() {
 		switch {
 		case !pod.Running:
+		case metered[pod.UID] != "":
 		case pod.HostNetwork:
 			counts[metrics.PodHostNetwork]++
-		case metered[pod.UID] == "":
+		default:
 			counts[metrics.PodUnmetered]++
 		}
 	}
@@ -199,7 +201,7 @@ func (a *Agent) geoStatus() []GeoIPStatus {
 func (a *Agent) interfaceStatus() []InterfaceStatus {
 	pods := a.publisher.Pods()
 	var all []InterfaceStatus
-	for _, i := range a.meter.Interfaces() {
+	for _, i := range append(a.meter.Interfaces(), a.meter.HostPods()...) {
 		s := InterfaceStatus{
 			Name: i.Name, Index: int(i.Point), Attachment: string(i.Mode), State: string(i.State), Since: i.Since,
 			Transmit: i.Counted[flows.Transmit], Receive: i.Counted[flows.Receive],

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/podmeter/podmeter/datapath"
+	"github.com/podmeter/podmeter/flows/identity"
+)
+
+// hostPodsInterval is how often it is looked for pods in the node's network that no event
+// told of: the API may tell of a pod after its cgroup was made.
+const hostPodsInterval = time.Second
+
+// findCgroups finds the node's cgroups, which tell containers apart and where pods in the
+// node's network are metered, if one of both is wanted.
+func (a *Agent) findCgroups(context.Context) error {
+	if a.config.Identity != IdentityKubernetes || a.config.Sockets == SocketsOff && a.config.HostPods == HostPodsOff {
+		return nil
+	}
+	root, err := datapath.CgroupRoot(a.config.CgroupRoot)
+	if err != nil {
+		err = Usage(fmt.Errorf("--cgroup-root: %w", err))
+		return errors.Join(a.withoutSockets(err), a.withoutHostPods(err))
+	}
+	a.cgroups = identity.NewCgroups(root, a.identity.cache, a.log)
+	return nil
+}
+
+// withoutHostPods goes on without them, unless they are asked for.
+func (a *Agent) withoutHostPods(err error) error {
+	switch a.config.HostPods {
+	case HostPodsOn:
+		return err
+	case HostPodsAuto:
+		a.log.Warn("pods in the node's network are not metered", "error", err)
+	}
+	return nil
+}
+
+// followHostPods meters the pods in the node's network that come, until ctx is done.
+func (a *Agent) followHostPods(ctx context.Context) error {
+	if a.cgroups == nil || a.config.HostPods == HostPodsOff {
+		return a.meter.MeterHostPods(nil)
+	}
+	poll := time.NewTicker(hostPodsInterval)
+	defer poll.Stop()
+	var told string
+	for {
+		err := a.meter.MeterHostPods(a.hostPods())
+		switch {
+		case err == nil:
+			told = ""
+		case a.config.HostPods == HostPodsOn:
+			return err
+		case told != err.Error():
+			told = err.Error()
+			a.log.Warn("not all pods in the node's network are metered", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-a.cgroups.Appeared():
+		case <-poll.C:
+		}
+	}
+}
+
+func (a *Agent) hostPods() (all []datapath.HostPod) {
+	for _, pod := range a.cgroups.HostPods() {
+		all = append(all, datapath.HostPod(pod))
+	}
+	return all
+}
