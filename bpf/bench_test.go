@@ -162,15 +162,22 @@ func (c *cost) report(b *testing.B) {
 // interrupted it.
 func timeRuns(b *testing.B, program *ebpf.Program, c benchCase) (mean time.Duration, valid bool) {
 	b.Helper()
+	verdict, mean, valid := timeProgram(b, program, c)
+	if verdict != unspec {
+		b.Fatalf("verdict: got %d, want TC_ACT_UNSPEC", int32(verdict))
+	}
+	return mean, valid
+}
+
+// timeProgram is timeRuns for programs of any verdict.
+func timeProgram(b *testing.B, program *ebpf.Program, c benchCase) (verdict uint32, mean time.Duration, valid bool) {
+	b.Helper()
 	valid = true
 	verdict, mean, err := program.Benchmark(c.packet, c.runs, func() { valid = false })
 	if err != nil {
 		b.Fatalf("run program: %v", err)
 	}
-	if verdict != unspec {
-		b.Fatalf("verdict: got %d, want TC_ACT_UNSPEC", int32(verdict))
-	}
-	return mean, valid
+	return verdict, mean, valid
 }
 
 // load loads a collection whose set 0 has benchEntries and knows the point that
