@@ -40,6 +40,10 @@ type SocketOptions struct {
 	Cgroups string
 	// MaxSockets is how many are known at once; DefaultMaxSockets if 0.
 	MaxSockets uint32
+
+	// namespaces returns paths of the network namespaces whose sockets are looked for that
+	// are older than the programs.
+	namespaces func() []string
 }
 
 // Sockets are the programs that see sockets come and go below a cgroup, and their map.
@@ -58,6 +62,8 @@ type Sockets struct {
 
 	read   []flows.Socket
 	closed []closedSocket
+	// earlier are sockets that are older than the programs.
+	earlier map[bpf.SocketSocketKey]flows.Socket
 }
 
 // CgroupRoot returns the root of the cgroup v2 hierarchy that is mounted at a path, or at
@@ -84,6 +90,9 @@ func (m *Meter) OpenSockets(o SocketOptions) (*Sockets, error) {
 	if o.MaxSockets == 0 {
 		o.MaxSockets = DefaultMaxSockets
 	}
+	if o.namespaces == nil {
+		o.namespaces = namespacesOfProcesses
+	}
 	s := &Sockets{
 		options: o, path: m.options.PinPath, keep: 2 * m.options.DrainInterval,
 		log: m.log, clock: m.objects.PodmeterClock, now: time.Now,
@@ -96,6 +105,7 @@ func (m *Meter) OpenSockets(o SocketOptions) (*Sockets, error) {
 	if err := s.attach(); err != nil {
 		return nil, errors.Join(err, s.Close(), s.remove())
 	}
+	s.readEarlier() // what comes meanwhile, the programs see
 	return s, nil
 }
 

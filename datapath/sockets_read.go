@@ -20,7 +20,8 @@ type closedSocket struct {
 	until time.Time
 }
 
-// Sockets implements [flows.SocketReader]. It also forgets those that were closed long
+// Sockets implements [flows.SocketReader]. What is older than the programs is told until
+// one of the same ends has come. It also forgets those that were closed long
 // ago, or before the flows that are read now if the map is half full.
 func (s *Sockets) Sockets() ([]flows.Socket, error) {
 	clock, err := readClock(s.clock)
@@ -31,6 +32,7 @@ func (s *Sockets) Sockets() ([]flows.Socket, error) {
 		func() { s.read, s.closed = s.read[:0], s.closed[:0] },
 		func(keys []bpf.SocketSocketKey, owners []bpf.SocketSocketOwners) {
 			for i := range keys {
+				delete(s.earlier, keys[i])
 				socket := decodeSocket(&keys[i], &owners[i], clock)
 				s.read = append(s.read, socket)
 				if !socket.Now.Until.IsZero() {
@@ -41,7 +43,11 @@ func (s *Sockets) Sockets() ([]flows.Socket, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.read, s.forget()
+	err = s.forget()
+	for _, socket := range s.earlier {
+		s.read = append(s.read, socket)
+	}
+	return s.read, err
 }
 
 // forget deletes the entries of sockets that were closed long ago. One that is opened

@@ -46,6 +46,9 @@ func (w *socketWorld) open(o SocketOptions) (*Sockets, func()) {
 		w.Fatalf("new meter: %v", err)
 	}
 	o.Cgroups = w.cgroup.Path
+	if o.namespaces == nil {
+		o.namespaces = func() []string { return nil }
+	}
 	s, err := m.OpenSockets(o)
 	if err != nil {
 		w.Fatalf("open sockets: %v", errors.Join(err, m.Close()))

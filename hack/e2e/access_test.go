@@ -157,7 +157,7 @@ func TestFaultsOfManifests(t *testing.T) {
 // lacks. With it, it goes on.
 func TestNoRightToListPods(t *testing.T) {
 	c := inCluster(t)
-	c.servers(t)
+	namespace := c.servers(t)
 	c.shipped(t)
 	c.metered(t)
 	c.kubectl(t, "", "patch", "clusterrole", "podmeter", "--type", "json", "--patch",
@@ -176,7 +176,7 @@ func TestNoRightToListPods(t *testing.T) {
 		return string(out)
 	})
 	// The pods that it knew stay bound; those of new ones are not known.
-	c.kubectl(t, "", "rollout", "restart", "--namespace", "e2e-uninstall", "deployment/web")
+	c.kubectl(t, "", "rollout", "restart", "--namespace", namespace, "deployment/web")
 	await(t, "bytes that wait for their pods", func() string {
 		s, err := scrape(t.Context())
 		if err != nil {

@@ -69,14 +69,15 @@ type failure struct {
 // Error implements error.
 func (f *failure) Error() string { return f.err.Error() + ": " + f.said }
 
-// namespace makes one that lives as long as the test.
+// namespace makes one that lives as long as the test, and some seconds of the next: each
+// has a name that no other test's has.
 func (c *cluster) namespace(t *testing.T, name string) {
 	t.Helper()
 	c.kubectl(t, "", "create", "namespace", name)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
-		if _, err := run(ctx, "", "delete", "namespace", name); err != nil {
+		if _, err := run(ctx, "", "delete", "namespace", name, "--wait=false"); err != nil {
 			t.Errorf("delete namespace %s: %v", name, err)
 		}
 	})

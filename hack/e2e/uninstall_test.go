@@ -132,13 +132,24 @@ func TestNoAnswerLeavesAttachments(t *testing.T) {
 	c.rolledOut(t, agentNamespace, "daemonset/podmeter")
 }
 
-// servers makes five pods, in namespace e2e-uninstall.
-func (c *cluster) servers(t *testing.T) {
+// servers makes five pods, the only ones of tests, and returns their namespace.
+func (c *cluster) servers(t *testing.T) (namespace string) {
 	t.Helper()
-	c.namespace(t, "e2e-uninstall")
-	c.apply(t, "e2e-uninstall", "servers.yaml")
-	c.rolledOut(t, "e2e-uninstall", "deployment/web")
-	c.rolledOut(t, "e2e-uninstall", "statefulset/store")
+	namespace = "e2e-" + strings.ToLower(t.Name())
+	c.namespace(t, namespace)
+	c.apply(t, namespace, "servers.yaml")
+	c.rolledOut(t, namespace, "deployment/web")
+	c.rolledOut(t, namespace, "statefulset/store")
+	await(t, "the end of earlier tests' pods", func() string {
+		out := c.kubectl(t, "", "get", "pods", "--all-namespaces", "--output", "jsonpath={.items[*].metadata.namespace}")
+		for _, of := range strings.Fields(string(out)) {
+			if strings.HasPrefix(of, "e2e-") && of != namespace {
+				return "there are some of " + of
+			}
+		}
+		return ""
+	})
+	return namespace
 }
 
 // metered waits until programs are attached to their interfaces.
