@@ -274,6 +274,66 @@ func TestSocketsBeyondTheMap(t *testing.T) {
 	}
 }
 
+// However many short connections come, and however few can be known at once, each is
+// counted, what is known stays bounded, and connections go on.
+func TestShortConnections(t *testing.T) {
+	w := newSocketWorld(t)
+	const room = 4096
+	s, end := w.open(SocketOptions{MaxSockets: room})
+	defer end()
+	listener := w.listen(8080)
+	defer listener.Close()
+	go func() {
+		for {
+			connection, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = connection.Read(make([]byte, 1))
+			connection.Close()
+		}
+	}()
+	lasts := time.Second
+	if os.Getenv(stressEnv) == "1" {
+		lasts = 30 * time.Second
+	}
+	connections, began := 0, time.Now()
+	err := w.cgroup.Do(w.pod, func() error {
+		for time.Since(began) < lasts {
+			connection, err := net.Dial("tcp4", "127.0.0.1:8080")
+			if err != nil {
+				return err
+			}
+			_ = connection.(*net.TCPConn).SetLinger(0) // without TIME_WAIT: ports are few
+			connection.Close()
+			if connections++; connections%1000 == 0 {
+				w.ports(s)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var open, closed []uint16
+	await(t, "the end of all but the listener", func() bool {
+		open, closed = w.ports(s)
+		return len(open) == 1
+	})
+	if got := len(open) + len(closed); got > room {
+		t.Errorf("got %d sockets, want %d at most", got, room)
+	}
+	counts, err := s.Counts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Both ends of each, and the listener.
+	if got, want := counts["recorded"]+counts["no_room"], uint64(2*connections+1); got != want {
+		t.Errorf("got %v, %d in all, want %d", counts, got, want)
+	}
+	t.Logf("%d connections, %.0f a second: %v", connections, float64(connections)/lasts.Seconds(), counts)
+}
+
 func TestCgroupRoot(t *testing.T) {
 	ktest.Privileged(t)
 	if _, err := CgroupRoot(t.TempDir()); !errors.Is(err, ErrCgroups) {

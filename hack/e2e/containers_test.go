@@ -29,6 +29,16 @@ func (s series) uses(namespace, pod string) map[use]counters {
 	return found
 }
 
+// usesSince returns by what the containers' uses grew.
+func usesSince(now, before map[use]counters) map[use]counters {
+	for u, was := range before {
+		if now[u] = now[u].plus(was, -1); now[u] == (counters{}) {
+			delete(now, u)
+		}
+	}
+	return now
+}
+
 // Of a pod with two containers on one address, each byte is on the container that sent
 // or received it: of servers and clients, of TCP and UDP, of both families, and of a
 // container that was started again.
@@ -67,6 +77,9 @@ func TestContainers(t *testing.T) {
 		at := net.JoinHostPort(duo.Status.PodIPs[0].IP, "9000")
 		c.talkIn(t, namespace, other.Metadata.Name, "traffic", at, duo.Metadata.Name, "front", false)
 	})
+	t.Run("to a port of both, while an agent is killed", func(t *testing.T) {
+		c.talkToBoth(t, namespace, other, duo, net.JoinHostPort(duo.Status.PodIPs[0].IP, "9002"))
+	})
 	c.checkIdentities(t, namespace, 2)
 	out := c.kubectl(t, "", "exec", "--namespace", agentNamespace, "daemonset/podmeter", "--", "/podmeter", "status")
 	for _, line := range []string{`9000 +tcp +front +traffic`, `9000 +udp +front +traffic`, `9001 +tcp +back +traffic`, `9001 +udp +back +traffic`} {
@@ -93,12 +106,7 @@ func (c *cluster) talkIn(t *testing.T, namespace, pod, container, address, meter
 		}
 	}
 	await(t, "the bytes of "+name, func() string {
-		grown := c.podmeter(t).uses(namespace, metered)
-		for u, was := range before {
-			if grown[u] = grown[u].plus(was, -1); grown[u] == (counters{}) {
-				delete(grown, u)
-			}
-		}
+		grown := usesSince(c.podmeter(t).uses(namespace, metered), before)
 		wantUDP, tcp := d.counters(ip), grown[use{name, "tcp"}]
 		if !sends {
 			wantUDP, tcp = wantUDP.mirrored(), tcp.mirrored()
@@ -108,6 +116,30 @@ func (c *cluster) talkIn(t *testing.T, namespace, pod, container, address, meter
 		}
 		if !r.carriedBy(tcp) {
 			return fmt.Sprintf("%+v is no %+v with headers", tcp, r)
+		}
+		return ""
+	})
+}
+
+// talkToBoth sends TCP requests to a port that two containers listen on: each is on the
+// one that took it, and nothing on none.
+func (c *cluster) talkToBoth(t *testing.T, namespace string, from, to pod, address string) {
+	t.Helper()
+	const requests = 20
+	one := request{20_000, 100_000}
+	before := c.podmeter(t).uses(namespace, to.Metadata.Name)
+	for n := range requests {
+		if n == requests/2 {
+			c.killAgent(t)
+		}
+		c.traffic(t, namespace, from.Metadata.Name, one.to(address)...)
+	}
+	await(t, "the bytes of both", func() string {
+		grown := usesSince(c.podmeter(t).uses(namespace, to.Metadata.Name), before)
+		front, back := grown[use{"front", "tcp"}], grown[use{"back", "tcp"}]
+		all := request{requests * one.sent, requests * one.wanted}
+		if len(grown) != 2 || !all.carriedBy(front.plus(back, 1).mirrored()) {
+			return fmt.Sprintf("got %+v, want %+v in both together", grown, all)
 		}
 		return ""
 	})

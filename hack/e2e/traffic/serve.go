@@ -3,26 +3,32 @@
 package main
 
 import (
+	"context"
 	"encoding/binary"
+	"errors"
 	"io"
 	"net"
 	"os"
 	"os/signal"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // A request begins with two numbers: how many bytes follow, and how many are wanted.
 const headSize = 16
 
 // serve echoes datagrams and answers requests until it is told to end. Datagrams to
-// one of several addresses of a family are answered from it only if it is named.
+// one of several addresses of a family are answered from it only if it is named. Others
+// may have the same ports.
 func serve(addresses []string) error {
+	shared := net.ListenConfig{Control: reusePort}
 	for _, address := range addresses {
-		connections, err := net.Listen("tcp", address)
+		connections, err := shared.Listen(context.Background(), "tcp", address)
 		if err != nil {
 			return err
 		}
-		packets, err := net.ListenPacket("udp", address)
+		packets, err := shared.ListenPacket(context.Background(), "udp", address)
 		if err != nil {
 			return err
 		}
@@ -33,6 +39,14 @@ func serve(addresses []string) error {
 	signal.Notify(end, syscall.SIGTERM, syscall.SIGINT)
 	<-end
 	return nil
+}
+
+func reusePort(_, _ string, socket syscall.RawConn) error {
+	var failed error
+	err := socket.Control(func(fd uintptr) {
+		failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+	})
+	return errors.Join(err, failed)
 }
 
 func accept(connections net.Listener) {
