@@ -77,7 +77,11 @@ func (c *cluster) talkOfHost(t *testing.T, namespace string, host, from pod, add
 	before := c.podmeter(t).flows(namespace, host.Metadata.Name)
 	c.traffic(t, namespace, from.Metadata.Name, d.to(address)...)
 	c.traffic(t, namespace, from.Metadata.Name, r.to(address)...)
-	wantUDP, tcp := d.inCgroup(address), udp
+	to, _, err := net.SplitHostPort(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantUDP, tcp := d.inCgroup(to), udp
 	tcp.protocol = "tcp"
 	await(t, "the flows of "+host.Metadata.Name, func() string {
 		grown := c.podmeter(t).flows(namespace, host.Metadata.Name).since(before)
