@@ -23,7 +23,11 @@ func TestHostPods(t *testing.T) {
 	serving, stop := context.WithCancel(t.Context())
 	defer stop()
 	in := container(t, namespace, host.Metadata.Name)
-	go func() { _, _ = c.trafficIn(serving, in, "serve", ":"+servers) }()
+	serve := []string{"serve"}
+	for _, address := range host.Status.PodIPs {
+		serve = append(serve, net.JoinHostPort(address.IP, servers))
+	}
+	go func() { _, _ = c.trafficIn(serving, in, serve...) }()
 	await(t, "a server in the node's network", func() string {
 		if output(t, "ss", "-Hltn", "sport = :"+servers) == "" {
 			return "nobody listens"
