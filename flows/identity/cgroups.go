@@ -44,6 +44,8 @@ type Cgroups struct {
 	byID map[uint64]*cgroup
 	// appeared is told when a pod's own cgroup is new.
 	appeared chan struct{}
+	// scanned is closed when the tree has been read for the first time.
+	scanned chan struct{}
 }
 
 // cgroup is a directory of a pod or of what is in it.
@@ -57,8 +59,12 @@ type cgroup struct {
 // NewCgroups returns the cgroups below the root of the v2 hierarchy, for a cache that
 // knows the names of containers.
 func NewCgroups(root string, cache *Cache, logger *slog.Logger) *Cgroups {
-	return &Cgroups{root: root, cache: cache, clock: cache.clock, logger: logger, byID: make(map[uint64]*cgroup), appeared: make(chan struct{}, 1)}
+	return &Cgroups{root: root, cache: cache, clock: cache.clock, logger: logger, byID: make(map[uint64]*cgroup),
+		appeared: make(chan struct{}, 1), scanned: make(chan struct{})}
 }
+
+// Scanned is closed when all cgroups are known that were there when Run began.
+func (c *Cgroups) Scanned() <-chan struct{} { return c.scanned }
 
 // Root returns the root of the hierarchy.
 func (c *Cgroups) Root() string { return c.root }
@@ -74,7 +80,7 @@ func (c *Cgroups) Container(id uint64) (pod, name string) {
 	return c.cache.container(found.pod, found.container)
 }
 
-// Run follows the tree until ctx is done.
+// Run follows the tree until ctx is done. It is called once.
 func (c *Cgroups) Run(ctx context.Context) error {
 	interval := cgroupRescan
 	watcher, err := fsnotify.NewWatcher()
@@ -85,6 +91,7 @@ func (c *Cgroups) Run(ctx context.Context) error {
 		defer watcher.Close()
 	}
 	c.scan(watcher)
+	close(c.scanned)
 	rescan := time.NewTicker(interval)
 	defer rescan.Stop()
 	for {

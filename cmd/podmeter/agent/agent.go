@@ -243,18 +243,12 @@ func (a *Agent) Run(ctx context.Context) error {
 	return errors.Join(group.Wait(), a.close(), a.departure.leave())
 }
 
-// meterWhenSynced begins to meter when the identity is there, or when it has
-// been waited for long enough: packets are then counted all the same.
+// meterWhenSynced begins to meter when the identity is there, containers included, or
+// when it has been waited for long enough: packets are then counted all the same.
 func (a *Agent) meterWhenSynced(ctx context.Context) error {
-	timeout := time.NewTimer(syncWait)
-	defer timeout.Stop()
-	select {
-	case <-ctx.Done():
+	a.awaitIdentity(ctx)
+	if ctx.Err() != nil {
 		return nil
-	case <-timeout.C:
-		a.log.Warn("identity is not there yet: counting, and publishing when it comes",
-			"problem", a.identity.source.Status().Problem)
-	case <-a.identity.source.Synced():
 	}
 	a.identity.refreshHost(time.Now())
 	a.metering.Store(new(time.Now()))
@@ -263,6 +257,24 @@ func (a *Agent) meterWhenSynced(ctx context.Context) error {
 	group.Go(func() error { return a.followHostPods(ctx) })
 	group.Go(func() error { return a.uplinks.run(ctx) })
 	return group.Wait()
+}
+
+// awaitIdentity returns when the names of pods and containers are known, or syncWait is
+// over.
+func (a *Agent) awaitIdentity(ctx context.Context) {
+	timeout := time.NewTimer(syncWait)
+	defer timeout.Stop()
+	for _, known := range []<-chan struct{}{a.identity.source.Synced(), a.scannedCgroups()} {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timeout.C:
+			a.log.Warn("identity is not there yet: counting, and publishing when it comes",
+				"problem", a.identity.source.Status().Problem)
+			return
+		case <-known:
+		}
+	}
 }
 
 // Drain publishes what has rested, see [datapath.Meter.Drain].

@@ -31,6 +31,17 @@ func (a *Agent) findCgroups(context.Context) error {
 	return nil
 }
 
+// scannedCgroups is closed when the cgroups are known, and at once if they are not looked
+// at.
+func (a *Agent) scannedCgroups() <-chan struct{} {
+	if a.cgroups != nil {
+		return a.cgroups.Scanned()
+	}
+	known := make(chan struct{})
+	close(known)
+	return known
+}
+
 // withoutHostPods goes on without them, unless they are asked for.
 func (a *Agent) withoutHostPods(err error) error {
 	switch a.config.HostPods {
