@@ -5,10 +5,12 @@
 // committed, so building podmeter needs no clang.
 //
 // flow.h is the ABI, maps.h the maps, parse.h the walk over a packet's headers
-// and meter.bpf.c the programs: for TC, and for XDP on uplinks. [LoadMeter] returns the collection's
-// specification; package datapath sizes, loads, pins and attaches it. Whoever
-// loads a collection closes it.
+// and meter.bpf.c the programs: for TC, and for XDP on uplinks. A second object sees
+// sockets: socket.h and health.h are its ABI, socket_maps.h its maps, sample.h what is
+// taken down of TCP connections and socket.bpf.c the programs. [LoadMeter] and
+// [LoadSocket] return the collections' specifications; package datapath sizes, loads,
+// pins and attaches them. Whoever loads a collection closes it.
 package bpf
 
 //go:generate go tool bpf2go -cc clang-16 -strip llvm-strip-16 -target bpfel -go-package bpf -type flow_key -type flow_counters -type total_key -type total_counters -type total_place -type outcome Meter meter.bpf.c -- -O2 -g -mcpu=v3 -Wall -Wextra -Werror -I/usr/include/x86_64-linux-gnu
-//go:generate go tool bpf2go -cc clang-16 -strip llvm-strip-16 -target bpfel -go-package bpf -type socket_key -type socket_owner -type socket_owners -type socket_outcome Socket socket.bpf.c -- -O2 -g -mcpu=v3 -Wall -Wextra -Werror -I/usr/include/x86_64-linux-gnu
+//go:generate go tool bpf2go -cc clang-16 -strip llvm-strip-16 -target bpfel -go-package bpf -type socket_key -type socket_owner -type socket_owners -type socket_outcome -type health_key -type tcp_health Socket socket.bpf.c -- -O2 -g -mcpu=v3 -Wall -Wextra -Werror -I/usr/include/x86_64-linux-gnu

@@ -27,6 +27,14 @@ func loadSpec(t *testing.T) *MeterSpecs {
 // read could choose another.
 func TestEpochIsReadOnce(t *testing.T) {
 	specs := loadSpec(t)
+	var sockets SocketProgramSpecs
+	spec, err := LoadSocket()
+	if err != nil {
+		t.Fatalf("load sockets: %v", err)
+	}
+	if err := spec.Assign(&sockets); err != nil {
+		t.Fatalf("assign specs: %v", err)
+	}
 	for _, program := range []struct {
 		name         string
 		instructions asm.Instructions
@@ -34,6 +42,7 @@ func TestEpochIsReadOnce(t *testing.T) {
 		{"transmit", specs.PodmeterTransmit.Instructions},
 		{"receive", specs.PodmeterReceive.Instructions},
 		{"xdp", specs.PodmeterXdp.Instructions},
+		{"tcp", sockets.PodmeterTcp.Instructions},
 	} {
 		t.Run(program.name, func(t *testing.T) {
 			loads := 0
@@ -93,6 +102,8 @@ func TestLayoutsOfSockets(t *testing.T) {
 		key    SocketSocketKey
 		owner  SocketSocketOwner
 		owners SocketSocketOwners
+		end    SocketHealthKey
+		health SocketTcpHealth
 	)
 	checkLayouts(t, spec.Types, []layout{
 		{"socket_key", unsafe.Sizeof(key), []uintptr{
@@ -104,6 +115,11 @@ func TestLayoutsOfSockets(t *testing.T) {
 		{"socket_owners", unsafe.Sizeof(owners), []uintptr{
 			unsafe.Offsetof(owners.Lock), unsafe.Offsetof(owners.Open), unsafe.Offsetof(owners.Shared),
 			unsafe.Offsetof(owners.Owners), unsafe.Offsetof(owners.Now), unsafe.Offsetof(owners.Before)}},
+		{"health_key", unsafe.Sizeof(end), []uintptr{unsafe.Offsetof(end.Socket), unsafe.Offsetof(end.Cgroup)}},
+		{"tcp_health", unsafe.Sizeof(health), []uintptr{
+			unsafe.Offsetof(health.RttSum), unsafe.Offsetof(health.Bytes), unsafe.Offsetof(health.Segments),
+			unsafe.Offsetof(health.Opened), unsafe.Offsetof(health.Failed), unsafe.Offsetof(health.Events),
+			unsafe.Offsetof(health.First), unsafe.Offsetof(health.Last), unsafe.Offsetof(health.Rtt), unsafe.Offsetof(health.Pad)}},
 	})
 }
 
