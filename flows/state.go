@@ -28,6 +28,7 @@ type AccountState struct {
 	Gone           time.Time
 	Total          PairState
 	Flows          []RowState[FlowLabels]
+	Health         []HealthState // of those rows of Flows that have some
 	Externals      []RowState[ExternalLabels]
 	Retired        map[PeerKind]PairState
 
@@ -160,6 +161,7 @@ func (a *account) state(uids []string) AccountState {
 	for kind, pair := range a.retired {
 		s.Retired[kind] = pair.state()
 	}
+	s.Health = healthState(&a.flows, s.Flows)
 	return s
 }
 
@@ -214,6 +216,7 @@ func (s *AccountState) account() *account {
 		a.retired[kind] = &pair
 	}
 	a.flows.restore(s.Flows)
+	restoreHealth(&a.flows, s.Flows, s.Health)
 	a.externals.restore(s.Externals)
 	return a
 }
