@@ -81,7 +81,7 @@ func (r *HealthRecord) flow() *Record {
 // came of them.
 type HealthEntries struct {
 	// Attributed are on a series. NoPod are of cgroups that are no pod's: the node's own
-	// sockets. Unbound are of pods none of whose interfaces is bound.
+	// sockets. Unbound are of pods of which no interface came to be known, or of too many.
 	Attributed, NoPod, Unbound uint64
 }
 
@@ -101,7 +101,7 @@ func (s *healthSum) add(o *healthSum) {
 // health adds the health of connections to the rows of their flows. The flows of the
 // epoch are there already.
 func (p *Publisher) health(batch *Batch, records []HealthRecord) {
-	if p.options.Containers == nil || len(records) == 0 {
+	if p.options.Containers == nil {
 		return
 	}
 	byUID := make(map[string]*Pod, len(p.points))
@@ -111,6 +111,7 @@ func (p *Publisher) health(batch *Batch, records []HealthRecord) {
 		}
 	}
 	var entries HealthEntries
+	p.early.release(batch, byUID, &p.options.Optional, &entries)
 	for i := range records {
 		p.healthOf(batch, &records[i], byUID, &entries)
 	}
@@ -125,15 +126,16 @@ func (p *Publisher) healthOf(batch *Batch, record *HealthRecord, byUID map[strin
 		entries.NoPod++
 		return
 	}
+	flow, sum := record.flow(), &healthSum{Health: record.Health, created: batch.Start}
+	labels := p.attribution.labels(flow)
 	pod := byUID[uid]
 	if pod == nil {
-		entries.Unbound++
+		p.early.wait(uid, labels.flow, sum, batch.End, entries)
 		return
 	}
 	entries.Attributed++
-	flow := record.flow()
-	labels := p.attribution.labels(flow).local(pod, p.userOf(pod, flow), &p.options.Optional)
-	batch.addHealth(pod, labels.flow, &healthSum{record.Health, batch.Start})
+	labels = labels.local(pod, p.userOf(pod, flow), &p.options.Optional)
+	batch.addHealth(pod, labels.flow, sum)
 }
 
 func (e *HealthEntries) add(o HealthEntries) {

@@ -81,11 +81,50 @@ func TestHealthOfNobody(t *testing.T) {
 		connection(5, 1, 1, "10.1.0.9:80", Health{Opened: 1}),  // of no pod
 		connection(91, 9, 2, "10.1.0.9:80", Health{Opened: 1}), // of a pod without an interface
 		connection(21, 2, 3, "10.1.0.9:80", Health{Opened: 1})))
-	if got, want := p.Stats().Health, (HealthEntries{Attributed: 1, NoPod: 1, Unbound: 1}); got != want {
+	check := func(want HealthEntries) {
+		t.Helper()
+		if got := p.Stats().Health; got != want {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
+		if got := byPeer(table.Snapshot()); len(got) != 1 || got["pod2  pod dbinvalid IP"].Opened != 1 {
+			t.Errorf("got %v, want pod2's alone", got)
+		}
+	}
+	check(HealthEntries{Attributed: 1, NoPod: 1})
+	publish(t, p, healthEpoch(100), healthEpoch(121)) // over ten minutes later
+	check(HealthEntries{Attributed: 1, NoPod: 1, Unbound: 1})
+}
+
+// What a pod's connections do before its interface is bound is published when it is.
+func TestHealthWaitsForTheInterface(t *testing.T) {
+	p, table := healthWorld(2, roomy, Optional{}, nil)
+	first := healthEpoch(0, connection(21, 2, 1, "10.1.0.9:80", Health{Opened: 1}))
+	second := healthEpoch(1, connection(21, 2, 2, "10.1.0.9:80", Health{Opened: 2}))
+	first.Interfaces, second.Interfaces = first.Interfaces[:1], second.Interfaces[:1]
+	publish(t, p, first, second)
+	if got := table.Snapshot().Health; len(got) != 0 {
+		t.Errorf("before it is there: got %+v, want nothing", got)
+	}
+	publish(t, p, healthEpoch(2))
+	got := table.Snapshot().Health
+	if len(got) != 1 || got[0].Pod != "pod2" || got[0].Health.Opened != 3 || !got[0].Created.Equal(first.Start) {
+		t.Errorf("got %+v, want 3 opened by pod2 since the first epoch", got)
+	}
+	if got, want := p.Stats().Health, (HealthEntries{Attributed: 2}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
-	if got := byPeer(table.Snapshot()); len(got) != 1 || got["pod2  pod dbinvalid IP"].Opened != 1 {
-		t.Errorf("got %v, want pod2's alone", got)
+}
+
+// No more waits than there is room for.
+func TestHealthThatWaitsIsBounded(t *testing.T) {
+	p, _ := healthWorld(1, roomy, Optional{PeerPort: true}, nil)
+	e := healthEpoch(0)
+	for port := range waitingLimit + 5 {
+		e.Health = append(e.Health, connection(91, 9, 1, fmt.Sprint("10.1.0.9:", port+1), Health{Opened: 1}))
+	}
+	publish(t, p, e)
+	if got := p.Stats().Health; len(p.early) != waitingLimit || got.Unbound != 5 {
+		t.Errorf("got %d that wait and %+v, want 5 that are given up", len(p.early), got)
 	}
 }
 

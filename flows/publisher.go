@@ -48,6 +48,7 @@ type Publisher struct {
 	attribution attribution
 	points      map[Point]*point
 	orphans     []*point // vanished unbound; another may have their id by now
+	early       earlyHealth
 
 	mu    sync.Mutex
 	stats Stats

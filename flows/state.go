@@ -16,6 +16,7 @@ import (
 type State struct {
 	Accounts        []AccountState
 	Points, Orphans []PointState
+	EarlyHealth     []EarlyHealthState
 	// FoldedFlow and FoldedExternal are the bytes that limits folded.
 	FoldedFlow, FoldedExternal uint64
 	Stats                      Stats
@@ -85,6 +86,7 @@ func (p *Publisher) Restore(s *State) error {
 	for i := range s.Orphans {
 		p.orphans = append(p.orphans, s.Orphans[i].point())
 	}
+	p.early.restore(s.EarlyHealth)
 	p.stats = s.Stats
 	p.account(&Epoch{End: s.Stats.LastEpoch})
 	return nil
@@ -99,6 +101,7 @@ func (p *Publisher) state() *State {
 	for _, pt := range p.orphans {
 		s.Orphans = append(s.Orphans, pt.state())
 	}
+	s.EarlyHealth = p.early.state()
 	s.Stats = p.Stats()
 	return s
 }

@@ -64,7 +64,9 @@ func sample(n int) *checkpoint {
 			Accounts: []flows.AccountState{account}, FoldedFlow: 1,
 			Points:  []flows.PointState{{Interface: interfaceOf, Pod: &flows.Pod{UID: "a", Name: "web"}}},
 			Orphans: []flows.PointState{{Interface: interfaceOf, Totals: waiting, Rows: waiting, Seen: interfaceOf.Addresses}},
-			Stats:   flows.Stats{ResidueBytes: 1, LastEpoch: at, Health: flows.HealthEntries{NoPod: 1}},
+			EarlyHealth: []flows.EarlyHealthState{{UID: "b", Labels: flows.FlowLabels{Peer: "db"}, Entries: 2, Until: at,
+				Health: flows.HealthState{Opened: 2, Created: at}}},
+			Stats: flows.Stats{ResidueBytes: 1, LastEpoch: at, Health: flows.HealthEntries{NoPod: 1}},
 		},
 	}
 }
@@ -113,6 +115,7 @@ func TestCheckpointOfAnEarlierBuild(t *testing.T) {
 	want := sample(1)
 	want.Datapath.Past = nil
 	want.Flows.Accounts[0].Health, want.Flows.Stats.Health = nil, flows.HealthEntries{}
+	want.Flows.EarlyHealth = nil
 	options := cmp.Options{cmpopts.EquateEmpty(), cmpopts.EquateComparable(netip.Addr{})}
 	if diff := cmp.Diff(want, got, options); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
