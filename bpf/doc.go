@@ -6,7 +6,7 @@
 //
 // flow.h is the ABI, maps.h the maps, parse.h the walk over a packet's headers
 // and meter.bpf.c the programs: for TC, and for XDP on uplinks. A second object sees
-// sockets: socket.h and health.h are its ABI, socket_maps.h its maps, sample.h what is
+// sockets: socket.h and health.h are its ABI, socket_maps.h its maps, sample.h and rtt.h what is
 // taken down of TCP connections and socket.bpf.c the programs. [LoadMeter] and
 // [LoadSocket] return the collections' specifications; package datapath sizes, loads,
 // pins and attaches them. Whoever loads a collection closes it.

@@ -3,10 +3,12 @@
 package bpf
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"math"
+	"math/rand/v2"
 	"net"
 	"os"
 	"slices"
@@ -19,6 +21,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"github.com/podmeter/podmeter/bpf/rttbuild"
 	"github.com/podmeter/podmeter/internal/ktest"
 )
 
@@ -279,8 +282,8 @@ func TestHealthIsTheKernelsOwn(t *testing.T) {
 	}
 }
 
-// An RTT that is known: a connection over a path that delays nothing else than it.
-func TestHealthBuckets(t *testing.T) {
+// The first sample is the kernel's RTT, in the bucket of that.
+func TestHealthOfTheFirstRTT(t *testing.T) {
 	c := newConnected(t)
 	client, _ := c.pair(c.listen("tcp4", there4+":8080"))
 	info := tcpInfo(t, client)
@@ -288,11 +291,54 @@ func TestHealthBuckets(t *testing.T) {
 	if got.RttSum != uint64(info.Rtt) {
 		t.Errorf("RTT: got %d us, want %d", got.RttSum, info.Rtt)
 	}
-	bucket := slices.Index(got.Rtt[:], 1)
-	if low, high := bounds(bucket); float64(info.Rtt)/1e6 <= low || float64(info.Rtt)/1e6 > high {
-		t.Errorf("got %d us in bucket %d, from %g to %g s", info.Rtt, bucket, low, high)
+	if want := bucketOf(info.Rtt); got.Rtt[want] != 1 || samples(got) != 1 {
+		t.Errorf("got %d us in %v, want it in bucket %d", info.Rtt, got.Rtt, want)
 	}
 }
+
+// Each bucket has its upper bound, and the last all that is longer.
+func TestHealthBuckets(t *testing.T) {
+	ktest.Privileged(t)
+	var objects rttbuild.RTTObjects
+	if err := rttbuild.LoadRTTObjects(&objects, nil); err != nil {
+		t.Fatal(err)
+	}
+	defer objects.Close()
+	rtts := []uint32{1, 2, 15_625, 31_250, 62_500, 125_000, 250_000, 500_000, 1e6, 2e6, 64e6, 64e6 + 1, math.MaxUint32}
+	for bucket := range rttBuckets {
+		_, high := bounds(bucket)
+		rtts = append(rtts, uint32(high*1e6), uint32(high*1e6)+1)
+	}
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 10_000 {
+		rtts = append(rtts, 1+random.Uint32N(1<<random.IntN(32)))
+	}
+	packet := make([]byte, 14)
+	for _, rtt := range rtts {
+		binary.NativeEndian.PutUint32(packet, rtt)
+		got, err := objects.Bucket.Run(&ebpf.RunOptions{Data: packet})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := bucketOf(rtt); int(got) != want {
+			low, high := bounds(want)
+			t.Errorf("%d us: got bucket %d, want %d, from %g to %g us", rtt, got, want, low*1e6, high*1e6)
+		}
+	}
+}
+
+// bucketOf is the bucket of an RTT in microseconds, by its bounds.
+func bucketOf(rtt uint32) (bucket int) {
+	for bucket = range rttBuckets - 1 {
+		if _, high := bounds(bucket); float64(rtt) <= high*1e6 {
+			return bucket
+		}
+	}
+	return rttBuckets - 1
+}
+
+// rttBuckets is how many there are.
+const rttBuckets = len(SocketTcpHealth{}.Rtt)
 
 // bounds are those of a bucket, in seconds.
 func bounds(bucket int) (low, high float64) {

@@ -12,6 +12,7 @@
 
 #include "health.h"
 #include "kernel.h"
+#include "rtt.h"
 #include "socket_maps.h"
 
 /*
@@ -28,42 +29,6 @@ struct sample {
 	__u32 opened;
 	__u32 failed;
 };
-
-/* The highest bit that is set; v is not 0. */
-static __always_inline __u32 log2_of(__u64 v)
-{
-	__u32 bit = 0;
-
-	if (v >> 32)
-		bit += 32;
-	if (v >> bit >> 16)
-		bit += 16;
-	if (v >> bit >> 8)
-		bit += 8;
-	if (v >> bit >> 4)
-		bit += 4;
-	if (v >> bit >> 2)
-		bit += 2;
-	if (v >> bit >> 1)
-		bit += 1;
-	return bit;
-}
-
-/* See RTT_BUCKETS. An RTT is less than 2^32 us. */
-static __always_inline __u32 rtt_bucket(__u64 rtt)
-{
-	/* In 2^-32 s, and less by a bit, as the upper end of a bucket belongs to it. */
-	__u64 parts = ((rtt << 32) - 1) / 1000000;
-	__u32 octave, bucket;
-
-	if (!(parts >> (32 - RTT_FIRST)))
-		return 0;
-	octave = log2_of(parts);
-	bucket = 1 + 2 * (octave - (32 - RTT_FIRST));
-	if (parts >> (octave - 15) >= 46341) /* 2^15 * sqrt(2) */
-		bucket++;
-	return bucket < RTT_BUCKETS ? bucket : RTT_BUCKETS - 1;
-}
 
 static __always_inline void add_rtt(struct tcp_health *health, __u64 rtt)
 {
