@@ -8,7 +8,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -23,39 +22,45 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// healthWorld is a pod in a cgroup whose sockets meters look at, and a server out of it.
+// healthWorld is a pod in a cgroup whose sockets meters look at, and servers out of it: at
+// port 8080, and at 8081 in a cgroup that can lose packets.
 type healthWorld struct {
 	*socketWorld
-	there   *ktest.Namespace
-	servers *ktest.Cgroup
-	server  net.Listener
+	there *ktest.Namespace
+	lossy *ktest.Cgroup
 }
 
 func newHealthWorld(t *testing.T) *healthWorld {
 	t.Helper()
-	w := &healthWorld{socketWorld: newSocketWorld(t), there: ktest.NewNamespace(t), servers: ktest.NewCgroup(t)}
+	w := &healthWorld{socketWorld: newSocketWorld(t), there: ktest.NewNamespace(t), lossy: ktest.NewCgroup(t)}
 	w.pod.Veth(t, "eth0", w.there, "eth0")
 	w.pod.Address(t, "eth0", "198.51.100.1/24")
 	w.there.Address(t, "eth0", "198.51.100.2/24")
 	for _, command := range []uint32{unix.ETHTOOL_STSO, unix.ETHTOOL_SGSO} {
 		w.pod.Offload(t, "eth0", command, false) // many packets
 	}
-	err := w.servers.Do(w.there, func() (err error) {
-		w.server, err = net.Listen("tcp4", "198.51.100.2:8080")
-		return err
-	})
+	serve := func(port int) error {
+		l, err := net.Listen("tcp4", fmt.Sprint("198.51.100.2:", port))
+		if err != nil {
+			return err
+		}
+		t.Cleanup(func() { l.Close() })
+		go swallow(l)
+		return nil
+	}
+	err := errors.Join(
+		w.there.Do(func() error { return serve(8080) }),
+		w.lossy.Do(w.there, func() error { return serve(8081) }))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { w.server.Close() })
-	go w.swallow()
 	return w
 }
 
 // swallow reads all that comes.
-func (w *healthWorld) swallow() {
+func swallow(l net.Listener) {
 	for {
-		c, err := w.server.Accept()
+		c, err := l.Accept()
 		if err != nil {
 			return
 		}
@@ -66,7 +71,7 @@ func (w *healthWorld) swallow() {
 	}
 }
 
-// dial connects from the pod's cgroup to a port of the server.
+// dial connects from the pod's cgroup to a server.
 func (w *healthWorld) dial(port int) (c net.Conn, err error) {
 	err = w.cgroup.Do(w.pod, func() (err error) {
 		c, err = net.Dial("tcp4", fmt.Sprint("198.51.100.2:", port))
@@ -78,30 +83,40 @@ func (w *healthWorld) dial(port int) (c net.Conn, err error) {
 // healthTraffic is what a client did.
 type healthTraffic struct{ opened, refused uint64 }
 
-// run opens, closes and is refused connections until it is stopped.
+// once opens and closes a connection, and is refused one.
+func (h *healthTraffic) once() error {
+	c, err := net.Dial("tcp4", "198.51.100.2:8080")
+	if err != nil {
+		return err
+	}
+	h.opened++
+	if err := c.Close(); err != nil {
+		return err
+	}
+	if _, err := net.Dial("tcp4", "198.51.100.2:1"); !errors.Is(err, unix.ECONNREFUSED) {
+		return fmt.Errorf("got %w, want it refused", err)
+	}
+	h.refused++
+	return nil
+}
+
+// run does so until it is stopped.
 func (w *healthWorld) run() (stop func() healthTraffic) {
 	done := make(chan struct{})
 	var traffic healthTraffic
 	var client sync.WaitGroup
 	client.Go(func() {
-		for {
-			select {
-			case <-done:
-				return
-			default:
+		err := w.cgroup.Do(w.pod, func() error {
+			for !isDone(done) {
+				if err := traffic.once(); err != nil {
+					return err
+				}
+				time.Sleep(time.Millisecond) // or the ports would run out
 			}
-			c, err := w.dial(8080)
-			if err != nil {
-				w.Errorf("connect: %v", err)
-				return
-			}
-			c.Close()
-			traffic.opened++
-			if _, err := w.dial(1); !errors.Is(err, unix.ECONNREFUSED) {
-				w.Errorf("got %v, want it refused", err)
-				return
-			}
-			traffic.refused++
+			return nil
+		})
+		if err != nil {
+			w.Error(err)
 		}
 	})
 	return func() healthTraffic {
@@ -158,12 +173,12 @@ func TestHealthExactlyOnceAcrossKills(t *testing.T) {
 	}
 	l := a.start(t, o)
 	await(t, "there is a checkpoint", a.hasSaved)
-	long, err := w.dial(8080)
+	long, err := w.dial(8081)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer long.Close()
-	w.servers.Lose(t, 20)
+	w.lossy.Lose(t, 20)
 	writer := make(chan error, 1)
 	written := make(chan struct{})
 	go func() {
@@ -190,22 +205,23 @@ func TestHealthExactlyOnceAcrossKills(t *testing.T) {
 	want := stop()
 	await(t, "all is acknowledged", func() bool { return unacknowledged(t, long) == 0 })
 	segments, bytes := retransmitted(t, long)
-	local := netip.MustParseAddrPort(long.LocalAddr().String())
-	if lives := a.all(func(r *flows.HealthRecord) bool { return r.Local == local }); lives.RetransmittedSegments == 0 || lives.Opened != 1 {
+	ofLong := func(r *flows.HealthRecord) bool { return r.Peer.Port() == 8081 } // ports here are used again
+	if lives := a.all(ofLong); lives.RetransmittedSegments == 0 || lives.Opened != 1 {
 		t.Errorf("while it lives: got %+v, want it", lives)
 	}
 	l.stop(t)
 	if err := s.Close(); err != nil {
 		t.Error(err)
 	}
-	got := a.all(func(r *flows.HealthRecord) bool { return r.Local == local })
+	got := a.all(ofLong)
 	if got.RetransmittedSegments != segments || got.RetransmittedBytes != bytes || segments < 20 {
 		t.Errorf("long connection: got %d segments and %d bytes, want %d and %d", got.RetransmittedSegments, got.RetransmittedBytes, segments, bytes)
 	}
-	others := a.all(func(r *flows.HealthRecord) bool { return r.Local != local && r.Cgroup == w.cgroup.ID })
-	if others.Opened != want.opened || others.Failed != want.refused || want.opened < 20 {
+	others := a.all(func(r *flows.HealthRecord) bool { return !ofLong(r) && r.Cgroup == w.cgroup.ID })
+	if others.Opened != want.opened || others.Failed != want.refused || want.opened < 100 {
 		t.Errorf("got %d opened and %d failed, want %d and %d", others.Opened, others.Failed, want.opened, want.refused)
 	}
+	t.Logf("%d lives: %d connections opened, %d refused, %d segments retransmitted", lives, want.opened, want.refused, segments)
 	var samples uint64
 	for _, n := range others.RTT {
 		samples += n
