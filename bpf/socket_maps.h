@@ -56,7 +56,7 @@ struct {
 /*
  * The health of the connections of an epoch. Key: an end of a connection; value: what
  * was seen of it. Written by programs while epoch & 1 selects it, cleared by the agent
- * after it was read. Not preallocated: some 340 B an entry that is there. The agent sets
+ * after it was read. Not preallocated: 512 B an entry that is there. The agent sets
  * max_entries before loading.
  */
 struct health_map {
