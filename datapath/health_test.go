@@ -161,16 +161,7 @@ func TestHealthExactlyOnceAcrossKills(t *testing.T) {
 	w := newHealthWorld(t)
 	a, o := newArchive(), w.o
 	o.DrainInterval = 20 * time.Millisecond
-	var s *Sockets
-	a.prepare = func(m *Meter) error {
-		var errs []error
-		if s != nil {
-			errs = append(errs, s.Close())
-		}
-		var err error
-		s, err = m.OpenSockets(SocketOptions{Cgroups: w.cgroup.Path})
-		return errors.Join(append(errs, err)...)
-	}
+	closeSockets := w.follow(a)
 	l := a.start(t, o)
 	await(t, "there is a checkpoint", a.hasSaved)
 	long, err := w.dial(8081)
@@ -179,17 +170,7 @@ func TestHealthExactlyOnceAcrossKills(t *testing.T) {
 	}
 	defer long.Close()
 	w.lossy.Lose(t, 20)
-	writer := make(chan error, 1)
-	written := make(chan struct{})
-	go func() {
-		var err error
-		for err == nil && !isDone(written) {
-			_, err = long.Write(make([]byte, 20_000))
-			time.Sleep(time.Millisecond) // so that it takes as long as the kills
-		}
-		writer <- err
-	}()
-	stop := w.run()
+	stopWriting, stop := writeSlowly(long), w.run()
 	random := rand.New(rand.NewPCG(1, 2))
 	lives := 24
 	if testing.Short() {
@@ -198,36 +179,79 @@ func TestHealthExactlyOnceAcrossKills(t *testing.T) {
 	for n := range lives {
 		l = a.next(t, l, o, n%4, random)
 	}
-	close(written)
-	if err := <-writer; err != nil {
+	if err := stopWriting(); err != nil {
 		t.Fatal(err)
 	}
 	want := stop()
 	await(t, "all is acknowledged", func() bool { return unacknowledged(t, long) == 0 })
 	segments, bytes := retransmitted(t, long)
-	ofLong := func(r *flows.HealthRecord) bool { return r.Peer.Port() == 8081 } // ports here are used again
 	if lives := a.all(ofLong); lives.RetransmittedSegments == 0 || lives.Opened != 1 {
 		t.Errorf("while it lives: got %+v, want it", lives)
 	}
 	l.stop(t)
-	if err := s.Close(); err != nil {
+	if err := closeSockets(); err != nil {
 		t.Error(err)
 	}
 	got := a.all(ofLong)
 	if got.RetransmittedSegments != segments || got.RetransmittedBytes != bytes || segments < 20 {
 		t.Errorf("long connection: got %d segments and %d bytes, want %d and %d", got.RetransmittedSegments, got.RetransmittedBytes, segments, bytes)
 	}
-	others := a.all(func(r *flows.HealthRecord) bool { return !ofLong(r) && r.Cgroup == w.cgroup.ID })
-	if others.Opened != want.opened || others.Failed != want.refused || want.opened < 100 {
-		t.Errorf("got %d opened and %d failed, want %d and %d", others.Opened, others.Failed, want.opened, want.refused)
-	}
+	want.check(t, a.all(func(r *flows.HealthRecord) bool { return !ofLong(r) && r.Cgroup == w.cgroup.ID }))
 	t.Logf("%d lives: %d connections opened, %d refused, %d segments retransmitted", lives, want.opened, want.refused, segments)
+}
+
+// follow makes each meter of an archive look at the cgroup's sockets. The function closes
+// those of the last one.
+func (w *healthWorld) follow(a *archive) (closeLast func() error) {
+	var s *Sockets
+	closeLast = func() error {
+		if s == nil {
+			return nil
+		}
+		return s.Close()
+	}
+	a.prepare = func(m *Meter) (err error) {
+		if err := closeLast(); err != nil {
+			return err
+		}
+		s, err = m.OpenSockets(SocketOptions{Cgroups: w.cgroup.Path})
+		return err
+	}
+	return closeLast
+}
+
+// ofLong tells the connection that lives on by its peer, as ports here are used again.
+func ofLong(r *flows.HealthRecord) bool { return r.Peer.Port() == 8081 }
+
+// writeSlowly writes until it is stopped, so that it takes as long as the kills.
+func writeSlowly(c net.Conn) (stop func() error) {
+	done, failed := make(chan struct{}), make(chan error, 1)
+	go func() {
+		var err error
+		for err == nil && !isDone(done) {
+			_, err = c.Write(make([]byte, 20_000))
+			time.Sleep(time.Millisecond)
+		}
+		failed <- err
+	}()
+	return func() error {
+		close(done)
+		return <-failed
+	}
+}
+
+// check compares what was published with what was done.
+func (h healthTraffic) check(t *testing.T, got flows.Health) {
+	t.Helper()
+	if got.Opened != h.opened || got.Failed != h.refused || h.opened < 100 {
+		t.Errorf("got %d opened and %d failed, want %d and %d", got.Opened, got.Failed, h.opened, h.refused)
+	}
 	var samples uint64
-	for _, n := range others.RTT {
+	for _, n := range got.RTT {
 		samples += n
 	}
-	if samples < 2*want.opened {
-		t.Errorf("got %d RTTs of %d connections, want two of each at least", samples, want.opened)
+	if samples < 2*h.opened {
+		t.Errorf("got %d RTTs of %d connections, want two of each at least", samples, h.opened)
 	}
 }
 
@@ -316,11 +340,7 @@ func TestHealthBeginsAnewAlone(t *testing.T) {
 func TestHealthThatWasPublishedIsCleared(t *testing.T) {
 	w := newHealthWorld(t)
 	a := newArchive()
-	var s *Sockets
-	a.prepare = func(m *Meter) (err error) {
-		s, err = m.OpenSockets(SocketOptions{Cgroups: w.cgroup.Path})
-		return err
-	}
+	closeSockets := w.follow(a)
 	o := w.o
 	o.DrainInterval = time.Hour
 	l := a.start(t, o)
@@ -340,12 +360,9 @@ func TestHealthThatWasPublishedIsCleared(t *testing.T) {
 		t.Fatalf("got %v, want %v", err, errKilled)
 	}
 	l.kill(t)
-	if err := s.Close(); err != nil {
-		t.Error(err)
-	}
 	l = a.start(t, o)
 	l.stop(t)
-	if err := s.Close(); err != nil {
+	if err := closeSockets(); err != nil {
 		t.Error(err)
 	}
 	if got := a.all(func(*flows.HealthRecord) bool { return true }); got.Opened != 1 {
