@@ -17,3 +17,7 @@ const FlowLayout = 1
 // SocketLayout is SOCKET_LAYOUT of socket.h: the number of the layout that sockets have
 // in maps.
 const SocketLayout = 1
+
+// HealthLayout is HEALTH_LAYOUT of health.h: the number of the layout that the health of
+// TCP connections has in maps.
+const HealthLayout = 1

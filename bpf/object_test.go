@@ -28,6 +28,14 @@ func loadSpec(t *testing.T) *MeterSpecs {
 // read could choose another.
 func TestEpochIsReadOnce(t *testing.T) {
 	specs, host := loadSpec(t), loadHostSpec(t)
+	var sockets SocketProgramSpecs
+	spec, err := LoadSocket()
+	if err != nil {
+		t.Fatalf("load sockets: %v", err)
+	}
+	if err := spec.Assign(&sockets); err != nil {
+		t.Fatalf("assign specs: %v", err)
+	}
 	for _, program := range []struct {
 		name         string
 		instructions asm.Instructions
@@ -37,6 +45,7 @@ func TestEpochIsReadOnce(t *testing.T) {
 		{"xdp", specs.PodmeterXdp.Instructions},
 		{"host transmit", host.PodmeterHostTransmit.Instructions},
 		{"host receive", host.PodmeterHostReceive.Instructions},
+		{"tcp", sockets.PodmeterTcp.Instructions},
 	} {
 		t.Run(program.name, func(t *testing.T) {
 			loads := 0
@@ -129,6 +138,8 @@ func TestLayoutsOfSockets(t *testing.T) {
 		key    SocketSocketKey
 		owner  SocketSocketOwner
 		owners SocketSocketOwners
+		end    SocketHealthKey
+		health SocketTcpHealth
 	)
 	checkLayouts(t, spec.Types, []layout{
 		{"socket_key", unsafe.Sizeof(key), []uintptr{
@@ -140,6 +151,11 @@ func TestLayoutsOfSockets(t *testing.T) {
 		{"socket_owners", unsafe.Sizeof(owners), []uintptr{
 			unsafe.Offsetof(owners.Lock), unsafe.Offsetof(owners.Open), unsafe.Offsetof(owners.Shared),
 			unsafe.Offsetof(owners.Owners), unsafe.Offsetof(owners.Now), unsafe.Offsetof(owners.Before)}},
+		{"health_key", unsafe.Sizeof(end), []uintptr{unsafe.Offsetof(end.Socket), unsafe.Offsetof(end.Cgroup)}},
+		{"tcp_health", unsafe.Sizeof(health), []uintptr{
+			unsafe.Offsetof(health.RttSum), unsafe.Offsetof(health.Bytes), unsafe.Offsetof(health.Segments),
+			unsafe.Offsetof(health.Opened), unsafe.Offsetof(health.Failed), unsafe.Offsetof(health.Events),
+			unsafe.Offsetof(health.First), unsafe.Offsetof(health.Last), unsafe.Offsetof(health.Rtt), unsafe.Offsetof(health.Pad)}},
 	})
 }
 

@@ -4,9 +4,10 @@
 
 /*
  * Who owns the local end of a flow: each socket's cgroup and process, by its
- * addresses and ports. Attached to the root of the cgroup v2 hierarchy; runs when
- * sockets bind, listen, connect, are accepted and closed, and when an unconnected UDP
- * socket sends. Has no say in any of it.
+ * addresses and ports; and how well TCP connections do. Attached to the root of the
+ * cgroup v2 hierarchy; runs when sockets bind, listen, connect, are accepted and closed,
+ * when an unconnected UDP socket sends, and when TCP retransmits or has a new RTT. Has no
+ * say in any of it.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -17,101 +18,11 @@
 #include <bpf/bpf_helpers.h>
 
 #include "socket.h"
+#include "kernel.h"
+#include "socket_maps.h"
+#include "sample.h"
 
-#define AF_INET 2
-#define AF_INET6 10
 #define ALLOW 1 /* what programs of sockets return: go on */
-
-/* What is read of the kernel's own structures, where it is in the running kernel. */
-#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-struct kernfs_node {
-	__u64 id;
-};
-struct cgroup {
-	struct kernfs_node *kn;
-};
-struct css_set {
-	struct cgroup *dfl_cgrp;
-};
-struct task_struct {
-	int tgid;
-	char comm[COMMAND_LENGTH];
-	struct css_set *cgroups;
-};
-struct sock_cgroup_data {
-	struct cgroup *cgroup;
-};
-struct in6_addr {
-	union {
-		__u32 u6_addr32[4];
-	} in6_u;
-};
-struct sock_common {
-	__u32 skc_rcv_saddr;
-	struct in6_addr skc_v6_rcv_saddr;
-	unsigned short skc_family;
-	__u16 skc_num;
-};
-struct sock {
-	struct sock_common __sk_common;
-	struct sock_cgroup_data sk_cgrp_data;
-};
-struct inet_sock {
-	struct sock sk;
-};
-struct inet_connection_sock {
-	struct inet_sock icsk_inet;
-};
-struct tcp_sock {
-	struct inet_connection_sock inet_conn;
-};
-#pragma clang attribute pop
-
-extern void *bpf_cast_to_kern_ctx(void *ctx) __ksym __weak;
-
-/*
- * Sockets. Key: addresses and ports; value: their owners. Written by programs; the
- * agent removes entries that have been closed for long enough. Not preallocated:
- * some 250 B an entry that is there. The agent sets max_entries before loading.
- */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 1024);
-	__type(key, struct socket_key);
-	__type(value, struct socket_owners);
-} sockets SEC(".maps");
-
-/* As what a UDP socket was recorded: kept with it, as its addresses may change. */
-struct udp_state {
-	struct socket_key key;
-	struct socket_owner owner;
-	__u32 met; /* the rest is filled in, by one CPU */
-	__u32 connected; /* recorded by its peer, as it had no port yet */
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, int);
-	__type(value, struct udp_state);
-} udp_sockets SEC(".maps");
-
-/* Sockets by enum socket_outcome. Written by programs, cumulative, never cleared. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, MAX_SOCKET_OUTCOMES);
-	__type(key, enum socket_outcome);
-	__type(value, __u64);
-} socket_outcomes SEC(".maps");
-
-static __always_inline void count_outcome(enum socket_outcome outcome)
-{
-	__u64 *sockets = bpf_map_lookup_elem(&socket_outcomes, &outcome);
-
-	if (sockets)
-		(*sockets)++;
-}
 
 /*
  * An address as keys have it. The six words are read in any case, each once: the
@@ -275,47 +186,127 @@ static __always_inline void describe_listener(const struct socket_key *connectio
 	listener(&key, owner);
 }
 
-static __always_inline void follow(struct bpf_sock_ops *ops)
+/* The events of a socket that programs are to be called for, besides those that they are. */
+static __always_inline void follow(struct bpf_sock_ops *ops, int flags)
 {
-	bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
+	bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags | flags);
 }
 
-static __always_inline void tcp_opened(struct bpf_sock_ops *ops)
+static __always_inline void tcp_listens(struct bpf_sock_ops *ops)
 {
 	struct socket_owner owner = { .since = bpf_jiffies64() };
 	struct socket_key key = {};
 
 	tcp_local(ops, &key);
-	if (ops->op != BPF_SOCK_OPS_TCP_LISTEN_CB)
-		tcp_peer(ops, &key);
+	describe_current(&owner);
+	record(&key, &owner);
+	follow(ops, BPF_SOCK_OPS_STATE_CB_FLAG);
+}
+
+/* A connection's health is followed from here on. */
+static __always_inline void tcp_begins(struct bpf_sock_ops *ops, struct health_key *key,
+				       __u64 cgroup)
+{
+	struct sample sample = { .opened = 1, .rtt = smoothed_rtt(ops) };
+	struct tcp_state *state = begin(ops, cgroup);
+
+	if (!state)
+		return;
+	follow(ops, BPF_SOCK_OPS_RTT_CB_FLAG | BPF_SOCK_OPS_RETRANS_CB_FLAG);
+	if (ops->op == BPF_SOCK_OPS_TCP_CONNECT_CB)
+		state->connecting = 1;
+	else
+		take_down(ops, state, key, &sample);
+}
+
+static __always_inline void tcp_opened(struct bpf_sock_ops *ops)
+{
+	struct socket_owner owner = { .since = bpf_jiffies64() };
+	struct health_key key = {};
+
+	tcp_local(ops, &key.socket);
+	tcp_peer(ops, &key.socket);
 	if (ops->op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB) {
 		owner.cgroup = tcp_cgroup(ops);
-		describe_listener(&key, &owner);
+		describe_listener(&key.socket, &owner);
 	} else {
 		describe_current(&owner);
 	}
-	record(&key, &owner);
-	follow(ops);
+	record(&key.socket, &owner);
+	follow(ops, BPF_SOCK_OPS_STATE_CB_FLAG);
+	if (!to_itself(&key.socket))
+		tcp_begins(ops, &key, owner.cgroup);
+}
+
+/* What happens between the beginning and the end of a connection. */
+static __always_inline void tcp_goes_on(struct bpf_sock_ops *ops)
+{
+	struct tcp_state *state = state_of(ops);
+	struct health_key key = {};
+	struct sample sample = {};
+
+	if (!state)
+		return;
+	switch (ops->op) {
+	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
+		sample.opened = 1;
+		sample.rtt = smoothed_rtt(ops);
+		state->connecting = 0;
+		break;
+	case BPF_SOCK_OPS_RTT_CB:
+		if (!rtt_is_due(state))
+			return;
+		sample.rtt = smoothed_rtt(ops);
+		break;
+	}
+	tcp_local(ops, &key.socket);
+	tcp_peer(ops, &key.socket);
+	take_down(ops, state, &key, &sample);
+}
+
+/* The last that is seen of a connection, or of one that never was. */
+static __always_inline void tcp_ends(struct bpf_sock_ops *ops, struct health_key *key)
+{
+	struct tcp_state *state = state_of(ops);
+	struct sample sample = {};
+
+	if (!state)
+		return;
+	if (state->connecting)
+		sample.failed = 1;
+	else
+		sample.rtt = smoothed_rtt(ops);
+	state->connecting = 0;
+	take_down(ops, state, key, &sample);
 }
 
 static __always_inline void tcp_closed(struct bpf_sock_ops *ops)
 {
-	struct socket_key key = {};
+	struct health_key key = {};
 
-	tcp_local(ops, &key);
+	tcp_local(ops, &key.socket);
 	if (ops->args[0] != BPF_TCP_LISTEN)
-		tcp_peer(ops, &key);
-	closed(&key);
+		tcp_peer(ops, &key.socket);
+	closed(&key.socket);
+	if (ops->args[0] != BPF_TCP_LISTEN && ops->args[0] != BPF_TCP_CLOSE)
+		tcp_ends(ops, &key);
 }
 
 SEC("sockops")
 int podmeter_tcp(struct bpf_sock_ops *ops)
 {
 	switch (ops->op) {
-	case BPF_SOCK_OPS_TCP_CONNECT_CB:
 	case BPF_SOCK_OPS_TCP_LISTEN_CB:
+		tcp_listens(ops);
+		break;
+	case BPF_SOCK_OPS_TCP_CONNECT_CB:
 	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
 		tcp_opened(ops);
+		break;
+	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
+	case BPF_SOCK_OPS_RTT_CB:
+	case BPF_SOCK_OPS_RETRANS_CB:
+		tcp_goes_on(ops);
 		break;
 	case BPF_SOCK_OPS_STATE_CB:
 		if (ops->args[1] == BPF_TCP_CLOSE)

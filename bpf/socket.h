@@ -54,11 +54,12 @@ struct socket_owners {
 	struct socket_owner now, before; /* before: meaningless of the first */
 };
 
-/* What came of a socket that was to be recorded. The names of the metric's label follow these. */
+/* What came of what was to be recorded. The names of the metric's label follow these. */
 enum socket_outcome {
 	SOCKET_RECORDED = 0,
 	SOCKET_NO_ROOM, /* sockets is full, or the kernel was out of memory */
 	SOCKET_NO_STORAGE, /* its state could not be kept with it */
+	SOCKET_NO_SAMPLE_ROOM, /* a sample of a connection: the set's health is full */
 	SOCKET_OUTCOMES, /* new ones before this */
 };
 

@@ -13,6 +13,18 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type SocketEpochState struct {
+	_     structs.HostLayout
+	Epoch uint64
+	SetId uint64
+}
+
+type SocketHealthKey struct {
+	_      structs.HostLayout
+	Socket SocketSocketKey
+	Cgroup uint64
+}
+
 type SocketSocketKey struct {
 	_         structs.HostLayout
 	Netns     uint64
@@ -27,10 +39,11 @@ type SocketSocketKey struct {
 type SocketSocketOutcome uint32
 
 const (
-	SocketSocketOutcomeSOCKET_RECORDED   SocketSocketOutcome = 0
-	SocketSocketOutcomeSOCKET_NO_ROOM    SocketSocketOutcome = 1
-	SocketSocketOutcomeSOCKET_NO_STORAGE SocketSocketOutcome = 2
-	SocketSocketOutcomeSOCKET_OUTCOMES   SocketSocketOutcome = 3
+	SocketSocketOutcomeSOCKET_RECORDED       SocketSocketOutcome = 0
+	SocketSocketOutcomeSOCKET_NO_ROOM        SocketSocketOutcome = 1
+	SocketSocketOutcomeSOCKET_NO_STORAGE     SocketSocketOutcome = 2
+	SocketSocketOutcomeSOCKET_NO_SAMPLE_ROOM SocketSocketOutcome = 3
+	SocketSocketOutcomeSOCKET_OUTCOMES       SocketSocketOutcome = 4
 )
 
 type SocketSocketOwner struct {
@@ -56,6 +69,30 @@ type SocketSocketOwners struct {
 	Before SocketSocketOwner
 }
 
+type SocketTcpHealth struct {
+	_        structs.HostLayout
+	RttSum   uint64
+	Bytes    uint64
+	Segments uint32
+	Opened   uint32
+	Failed   uint32
+	Events   uint32
+	First    uint32
+	Last     uint32
+	Rtt      [47]uint32
+	Pad      uint32
+}
+
+type SocketTcpState struct {
+	_          structs.HostLayout
+	Cgroup     uint64
+	Bytes      uint64
+	Segments   uint32
+	Sampled    uint32
+	Connecting uint32
+	Pad        uint32
+}
+
 type SocketUdpState struct {
 	_         structs.HostLayout
 	Key       SocketSocketKey
@@ -68,8 +105,11 @@ type SocketUdpState struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	SocketMapHealth0           = "health_0"
+	SocketMapHealth1           = "health_1"
 	SocketMapSocketOutcomes    = "socket_outcomes"
 	SocketMapSockets           = "sockets"
+	SocketMapTcpSockets        = "tcp_sockets"
 	SocketMapUdpSockets        = "udp_sockets"
 	SocketProgPodmeterBind4    = "podmeter_bind4"
 	SocketProgPodmeterBind6    = "podmeter_bind6"
@@ -79,6 +119,8 @@ const (
 	SocketProgPodmeterSendmsg4 = "podmeter_sendmsg4"
 	SocketProgPodmeterSendmsg6 = "podmeter_sendmsg6"
 	SocketProgPodmeterTcp      = "podmeter_tcp"
+	SocketVarEpoch             = "epoch"
+	SocketVarRttInterval       = "rtt_interval"
 )
 
 // LoadSocket returns the embedded CollectionSpec for Socket.
@@ -137,8 +179,11 @@ type SocketProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type SocketMapSpecs struct {
+	Health0        *ebpf.MapSpec `ebpf:"health_0"`
+	Health1        *ebpf.MapSpec `ebpf:"health_1"`
 	SocketOutcomes *ebpf.MapSpec `ebpf:"socket_outcomes"`
 	Sockets        *ebpf.MapSpec `ebpf:"sockets"`
+	TcpSockets     *ebpf.MapSpec `ebpf:"tcp_sockets"`
 	UdpSockets     *ebpf.MapSpec `ebpf:"udp_sockets"`
 }
 
@@ -146,6 +191,8 @@ type SocketMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type SocketVariableSpecs struct {
+	Epoch       *ebpf.VariableSpec `ebpf:"epoch"`
+	RttInterval *ebpf.VariableSpec `ebpf:"rtt_interval"`
 }
 
 // SocketObjects contains all objects after they have been loaded into the kernel.
@@ -168,15 +215,21 @@ func (o *SocketObjects) Close() error {
 //
 // It can be passed to LoadSocketObjects or ebpf.CollectionSpec.LoadAndAssign.
 type SocketMaps struct {
+	Health0        *ebpf.Map `ebpf:"health_0"`
+	Health1        *ebpf.Map `ebpf:"health_1"`
 	SocketOutcomes *ebpf.Map `ebpf:"socket_outcomes"`
 	Sockets        *ebpf.Map `ebpf:"sockets"`
+	TcpSockets     *ebpf.Map `ebpf:"tcp_sockets"`
 	UdpSockets     *ebpf.Map `ebpf:"udp_sockets"`
 }
 
 func (m *SocketMaps) Close() error {
 	return _SocketClose(
+		m.Health0,
+		m.Health1,
 		m.SocketOutcomes,
 		m.Sockets,
+		m.TcpSockets,
 		m.UdpSockets,
 	)
 }
@@ -185,6 +238,8 @@ func (m *SocketMaps) Close() error {
 //
 // It can be passed to LoadSocketObjects or ebpf.CollectionSpec.LoadAndAssign.
 type SocketVariables struct {
+	Epoch       *ebpf.Variable `ebpf:"epoch"`
+	RttInterval *ebpf.Variable `ebpf:"rtt_interval"`
 }
 
 // SocketPrograms contains all programs after they have been loaded into the kernel.

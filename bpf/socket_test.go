@@ -29,7 +29,10 @@ type sockets struct {
 	a, b    *ktest.Cgroup
 }
 
-func newSockets(t testing.TB) *sockets {
+func newSockets(t testing.TB) *sockets { return newSocketsOf(t, 1<<16) }
+
+// newSocketsOf has room for the health of so many ends of connections.
+func newSocketsOf(t testing.TB, ends uint32) *sockets {
 	t.Helper()
 	s := &sockets{TB: t, pod: ktest.NewNamespace(t)}
 	above := ktest.NewCgroup(t)
@@ -39,6 +42,7 @@ func newSockets(t testing.TB) *sockets {
 		t.Fatalf("load: %v", err)
 	}
 	spec.Maps[SocketMapSockets].MaxEntries = 1 << 16
+	spec.Maps[SocketMapHealth0].MaxEntries, spec.Maps[SocketMapHealth1].MaxEntries = ends, ends
 	if err := spec.LoadAndAssign(&s.objects, nil); err != nil {
 		var refused *ebpf.VerifierError
 		if errors.As(err, &refused) {

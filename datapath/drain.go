@@ -41,6 +41,7 @@ type drainer struct {
 	// inserted is how many flows the set that was read last had created.
 	inserted uint64
 	records  []flows.Record
+	health   []flows.HealthRecord
 }
 
 // epochState is the kernel side's epoch, which the agent alone writes.
@@ -163,7 +164,7 @@ func (d *drainer) read(number int) (*flows.Epoch, map[bpf.MeterTotalKey]bpf.Mete
 		return nil, nil, err
 	}
 	epoch := &flows.Epoch{
-		Start: d.began[number], End: d.ended[number], Records: d.records,
+		Start: d.began[number], End: d.ended[number], Records: d.records, Health: d.health,
 		ConservationError: d.missed,
 	}
 	d.inserted = 0
@@ -183,13 +184,16 @@ func (d *drainer) read(number int) (*flows.Epoch, map[bpf.MeterTotalKey]bpf.Mete
 }
 
 // readFlows reads a set's flows into the drainer's records and adds each to the
-// account of its point.
+// account of its point. It also reads the health of connections.
 func (d *drainer) readFlows(s *set, accounts map[bpf.MeterTotalKey]*account) error {
 	clock, err := readClock(d.clock)
 	if err != nil {
 		return err
 	}
 	if d.records, err = s.readFlows(clock, d.records[:0]); err != nil {
+		return err
+	}
+	if d.health, err = s.health.read(clock, d.health[:0]); err != nil {
 		return err
 	}
 	for i := range d.records {

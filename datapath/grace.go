@@ -37,6 +37,20 @@ func newGrace() (*grace, error) {
 	return newMapGrace()
 }
 
+// coverPreempted makes wait be one for programs that run with preemption too: with one
+// CPU membarrier(2) returns at once, as what runs with BH off cannot be interrupted by it.
+func (g *grace) coverPreempted() error {
+	if g.outer != nil {
+		return nil
+	}
+	other, err := newMapGrace()
+	if err != nil {
+		return err
+	}
+	*g = *other
+	return nil
+}
+
 func newMapGrace() (*grace, error) {
 	innerSpec := &ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1}
 	inner, err := ebpf.NewMap(innerSpec)

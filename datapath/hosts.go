@@ -58,6 +58,11 @@ func (m *Meter) registryOf(point uint32) *registry {
 func (m *Meter) MeterHostPods(pods []HostPod) error {
 	m.hosting.Lock()
 	defer m.hosting.Unlock()
+	if len(pods) > 0 {
+		if err := m.coverPreempted(); err != nil {
+			return err
+		}
+	}
 	var errs []error
 	wanted := make(map[uint32]HostPod, len(pods))
 	for _, pod := range pods {
@@ -86,6 +91,16 @@ func (m *Meter) MeterHostPods(pods []HostPod) error {
 		errs = append(errs, m.joinHost(point, wanted[point]))
 	}
 	return errors.Join(errs...)
+}
+
+// coverPreempted makes the drains wait for programs of cgroups too.
+func (m *Meter) coverPreempted() error {
+	m.gate <- struct{}{}
+	defer func() { <-m.gate }()
+	if m.released {
+		return ErrClosed
+	}
+	return m.grace.coverPreempted()
 }
 
 // hostPoint returns the point of a cgroup.

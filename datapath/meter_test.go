@@ -27,6 +27,7 @@ type book struct {
 	seeded  map[string]byDirection
 	failed  uint64
 	residue uint64
+	health  []flows.HealthRecord
 }
 
 func newBook() *book {
@@ -49,6 +50,7 @@ func (b *book) Publish(epoch *flows.Epoch) error {
 		b.residue += total.Residue.Bytes
 	}
 	b.failed += epoch.ConservationError
+	b.health = append(b.health, epoch.Health...)
 	return nil
 }
 

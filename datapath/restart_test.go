@@ -24,6 +24,8 @@ var errKilled = errors.New("killed")
 type archive struct {
 	*book
 	meter *Meter
+	// prepare is called before a meter runs; it may be nil.
+	prepare func(*Meter) error
 
 	lock          sync.Mutex
 	saved         *SavedState
@@ -105,6 +107,11 @@ func (a *archive) start(t *testing.T, o Options) *life {
 		t.Fatalf("new meter: %v", err)
 	}
 	a.meter = m
+	if a.prepare != nil {
+		if err := a.prepare(m); err != nil {
+			t.Fatalf("prepare meter: %v", err)
+		}
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &life{Meter: m, cancel: cancel, done: make(chan error, 1)}
 	go func() { l.done <- m.Run(ctx) }()

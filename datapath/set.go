@@ -19,6 +19,8 @@ type set struct {
 	inserted *ebpf.Variable
 	// outgoing are maps that only the programs of earlier builds wrote.
 	outgoing []outgoing
+	// health is nil where sockets are not looked at.
+	health *healthTable
 }
 
 // readFlows appends the set's flows to records.
@@ -49,6 +51,9 @@ func (s *set) clear() (missed uint64, err error) {
 		if err != nil {
 			return missed, err
 		}
+	}
+	if err := s.health.clear(); err != nil {
+		return missed, err
 	}
 	if err := s.inserted.Set(uint64(0)); err != nil {
 		return missed, fmt.Errorf("reset insertions: %w", err)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -29,6 +30,8 @@ const (
 	socketMemory = 60 * time.Second
 	// socketPrefix begins the name of every pin of sockets.
 	socketPrefix = "sockets_"
+	// socketLinkPrefix begins that of every link.
+	socketLinkPrefix = socketPrefix + "link_"
 )
 
 // ErrCgroups is returned when the cgroups of the node cannot be used.
@@ -40,6 +43,9 @@ type SocketOptions struct {
 	Cgroups string
 	// MaxSockets is how many are known at once; DefaultMaxSockets if 0.
 	MaxSockets uint32
+	// MaxHealth is of how many ends of TCP connections the health is known in an epoch;
+	// DefaultMaxHealth if 0.
+	MaxHealth uint32
 
 	// namespaces returns paths of the network namespaces whose sockets are looked for that
 	// are older than the programs.
@@ -55,6 +61,7 @@ type Sockets struct {
 	keep    time.Duration // a closed socket at least
 	log     *slog.Logger
 	clock   *ebpf.Program
+	epoch   *ebpf.Map // the meter's
 	objects bpf.SocketObjects
 	links   []link.Link
 	reader  *batchReader[bpf.SocketSocketKey, bpf.SocketSocketOwners]
@@ -90,19 +97,26 @@ func (m *Meter) OpenSockets(o SocketOptions) (*Sockets, error) {
 	if o.MaxSockets == 0 {
 		o.MaxSockets = DefaultMaxSockets
 	}
+	if o.MaxHealth == 0 {
+		o.MaxHealth = DefaultMaxHealth
+	}
 	if o.namespaces == nil {
 		o.namespaces = namespacesOfProcesses
 	}
 	s := &Sockets{
 		options: o, path: m.options.PinPath, keep: 2 * m.options.DrainInterval,
-		log: m.log, clock: m.objects.PodmeterClock, now: time.Now,
+		log: m.log, clock: m.objects.PodmeterClock, epoch: m.objects.data[mapEpoch], now: time.Now,
 	}
 	if err := s.load(); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	s.reader = newBatchReader[bpf.SocketSocketKey, bpf.SocketSocketOwners](s.objects.Sockets, 1)
 	s.reader.options = &ebpf.BatchOptions{ElemFlags: uint64(ebpf.LookupLock)}
-	if err := s.attach(); err != nil {
+	err := s.attach()
+	if err == nil {
+		err = m.drainer.addHealth([sets]*ebpf.Map{s.objects.Health0, s.objects.Health1})
+	}
+	if err != nil {
 		return nil, errors.Join(err, s.Close(), s.remove())
 	}
 	s.readEarlier() // what comes meanwhile, the programs see
@@ -122,70 +136,134 @@ func (s *Sockets) mapPins() map[string]string {
 	}
 }
 
-// load loads the programs with the pinned maps, if all of them are there, or begins anew.
-func (s *Sockets) load() error {
-	spec, err := bpf.LoadSocket()
-	if err != nil {
-		return fmt.Errorf("read BPF object of sockets: %w", err)
+// healthPins are those of the maps of the health of connections, in the same way. They
+// begin anew without the others: an entry lives for two epochs.
+func (s *Sockets) healthPins() map[string]string {
+	pins := map[string]string{fmt.Sprintf("%stcp_v%d", socketPrefix, bpf.HealthLayout): bpf.SocketMapTcpSockets}
+	for n, name := range healthMaps {
+		pins[fmt.Sprintf("%shealth_%d_v%d_%d", socketPrefix, n, bpf.HealthLayout, s.options.MaxHealth)] = name
 	}
-	spec.Maps[bpf.SocketMapSockets].MaxEntries = s.options.MaxSockets
+	return pins
+}
+
+// load loads the programs with the pinned maps and the meter's epoch.
+func (s *Sockets) load() error {
+	spec, err := s.sizedSpec()
+	if err != nil {
+		return err
+	}
 	adopted, err := s.openMaps(spec)
 	if err != nil {
 		return err
 	}
+	epoch, err := s.epoch.Clone()
+	if err != nil {
+		return errors.Join(fmt.Errorf("clone map of the epoch: %w", err), closeAll(adopted))
+	}
+	adopted[mapEpoch] = epoch
+	spec.Maps[mapEpoch].Flags |= epoch.Flags() & unix.BPF_F_MMAPABLE
 	err = spec.LoadAndAssign(&s.objects, &ebpf.CollectionOptions{MapReplacements: adopted})
 	if err = errors.Join(err, closeAll(adopted)); err != nil {
 		return fmt.Errorf("load BPF programs of sockets: %w", err)
 	}
-	if adopted != nil {
-		return nil
+	return s.pinMaps(adopted)
+}
+
+func (s *Sockets) sizedSpec() (*ebpf.CollectionSpec, error) {
+	spec, err := bpf.LoadSocket()
+	if err != nil {
+		return nil, fmt.Errorf("read BPF object of sockets: %w", err)
 	}
-	return s.pinMaps()
+	spec.Maps[bpf.SocketMapSockets].MaxEntries = s.options.MaxSockets
+	for _, name := range healthMaps {
+		spec.Maps[name].MaxEntries = s.options.MaxHealth
+	}
+	ticks, err := rttTicks()
+	if err != nil {
+		return nil, err
+	}
+	if err := spec.Variables[bpf.SocketVarRttInterval].Set(ticks); err != nil {
+		return nil, fmt.Errorf("set interval of RTTs: %w", err)
+	}
+	return spec, nil
 }
 
 // openMaps opens the pinned maps. If one is missing or another's, all pins are removed,
-// those of other builds too.
+// those of other builds too; not so for the maps of health.
 func (s *Sockets) openMaps(spec *ebpf.CollectionSpec) (map[string]*ebpf.Map, error) {
 	adopted := make(map[string]*ebpf.Map)
 	for pin, name := range s.mapPins() {
-		m, err := ebpf.LoadPinnedMap(filepath.Join(s.path, pin), nil)
-		if err == nil {
+		m := s.openMap(pin, spec.Maps[name])
+		if m == nil {
+			return make(map[string]*ebpf.Map), errors.Join(closeAll(adopted), s.remove())
+		}
+		adopted[name] = m
+	}
+	for pin, name := range s.healthPins() {
+		if m := s.openMap(pin, spec.Maps[name]); m != nil {
 			adopted[name] = m
-			err = spec.Maps[name].Compatible(m)
 		}
-		if err == nil {
-			continue
-		}
-		if !errors.Is(err, fs.ErrNotExist) {
-			s.log.Warn("the pinned maps of sockets are not podmeter's: begin anew", "pin", pin, "error", err)
-		}
-		return nil, errors.Join(closeAll(adopted), s.remove())
 	}
 	return adopted, nil
 }
 
-func (s *Sockets) pinMaps() error {
-	maps := map[string]*ebpf.Map{
-		bpf.SocketMapSockets: s.objects.Sockets, bpf.SocketMapUdpSockets: s.objects.UdpSockets,
-		bpf.SocketMapSocketOutcomes: s.objects.SocketOutcomes,
+// openMap returns nil if there is no such map, or not as it should be.
+func (s *Sockets) openMap(pin string, spec *ebpf.MapSpec) *ebpf.Map {
+	m, err := ebpf.LoadPinnedMap(filepath.Join(s.path, pin), nil)
+	if err == nil {
+		if err = spec.Compatible(m); err == nil {
+			return m
+		}
+		err = errors.Join(err, m.Close())
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		s.log.Warn("a pinned map of sockets is not podmeter's: begin anew", "pin", pin, "error", err)
+	}
+	return nil
+}
+
+// pinMaps pins the maps that were not adopted, and removes the pins of those that are not
+// gone on with.
+func (s *Sockets) pinMaps(adopted map[string]*ebpf.Map) error {
+	own := s.mapPins()
+	maps.Copy(own, s.healthPins())
+	if err := s.removePins(func(pin string) bool {
+		name, known := own[pin]
+		return !strings.HasPrefix(pin, socketLinkPrefix) && (!known || adopted[name] == nil)
+	}); err != nil {
+		return err
 	}
 	pins := make(map[string]*ebpf.Map)
-	for pin, name := range s.mapPins() {
-		pins[pin] = maps[name]
+	for pin, name := range own {
+		if adopted[name] == nil {
+			pins[pin] = s.mapOf(name)
+		}
 	}
 	return pinMaps(s.path, pins)
 }
 
+// mapOf returns a map by the collection's name.
+func (s *Sockets) mapOf(name string) *ebpf.Map {
+	return map[string]*ebpf.Map{
+		bpf.SocketMapSockets: s.objects.Sockets, bpf.SocketMapUdpSockets: s.objects.UdpSockets,
+		bpf.SocketMapSocketOutcomes: s.objects.SocketOutcomes, bpf.SocketMapTcpSockets: s.objects.TcpSockets,
+		bpf.SocketMapHealth0: s.objects.Health0, bpf.SocketMapHealth1: s.objects.Health1,
+	}[name]
+}
+
 // remove removes all pins of sockets, and with them what is attached.
-func (s *Sockets) remove() error {
+func (s *Sockets) remove() error { return s.removePins(func(string) bool { return true }) }
+
+// removePins removes the pins of sockets that are chosen by name.
+func (s *Sockets) removePins(chosen func(pin string) bool) error {
 	entries, err := os.ReadDir(s.path)
 	if err != nil {
 		return fmt.Errorf("list pins: %w", err)
 	}
 	var errs []error
 	for _, entry := range entries {
-		if strings.HasPrefix(entry.Name(), socketPrefix) {
-			errs = append(errs, remove(filepath.Join(s.path, entry.Name())))
+		if name := entry.Name(); strings.HasPrefix(name, socketPrefix) && chosen(name) {
+			errs = append(errs, remove(filepath.Join(s.path, name)))
 		}
 	}
 	return errors.Join(errs...)
@@ -198,7 +276,7 @@ func (s *Sockets) attach() error {
 	}
 	id := info.Sys().(*syscall.Stat_t).Ino
 	for name, hook := range s.objects.Hooks() {
-		pin := filepath.Join(s.path, socketPrefix+"link_"+name)
+		pin := filepath.Join(s.path, socketLinkPrefix+name)
 		if s.adoptLink(pin, id, hook.Program) {
 			continue
 		}

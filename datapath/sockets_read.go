@@ -109,14 +109,16 @@ func decodeOwner(owner *bpf.SocketSocketOwner, clock clock) flows.SocketOwner {
 
 // socketOutcomes are the names of what comes of a socket.
 var socketOutcomes = map[bpf.SocketSocketOutcome]string{
-	bpf.SocketSocketOutcomeSOCKET_RECORDED:   "recorded",
-	bpf.SocketSocketOutcomeSOCKET_NO_ROOM:    "no_room",
-	bpf.SocketSocketOutcomeSOCKET_NO_STORAGE: "no_storage",
+	bpf.SocketSocketOutcomeSOCKET_RECORDED:       "recorded",
+	bpf.SocketSocketOutcomeSOCKET_NO_ROOM:        "no_room",
+	bpf.SocketSocketOutcomeSOCKET_NO_STORAGE:     "no_storage",
+	bpf.SocketSocketOutcomeSOCKET_NO_SAMPLE_ROOM: "no_sample_room",
 }
 
 // Counts returns how many sockets were seen since they were first looked at, by what came
 // of them: recorded; no_room, as there are too many; no_storage, as the kernel could not
-// keep the state of one.
+// keep the state of one. no_sample_room counts samples of the health of TCP connections
+// that found no room.
 func (s *Sockets) Counts() (map[string]uint64, error) {
 	counts := make(map[string]uint64)
 	for outcome, name := range socketOutcomes {

@@ -128,7 +128,7 @@ func TestSocketsAreRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(map[string]uint64{"recorded": 1, "no_room": 0, "no_storage": 0}, counts); diff != "" {
+	if diff := cmp.Diff(map[string]uint64{"recorded": 1, "no_room": 0, "no_storage": 0, "no_sample_room": 0}, counts); diff != "" {
 		t.Errorf("counts (-want +got):\n%s", diff)
 	}
 	// It is forgotten after a while, and there is one that is not.

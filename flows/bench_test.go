@@ -104,6 +104,27 @@ func BenchmarkPublish(b *testing.B) {
 	}
 }
 
+// BenchmarkPublishHealth attributes epochs of the health of 10,000 connections of 100 pods
+// and adds it to 100 rows a pod.
+func BenchmarkPublishHealth(b *testing.B) {
+	const connections = 10_000
+	publisher, _, epoch := newBenchmark(100, 0, Optional{PeerIP: true})
+	publisher.options.Containers = cgroups{}
+	for i := range connections {
+		pod := 1 + i%100
+		r := connection(uint64(10*pod+1), pod, uint16(i), fmt.Sprintf("10.1.0.%d:443", i/100), Health{Opened: 1, RTTSum: 100})
+		r.RTT[8] = 2
+		epoch.Health = append(epoch.Health, r)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := publisher.Publish(epoch); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/connections, "ns/connection")
+}
+
 // BenchmarkPublishServices attributes epochs of 1,000 connections to a Service, both
 // directions of each, whose backends a map knows: without what the kernel takes.
 func BenchmarkPublishServices(b *testing.B) {

@@ -67,6 +67,9 @@ type Epoch struct {
 	Totals     []Total
 	// Records has one entry per flow. The slice is reused by the next drain.
 	Records []Record
+	// Health has one entry per end of a TCP connection that something happened to. The
+	// slice is reused by the next drain.
+	Health []HealthRecord
 	// ConservationError is the bytes by which totals and flows disagree where
 	// nothing was evicted. It must be 0; anything else is a bug.
 	ConservationError uint64

@@ -41,8 +41,9 @@ type family[L comparable] struct {
 type row[L comparable] struct {
 	labels L
 	counterPair
-	last    time.Time // end of the last epoch that had a byte of it
+	last    time.Time // end of the last epoch that had a byte of it, or something of its health
 	counted bool
+	health  *healthSum // of its TCP connections; nil if nothing is known
 }
 
 // find returns the row of a label set, made if admit allows, else nil: then it

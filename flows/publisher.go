@@ -48,6 +48,7 @@ type Publisher struct {
 	attribution attribution
 	points      map[Point]*point
 	orphans     []*point // vanished unbound; another may have their id by now
+	early       earlyHealth
 
 	mu    sync.Mutex
 	stats Stats
@@ -72,6 +73,8 @@ type Stats struct {
 	Entries              uint64
 	// UnboundBytes wait for the identity of their interface's pod.
 	UnboundBytes uint64
+	// Health counts what came of the health of connections.
+	Health HealthEntries
 	// LastEpoch is the end of the last epoch.
 	LastEpoch time.Time
 }
@@ -121,6 +124,7 @@ func (p *Publisher) attribute(epoch *Epoch) *Batch {
 	for i := range epoch.Records {
 		p.record(batch, &epoch.Records[i])
 	}
+	p.health(batch, epoch.Health)
 	for _, total := range epoch.Totals {
 		p.total(batch, total)
 	}
@@ -160,14 +164,19 @@ func (p *Publisher) record(batch *Batch, record *Record) {
 	}
 	labels, sum := p.attribution.labels(record), amount{record.Counters, batch.Start}
 	if pt.pod != nil {
-		var by user
-		if pt.pod.Container == "" || p.options.Optional.Process {
-			by = p.attribution.sockets.of(pt.pod, record)
-		}
+		by := p.userOf(pt.pod, record)
 		batch.addRow(pt.pod, record.Key.Direction, labels.local(pt.pod, by, &p.options.Optional), sum)
 		return
 	}
 	pt.wait(record.Key, labels, sum)
+}
+
+// userOf returns who used the pod's end of a flow, if labels need it.
+func (p *Publisher) userOf(pod *Pod, record *Record) user {
+	if pod.Container != "" && !p.options.Optional.Process {
+		return user{}
+	}
+	return p.attribution.sockets.of(pod, record)
 }
 
 // wait keeps a flow until the point's pod is known, and the address it shows.

@@ -120,6 +120,7 @@ func traffic(random *rand.Rand, number, n int) *Epoch {
 			e.Totals = append(e.Totals, total)
 		}
 	}
+	e.Health = randomHealth(random, e, n)
 	return e
 }
 

@@ -20,6 +20,7 @@ type NoLabels struct{}
 type Snapshot struct {
 	Pods      []Series[NoLabels]
 	Flows     []Series[FlowLabels]
+	Health    []HealthSeries     // of those flow rows that have some
 	Retired   []Series[PeerKind] // flow rows that were idle, by peer kind
 	Externals []Series[ExternalLabels]
 	// RetiredExternals are the external rows that were idle.
@@ -47,6 +48,9 @@ func (t *Table) Snapshot() *Snapshot {
 		s.Pods = append(s.Pods, series(n, NoLabels{}, &a.total))
 		for labels, r := range a.flows.rows {
 			s.Flows = append(s.Flows, series(n, labels, &r.counterPair))
+			if r.health != nil {
+				s.Health = append(s.Health, HealthSeries{n.namespace, n.pod, labels, r.health.Health, r.health.created})
+			}
 		}
 		for kind, pair := range a.retired {
 			s.Retired = append(s.Retired, series(n, kind, pair))

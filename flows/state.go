@@ -16,6 +16,7 @@ import (
 type State struct {
 	Accounts        []AccountState
 	Points, Orphans []PointState
+	EarlyHealth     []EarlyHealthState
 	// FoldedFlow and FoldedExternal are the bytes that limits folded.
 	FoldedFlow, FoldedExternal uint64
 	Stats                      Stats
@@ -28,6 +29,7 @@ type AccountState struct {
 	Gone           time.Time
 	Total          PairState
 	Flows          []RowState[FlowLabels]
+	Health         []HealthState // of those rows of Flows that have some
 	Externals      []RowState[ExternalLabels]
 	Retired        map[PeerKind]PairState
 
@@ -84,6 +86,7 @@ func (p *Publisher) Restore(s *State) error {
 	for i := range s.Orphans {
 		p.orphans = append(p.orphans, s.Orphans[i].point())
 	}
+	p.early.restore(s.EarlyHealth)
 	p.stats = s.Stats
 	p.account(&Epoch{End: s.Stats.LastEpoch})
 	return nil
@@ -98,6 +101,7 @@ func (p *Publisher) state() *State {
 	for _, pt := range p.orphans {
 		s.Orphans = append(s.Orphans, pt.state())
 	}
+	s.EarlyHealth = p.early.state()
 	s.Stats = p.Stats()
 	return s
 }
@@ -160,6 +164,7 @@ func (a *account) state(uids []string) AccountState {
 	for kind, pair := range a.retired {
 		s.Retired[kind] = pair.state()
 	}
+	s.Health = healthState(&a.flows, s.Flows)
 	return s
 }
 
@@ -214,6 +219,7 @@ func (s *AccountState) account() *account {
 		a.retired[kind] = &pair
 	}
 	a.flows.restore(s.Flows)
+	restoreHealth(&a.flows, s.Flows, s.Health)
 	a.externals.restore(s.Externals)
 	return a
 }

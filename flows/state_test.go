@@ -23,6 +23,7 @@ func TestRestoredGoesOnAsIfNothingHappened(t *testing.T) {
 		}
 		optional := Optional{PeerIP: seed%2 == 0, City: seed%3 == 0}
 		one, oneTable, d := world(6, limits, optional)
+		one.options.Containers = cgroups{}
 		var saved *State
 		one.options.Persist = func(s *State) { saved = s }
 		for number := range 12 {
@@ -34,7 +35,7 @@ func TestRestoredGoesOnAsIfNothingHappened(t *testing.T) {
 		}
 		two, twoTable, _ := world(0, limits, optional)
 		two.options.Directory, two.options.Binder = one.options.Directory, one.options.Binder
-		two.attribution.directory = one.attribution.directory
+		two.attribution.directory, two.options.Containers = one.attribution.directory, cgroups{}
 		if err := two.Restore(saved); err != nil {
 			t.Fatal(err)
 		}
@@ -62,6 +63,9 @@ func linesOf(s *Snapshot) []string {
 	lines := []string{fmt.Sprint("limits ", s.FlowSets, s.ExternalSets, s.FoldedFlowBytes, s.FoldedExternalBytes)}
 	lines = appendLines(lines, "pod", s.Pods)
 	lines = appendLines(lines, "flow", s.Flows)
+	for _, health := range s.Health {
+		lines = append(lines, fmt.Sprintf("health %+v", health))
+	}
 	lines = appendLines(lines, "retired", s.Retired)
 	lines = appendLines(lines, "external", s.Externals)
 	lines = appendLines(lines, "external retired", s.RetiredExternals)

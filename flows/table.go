@@ -77,6 +77,7 @@ type Batch struct {
 
 	totals map[totalKey]amount
 	rows   map[rowKey]amount
+	health map[healthKey]*healthSum
 	// living are the pods that are metered at the end of the epoch, whether it
 	// saw a packet of them or not.
 	living map[string]*Pod
@@ -111,6 +112,7 @@ func newBatch(start, end time.Time) *Batch {
 		Start: start, End: end,
 		totals: make(map[totalKey]amount),
 		rows:   make(map[rowKey]amount),
+		health: make(map[healthKey]*healthSum),
 		living: make(map[string]*Pod),
 	}
 }
@@ -151,6 +153,9 @@ func (t *Table) add(b *Batch, before func()) {
 	}
 	for key, sum := range b.rows {
 		t.addRow(t.account(key.pod), key, sum, b.End)
+	}
+	for key, sum := range b.health {
+		t.addHealth(key, sum, b.End)
 	}
 	t.bury(b)
 	t.expire(b.End)

@@ -26,6 +26,14 @@ const (
 	LookupError   = "error"
 )
 
+// What came of the health of an end of a TCP connection, of
+// podmeter_drained_connections_total.
+const (
+	TCPAttributed = "attributed"
+	TCPNoPod      = "no_pod"  // its cgroup is none of a pod
+	TCPUnbound    = "unbound" // no interface of its pod is known
+)
+
 // Agent are the agent's own values at one moment. Counters begin at 0 with the
 // process or before; they never go down.
 type Agent struct {
@@ -65,6 +73,9 @@ type Agent struct {
 	// Sockets counts the sockets that were seen by what came of them; empty if they are
 	// not looked at.
 	Sockets map[string]uint64
+	// TCPEntries counts the ends of TCP connections whose health was drained by what came
+	// of them; empty if sockets are not looked at.
+	TCPEntries map[string]uint64
 }
 
 // Difference is the packets that interfaces of a pod counted since the

@@ -52,6 +52,32 @@ func BenchmarkScrape(b *testing.B) {
 	}
 }
 
+// BenchmarkScrapeHealth is that of 2,000 rows with the health of their connections, beside
+// the series of their bytes: as many as the default limit has.
+func BenchmarkScrapeHealth(b *testing.B) {
+	s := large(4 * 2000)
+	for i := range s.Flows {
+		h := flows.HealthSeries{Namespace: s.Flows[i].Namespace, Pod: s.Flows[i].Pod, Labels: s.Flows[i].Labels, Created: start}
+		for bucket := range 20 {
+			h.Health.RTT[bucket+i%20] = uint64(bucket)
+		}
+		s.Health = append(s.Health, h)
+	}
+	for _, format := range []struct{ name, accept string }{
+		{"text", "text/plain"},
+		{"protobuf", "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"},
+	} {
+		b.Run(format.name, func(b *testing.B) {
+			e := newExporter(b, options(&source{snapshot: s}, flows.Optional{}))
+			handler := newMetricsHandler(ServerOptions{Registry: e.Registry(), Logger: options(nil, flows.Optional{}).Logger})
+			request := httptest.NewRequest(http.MethodGet, "/metrics", nil)
+			request.Header.Set("Accept", format.accept)
+			request.Header.Set("Accept-Encoding", "gzip")
+			reportPerSeries(b, 4*2000+21*len(s.Health), func() { handler.ServeHTTP(discard{http.Header{}}, request) })
+		})
+	}
+}
+
 // BenchmarkGather is the same without the encoding.
 func BenchmarkGather(b *testing.B) {
 	benchmarkGather(b, func(s *flows.Snapshot) prometheus.Collector {

@@ -20,6 +20,7 @@ type collector struct {
 
 	pods             family[flows.NoLabels]
 	flows            family[flows.FlowLabels]
+	health           healthFamilies
 	retired          family[flows.PeerKind]
 	externals        family[flows.ExternalLabels]
 	retiredExternals family[flows.NoLabels]
@@ -46,6 +47,7 @@ func newCollector(options Options) *collector {
 			podColumns[flows.NoLabels](), nil).always(),
 		flows: newFamily("flow", "that pods %s, by peer", bytesAndPackets,
 			flowColumns(options.Optional), cleanFlow(options.Optional)),
+		health: newHealthFamilies(options.Optional),
 		retired: newFamily("flow_retired", "of idle flow series that pods %s; never rate it", bytesAndPackets,
 			retiredColumns(), nil),
 		externals: newFamily("external", "that pods %s, by place of the external peer", bytesOnly,
@@ -61,6 +63,7 @@ func newCollector(options Options) *collector {
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	c.pods.describe(ch)
 	c.flows.describe(ch)
+	c.health.describe(ch)
 	c.retired.describe(ch)
 	c.externals.describe(ch)
 	c.retiredExternals.describe(ch)
@@ -80,6 +83,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	c.pods.collect(snapshot.Pods, ch)
 	c.flows.collect(snapshot.Flows, ch)
+	c.health.collect(snapshot.Health, ch)
 	c.retired.collect(snapshot.Retired, ch)
 	c.externals.collect(snapshot.Externals, ch)
 	c.retiredExternals.collect(snapshot.RetiredExternals, ch)

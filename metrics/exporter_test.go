@@ -71,6 +71,7 @@ func handMade() *flows.Snapshot {
 			{Namespace: "web", Pod: "shop-0", Counters: counters(0, 100), Created: [2]time.Time{{}, start},
 				Labels: flows.FlowLabels{PeerKind: flows.PeerUnattributed}},
 		},
+		Health: handMadeHealth(shop),
 		Retired: []flows.Series[flows.PeerKind]{
 			{Namespace: "web", Pod: "shop-0", Labels: flows.PeerExternal, Counters: counters(700, 300), Created: both},
 			{Namespace: "web", Pod: "shop-0", Labels: flows.PeerNode, Counters: counters(100, 0), Created: onlyTransmit},
@@ -87,6 +88,21 @@ func handMade() *flows.Snapshot {
 		},
 		FlowSets: 2, ExternalSets: 1, FoldedFlowBytes: 0, FoldedExternalBytes: 100,
 		Uplinks: handMadeUplinks(),
+	}
+}
+
+// handMadeHealth is of a row, of two that are one without their opt-in labels, and of one
+// that a limit folded.
+func handMadeHealth(shop flows.Workload) []flows.HealthSeries {
+	db := flows.FlowLabels{Container: "app", Workload: shop, PeerKind: flows.PeerPod, Protocol: flows.ProtoTCP, PeerNamespace: "data", Peer: "db"}
+	first, second := db, db
+	first.PeerPod, second.PeerPod = "db-0", "db-1"
+	return []flows.HealthSeries{
+		{Namespace: "web", Pod: "shop-0", Labels: first, Created: start.Add(time.Second), Health: flows.Health{
+			Opened: 3, RetransmittedSegments: 5, RetransmittedBytes: 6000, RTT: [flows.RTTBuckets]uint64{0: 1, 9: 2, 10: 4, 30: 1}, RTTSum: 150_123}},
+		{Namespace: "web", Pod: "shop-0", Labels: second, Created: start, Health: flows.Health{
+			Opened: 1, Failed: 2, RTT: [flows.RTTBuckets]uint64{10: 1, 46: 1}, RTTSum: 64_000_000}},
+		{Namespace: "web", Pod: "shop-0", Labels: flows.FlowLabels{PeerKind: flows.PeerOther}, Created: start, Health: flows.Health{Failed: 7}},
 	}
 }
 
@@ -128,6 +144,7 @@ func handMadeAgent() Agent {
 		IdentityObjects: map[string]int{"pods": 70},
 		ServiceLookups:  map[string]uint64{LookupFound: 80},
 		Sockets:         map[string]uint64{"recorded": 12, "no_room": 0, "no_storage": 0},
+		TCPEntries:      map[string]uint64{TCPAttributed: 20, TCPNoPod: 30, TCPUnbound: 0},
 		IdentitySynced:  true, IdentityUpdated: start,
 	}
 }
@@ -312,7 +329,7 @@ func TestSnapshotError(t *testing.T) {
 }
 
 func isTraffic(name string) bool {
-	for _, prefix := range []string{"pod_", "flow_", "external_", "uplink_"} {
+	for _, prefix := range []string{"pod_", "flow_", "tcp_", "external_", "uplink_"} {
 		if strings.HasPrefix(name, "podmeter_"+prefix) {
 			return true
 		}

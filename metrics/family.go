@@ -42,12 +42,8 @@ const (
 // pod or the node did. clean makes labels valid and drops what has no column; nil leaves
 // them alone.
 func newFamily[L comparable](name, help string, packets bool, columns []column[L], clean func(L) L) family[L] {
-	slices.SortFunc(columns, func(a, b column[L]) int { return strings.Compare(a.name, b.name) })
+	labels := sortColumns(columns)
 	f := family[L]{columns: columns, clean: clean}
-	var labels []string
-	for _, c := range columns {
-		labels = append(labels, c.name)
-	}
 	did := [flows.Directions]string{flows.Transmit: "transmitted", flows.Receive: "received"}
 	for d := range flows.Direction(flows.Directions) {
 		desc := func(unit, noun string) *prometheus.Desc {
@@ -86,7 +82,7 @@ func (f *family[L]) collect(all []flows.Series[L], ch chan<- prometheus.Metric) 
 }
 
 func (f *family[L]) row(s *flows.Series[L], ch chan<- prometheus.Metric) {
-	labels := f.labels(s)
+	labels := labelsOf(f.columns, s)
 	for d := range flows.Direction(flows.Directions) {
 		if s.Created[d].IsZero() && !f.zero {
 			continue
@@ -99,14 +95,23 @@ func (f *family[L]) row(s *flows.Series[L], ch chan<- prometheus.Metric) {
 	}
 }
 
-// labels returns the labels that all series of a row share.
-func (f *family[L]) labels(s *flows.Series[L]) []*dto.LabelPair {
-	pairs := make([]dto.LabelPair, len(f.columns))
-	values := make([]string, len(f.columns))
-	labels := make([]*dto.LabelPair, len(f.columns))
-	for i := range f.columns {
-		values[i] = f.columns[i].value(s)
-		pairs[i].Name, pairs[i].Value = &f.columns[i].name, &values[i]
+// sortColumns sorts by name, as the registry wants labels, and returns the names.
+func sortColumns[L any](columns []column[L]) (names []string) {
+	slices.SortFunc(columns, func(a, b column[L]) int { return strings.Compare(a.name, b.name) })
+	for _, c := range columns {
+		names = append(names, c.name)
+	}
+	return names
+}
+
+// labelsOf returns the labels that all series of a row share.
+func labelsOf[L any](columns []column[L], s *flows.Series[L]) []*dto.LabelPair {
+	pairs := make([]dto.LabelPair, len(columns))
+	values := make([]string, len(columns))
+	labels := make([]*dto.LabelPair, len(columns))
+	for i := range columns {
+		values[i] = columns[i].value(s)
+		pairs[i].Name, pairs[i].Value = &columns[i].name, &values[i]
 		labels[i] = &pairs[i]
 	}
 	return labels

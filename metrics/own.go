@@ -130,5 +130,8 @@ func identities() []ownMetric {
 		own(prometheus.CounterValue, "sockets_total",
 			"Sockets that were seen, by what came of them; absent where sockets are not looked at.", []string{"outcome"},
 			func(s *state, emit emit) { each(emit, nil, s.Sockets) }),
+		own(prometheus.CounterValue, "drained_connections_total",
+			"Ends of TCP connections whose health was read from the kernel, once an epoch, by what came of them; absent where sockets are not looked at.",
+			[]string{"result"}, func(s *state, emit emit) { each(emit, nil, s.TCPEntries) }),
 	}
 }

@@ -160,12 +160,12 @@ func TestMemoryLimit(t *testing.T) {
 		agent         map[string]any
 		request, most string
 	}{
-		{"default", map[string]any{}, "192Mi", "544Mi"},
-		{"the agent's default", map[string]any{"mapMemory": nil}, "192Mi", "544Mi"},
-		{"more", map[string]any{"mapMemory": "1Gi"}, "1152Mi", "1504Mi"},
-		{"rounded up", map[string]any{"mapMemory": "100M"}, "224Mi", "576Mi"},
-		{"bytes", map[string]any{"mapMemory": 8388608}, "136Mi", "488Mi"},
-		{"uplinks", map[string]any{"uplinks": []any{"eth0"}}, "256Mi", "608Mi"},
+		{"default", map[string]any{}, "192Mi", "644Mi"},
+		{"the agent's default", map[string]any{"mapMemory": nil}, "192Mi", "644Mi"},
+		{"more", map[string]any{"mapMemory": "1Gi"}, "1152Mi", "1604Mi"},
+		{"rounded up", map[string]any{"mapMemory": "100M"}, "224Mi", "676Mi"},
+		{"bytes", map[string]any{"mapMemory": 8388608}, "136Mi", "588Mi"},
+		{"uplinks", map[string]any{"uplinks": []any{"eth0"}}, "256Mi", "708Mi"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			resources := daemonSet(t, helm(t, map[string]any{"agent": test.agent})).Spec.Template.Spec.Containers[0].Resources

@@ -29,6 +29,11 @@ func (s series) uses(namespace, pod string) map[use]counters {
 	return found
 }
 
+// opened is how many TCP connections a pod has opened or accepted.
+func (s series) opened(namespace, pod string) float64 {
+	return s.sum("podmeter_tcp_connections_opened_total", "namespace", namespace, "pod", pod)
+}
+
 // usesSince returns by what the containers' uses grew.
 func usesSince(now, before map[use]counters) map[use]counters {
 	for u, was := range before {
@@ -127,7 +132,8 @@ func (c *cluster) talkToBoth(t *testing.T, namespace string, from, to pod, addre
 	t.Helper()
 	const requests = 20
 	one := request{20_000, 100_000}
-	before := c.podmeter(t).uses(namespace, to.Metadata.Name)
+	s := c.podmeter(t)
+	before, opened := s.uses(namespace, to.Metadata.Name), s.opened(namespace, to.Metadata.Name)
 	for n := range requests {
 		if n == requests/2 {
 			c.killAgent(t)
@@ -135,11 +141,15 @@ func (c *cluster) talkToBoth(t *testing.T, namespace string, from, to pod, addre
 		c.traffic(t, namespace, from.Metadata.Name, one.to(address)...)
 	}
 	await(t, "the bytes of both", func() string {
-		grown := usesSince(c.podmeter(t).uses(namespace, to.Metadata.Name), before)
+		s := c.podmeter(t)
+		grown, more := usesSince(s.uses(namespace, to.Metadata.Name), before), s.opened(namespace, to.Metadata.Name)-opened
 		front, back := grown[use{"front", "tcp"}], grown[use{"back", "tcp"}]
 		all := request{requests * one.sent, requests * one.wanted}
 		if len(grown) != 2 || !all.carriedBy(front.plus(back, 1).mirrored()) {
 			return fmt.Sprintf("got %+v, want %+v in both together", grown, all)
+		}
+		if more != requests {
+			return fmt.Sprintf("got %v connections opened, want %d", more, requests)
 		}
 		return ""
 	})

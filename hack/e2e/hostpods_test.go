@@ -78,7 +78,8 @@ func TestHostPods(t *testing.T) {
 func (c *cluster) talkOfHost(t *testing.T, namespace string, host, from pod, address string, udp row) {
 	t.Helper()
 	d, r := datagrams{25, 400}, request{200_000, 1_000_000}
-	before := c.podmeter(t).flows(namespace, host.Metadata.Name)
+	s := c.podmeter(t)
+	before, opened := s.flows(namespace, host.Metadata.Name), s.opened(namespace, host.Metadata.Name)
 	c.traffic(t, namespace, from.Metadata.Name, d.to(address)...)
 	c.traffic(t, namespace, from.Metadata.Name, r.to(address)...)
 	to, _, err := net.SplitHostPort(address)
@@ -88,7 +89,8 @@ func (c *cluster) talkOfHost(t *testing.T, namespace string, host, from pod, add
 	wantUDP, tcp := d.inCgroup(to), udp
 	tcp.protocol = "tcp"
 	await(t, "the flows of "+host.Metadata.Name, func() string {
-		grown := c.podmeter(t).flows(namespace, host.Metadata.Name).since(before)
+		s := c.podmeter(t)
+		grown := s.flows(namespace, host.Metadata.Name).since(before)
 		if want := (flows{udp: wantUDP, tcp: grown[tcp]}); !maps.Equal(grown, want) {
 			return fmt.Sprintf("got %+v, want %+v", grown, want)
 		}
@@ -98,6 +100,9 @@ func (c *cluster) talkOfHost(t *testing.T, namespace string, host, from pod, add
 		}
 		if !r.carriedBy(carried) {
 			return fmt.Sprintf("%+v is no %+v with headers", carried, r)
+		}
+		if more := s.opened(namespace, host.Metadata.Name) - opened; more != 1 {
+			return fmt.Sprintf("got %v connections opened, want 1", more)
 		}
 		return ""
 	})

@@ -41,6 +41,9 @@ func sample(n int) *checkpoint {
 			},
 			Pair: pair, Last: at, Counted: true,
 		})
+		account.Health = append(account.Health, flows.HealthState{
+			Row: i, Opened: 1, Segments: 2, Bytes: 1 << 40, RTT: []uint64{0, 0, 7}, RTTSum: 1 << 50, Created: at,
+		})
 	}
 	interfaceOf := flows.Interface{
 		Point: 7, Name: "veth0", Attached: at, PeerNamespace: -1, Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")},
@@ -61,7 +64,9 @@ func sample(n int) *checkpoint {
 			Accounts: []flows.AccountState{account}, FoldedFlow: 1,
 			Points:  []flows.PointState{{Interface: interfaceOf, Pod: &flows.Pod{UID: "a", Name: "web"}}},
 			Orphans: []flows.PointState{{Interface: interfaceOf, Totals: waiting, Rows: waiting, Seen: interfaceOf.Addresses}},
-			Stats:   flows.Stats{ResidueBytes: 1, LastEpoch: at},
+			EarlyHealth: []flows.EarlyHealthState{{UID: "b", Labels: flows.FlowLabels{Peer: "db"}, Entries: 2, Until: at,
+				Health: flows.HealthState{Opened: 2, Created: at}}},
+			Stats: flows.Stats{ResidueBytes: 1, LastEpoch: at, Health: flows.HealthEntries{NoPod: 1}},
 		},
 	}
 }
@@ -95,8 +100,9 @@ func TestCheckpointComesBackWhole(t *testing.T) {
 	}
 }
 
-// A checkpoint of a build that did not know of hidden, bypassed and past packets is
-// read as one that has none: the file was written by such a build, of the same sample.
+// A checkpoint of a build that did not know of hidden, bypassed and past packets, nor of
+// the health of connections, is read as one that has none: the file was written by such a
+// build, of the same sample.
 func TestCheckpointOfAnEarlierBuild(t *testing.T) {
 	file, err := os.ReadFile("testdata/checkpoint-before-states")
 	if err != nil {
@@ -108,6 +114,8 @@ func TestCheckpointOfAnEarlierBuild(t *testing.T) {
 	}
 	want := sample(1)
 	want.Datapath.Past = nil
+	want.Flows.Accounts[0].Health, want.Flows.Stats.Health = nil, flows.HealthEntries{}
+	want.Flows.EarlyHealth = nil
 	options := cmp.Options{cmpopts.EquateEmpty(), cmpopts.EquateComparable(netip.Addr{})}
 	if diff := cmp.Diff(want, got, options); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

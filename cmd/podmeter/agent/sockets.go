@@ -7,6 +7,7 @@ import (
 
 	"github.com/podmeter/podmeter/datapath"
 	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/metrics"
 )
 
 // openSockets attaches to the node's cgroups.
@@ -51,4 +52,15 @@ func (a *Agent) socketCounts() map[string]uint64 {
 		return nil
 	}
 	return counts
+}
+
+// tcpEntries are the drained ends of TCP connections by what came of them, nil if sockets
+// are not looked at.
+func (a *Agent) tcpEntries(entries flows.HealthEntries) map[string]uint64 {
+	if a.sockets == nil {
+		return nil
+	}
+	return map[string]uint64{
+		metrics.TCPAttributed: entries.Attributed, metrics.TCPNoPod: entries.NoPod, metrics.TCPUnbound: entries.Unbound,
+	}
 }

@@ -75,7 +75,8 @@ func (a *Agent) Agent() metrics.Agent {
 			metrics.LookupFound: lookups.Found, metrics.LookupMissing: lookups.Missing,
 			metrics.LookupSkipped: lookups.Skipped, metrics.LookupError: lookups.Errors,
 		},
-		Sockets: a.socketCounts(),
+		Sockets:    a.socketCounts(),
+		TCPEntries: a.tcpEntries(stats.Health),
 	}
 }
 

@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+
+/* How well TCP connections do: what is taken down of one when something happens to it. */
+#ifndef PODMETER_SAMPLE_H
+#define PODMETER_SAMPLE_H
+
+#include <stdbool.h>
+#include <linux/bpf.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "health.h"
+#include "kernel.h"
+#include "rtt.h"
+#include "socket_maps.h"
+
+/*
+ * An RTT callback is taken down this long after the last sample of its connection, in
+ * ticks. The agent sets it before loading.
+ */
+const volatile __u32 rtt_interval = 25;
+
+/* What an event adds. */
+struct sample {
+	__u64 rtt; /* microseconds; 0: none */
+	__u64 bytes;
+	__u32 segments;
+	__u32 opened;
+	__u32 failed;
+};
+
+static __always_inline void add_rtt(struct tcp_health *health, __u64 rtt)
+{
+	__u32 bucket = rtt_bucket(rtt);
+
+	barrier_var(bucket); /* or the compiler knows it, and the verifier does not */
+	if (bucket >= RTT_BUCKETS)
+		return;
+	__sync_fetch_and_add(&health->rtt[bucket], 1);
+	__sync_fetch_and_add(&health->rtt_sum, rtt);
+}
+
+/* An entry that is new; too large for the stack. */
+static const struct tcp_health no_health;
+
+/*
+ * Adds to the entry of a connection, or makes it; false if there is no room. A
+ * connection's events come one after the other, but its ends may be used again while
+ * the last one of the connection before them still runs.
+ */
+static __always_inline bool add_to(void *map, const struct health_key *key,
+				   const struct sample *sample, __u32 now)
+{
+	struct tcp_health *health = bpf_map_lookup_elem(map, key);
+
+	if (!health) {
+		bpf_map_update_elem(map, key, &no_health, BPF_NOEXIST);
+		health = bpf_map_lookup_elem(map, key);
+		if (!health)
+			return false;
+	}
+	if (!__sync_fetch_and_add(&health->events, 1))
+		health->first = now;
+	health->last = now;
+	if (sample->rtt)
+		add_rtt(health, sample->rtt);
+	__sync_fetch_and_add(&health->segments, sample->segments);
+	__sync_fetch_and_add(&health->bytes, sample->bytes);
+	__sync_fetch_and_add(&health->opened, sample->opened);
+	__sync_fetch_and_add(&health->failed, sample->failed);
+	return true;
+}
+
+/*
+ * The one read of the epoch, and a branch that names the maps: as meter.bpf.c has it. A
+ * function of its own, so that there is one in the program.
+ */
+static __noinline bool add(const struct health_key *key, const struct sample *sample, __u32 now)
+{
+	if (epoch.epoch & 1)
+		return add_to(&health_1, key, sample, now);
+	return add_to(&health_0, key, sample, now);
+}
+
+static __always_inline __u64 retransmitted_bytes(struct bpf_sock *sk)
+{
+	struct tcp_sock *tcp = bpf_skc_to_tcp_sock(sk);
+
+	if (!tcp || !bpf_core_field_exists(tcp->bytes_retrans))
+		return 0;
+	return tcp->bytes_retrans;
+}
+
+/*
+ * Takes down what happened to a connection since the last time. A retransmission that
+ * finds no room comes with the next event, if there is one.
+ */
+static __always_inline void take_down(struct bpf_sock_ops *ops, struct tcp_state *state,
+				      struct health_key *key, struct sample *sample)
+{
+	struct bpf_sock *sk = ops->sk;
+	__u32 segments = ops->total_retrans, now = bpf_jiffies64();
+	__u64 bytes;
+
+	if (!sk)
+		return;
+	bytes = retransmitted_bytes(sk);
+	key->cgroup = state->cgroup;
+	sample->segments = segments - state->segments;
+	sample->bytes = bytes - state->bytes;
+	if (sample->rtt)
+		state->sampled = now;
+	if (!add(key, sample, now)) {
+		count_outcome(SOCKET_NO_SAMPLE_ROOM);
+		return;
+	}
+	state->segments = segments;
+	state->bytes = bytes;
+}
+
+/* Also of a loopback address: no packet of that crosses an interface of a pod. */
+static __always_inline bool to_itself(const struct socket_key *key)
+{
+	const __u32 *local = (const __u32 *)key->local, *peer = (const __u32 *)key->peer;
+
+	if (local[2] == bpf_htonl(0xffff) && key->local[12] == 127)
+		return true;
+	return local[0] == peer[0] && local[1] == peer[1] && local[2] == peer[2] &&
+	       local[3] == peer[3];
+}
+
+/* The state of a connection that begins; NULL if it cannot be kept. */
+static __always_inline struct tcp_state *begin(struct bpf_sock_ops *ops, __u64 cgroup)
+{
+	struct bpf_sock *sk = ops->sk;
+	struct tcp_state *state;
+
+	if (!sk)
+		return NULL;
+	state = bpf_sk_storage_get(&tcp_sockets, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!state) {
+		count_outcome(SOCKET_NO_STORAGE);
+		return NULL;
+	}
+	state->cgroup = cgroup;
+	state->segments = 0; /* a socket that connects again counts from 0 too */
+	state->bytes = 0;
+	state->connecting = 0;
+	return state;
+}
+
+/* NULL if its beginning was not seen. */
+static __always_inline struct tcp_state *state_of(struct bpf_sock_ops *ops)
+{
+	struct bpf_sock *sk = ops->sk;
+
+	if (!sk)
+		return NULL;
+	return bpf_sk_storage_get(&tcp_sockets, sk, NULL, 0);
+}
+
+static __always_inline __u64 smoothed_rtt(struct bpf_sock_ops *ops)
+{
+	return ops->srtt_us >> 3; /* the kernel keeps it in eighths */
+}
+
+/*
+ * Whether an RTT callback is taken down: see rtt_interval. It comes before the kernel
+ * has smoothed in what it is about, so that the first has nothing to tell.
+ */
+static __always_inline bool rtt_is_due(const struct tcp_state *state)
+{
+	return !state->connecting && (__u32)bpf_jiffies64() - state->sampled >= rtt_interval;
+}
+
+#endif /* PODMETER_SAMPLE_H */

@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package flows
+
+import (
+	"math"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// RTTs are told apart by size in buckets as a native histogram of schema [RTTSchema] has
+// them, two an octave. The first has all up to [RTTZero], the last all that are longer
+// than the one before it.
+const (
+	RTTBuckets = 47
+	RTTSchema  = 1
+	// RTTFirst is the native index of the second bucket: its upper bound is
+	// 2^(RTTFirst/2) s.
+	RTTFirst = -33
+)
+
+// RTTZero is the upper bound of the first bucket in seconds.
+var RTTZero = math.Exp2(-17)
+
+// Health is how TCP connections do.
+type Health struct {
+	// Opened were established, Failed ended before that; of the latter only those that
+	// the local end began.
+	Opened, Failed uint64
+	// RetransmittedSegments and RetransmittedBytes are of the local end; the bytes are
+	// payload.
+	RetransmittedSegments, RetransmittedBytes uint64
+	// RTT counts samples of the smoothed round-trip time by bucket; RTTSum is their sum
+	// in microseconds.
+	RTT    [RTTBuckets]uint64
+	RTTSum uint64
+}
+
+// Add adds o to h.
+func (h *Health) Add(o *Health) {
+	h.Opened += o.Opened
+	h.Failed += o.Failed
+	h.RetransmittedSegments += o.RetransmittedSegments
+	h.RetransmittedBytes += o.RetransmittedBytes
+	for i, n := range o.RTT {
+		h.RTT[i] += n
+	}
+	h.RTTSum += o.RTTSum
+}
+
+// HealthRecord is the health of one end of a connection in an epoch.
+type HealthRecord struct {
+	// Cgroup is the id of the socket's cgroup in the v2 hierarchy, 0 if it is not known.
+	Cgroup uint64
+	// Local and Peer are its ends, IPv4 unmapped.
+	Local, Peer netip.AddrPort
+	Health
+	// First and Last are when the first and the last of it was seen.
+	First, Last time.Time
+}
+
+// flow returns a flow of the connection, without a byte: what is to be known of the
+// connection follows from it as it does from the packets'.
+func (r *HealthRecord) flow() *Record {
+	ethertype := uint16(EtherTypeIPv6)
+	if r.Local.Addr().Is4() {
+		ethertype = EtherTypeIPv4
+	}
+	return &Record{
+		Key: Key{
+			Direction: Transmit, EtherType: ethertype, Protocol: ProtocolTCP,
+			Source: r.Local.Addr(), SourcePort: r.Local.Port(),
+			Destination: r.Peer.Addr(), DestinationPort: r.Peer.Port(),
+		},
+		First: r.First, Last: r.Last,
+	}
+}
+
+// HealthEntries count the ends of connections that were drained, once an epoch, by what
+// came of them.
+type HealthEntries struct {
+	// Attributed are on a series. NoPod are of cgroups that are no pod's: the node's own
+	// sockets. Unbound are of pods of which no interface came to be known, or of too many.
+	Attributed, NoPod, Unbound uint64
+}
+
+// healthSum is the health of a row, and the start of the epoch in which it began.
+type healthSum struct {
+	Health
+	created time.Time
+}
+
+func (s *healthSum) add(o *healthSum) {
+	if s.created.IsZero() || o.created.Before(s.created) {
+		s.created = o.created
+	}
+	s.Health.Add(&o.Health)
+}
+
+// health adds the health of connections to the rows of their flows. The flows of the
+// epoch are there already.
+func (p *Publisher) health(batch *Batch, records []HealthRecord) {
+	if p.options.Containers == nil {
+		return
+	}
+	byUID := make(map[string]*Pod, len(p.points))
+	for _, pt := range p.points {
+		if pt.pod != nil {
+			byUID[pt.pod.UID] = pt.pod
+		}
+	}
+	var entries HealthEntries
+	p.early.release(batch, byUID, &p.options.Optional, &entries)
+	for i := range records {
+		p.healthOf(batch, &records[i], byUID, &entries)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stats.Health.add(entries)
+}
+
+func (p *Publisher) healthOf(batch *Batch, record *HealthRecord, byUID map[string]*Pod, entries *HealthEntries) {
+	uid, _ := p.options.Containers.Container(record.Cgroup)
+	if uid == "" {
+		entries.NoPod++
+		return
+	}
+	flow, sum := record.flow(), &healthSum{Health: record.Health, created: batch.Start}
+	labels := p.attribution.labels(flow)
+	pod := byUID[uid]
+	if pod == nil {
+		p.early.wait(uid, labels.flow, sum, batch.End, entries)
+		return
+	}
+	entries.Attributed++
+	labels = labels.local(pod, p.userOf(pod, flow), &p.options.Optional)
+	batch.addHealth(pod, labels.flow, sum)
+}
+
+func (e *HealthEntries) add(o HealthEntries) {
+	e.Attributed += o.Attributed
+	e.NoPod += o.NoPod
+	e.Unbound += o.Unbound
+}
+
+type healthKey struct {
+	pod    *Pod
+	labels FlowLabels
+}
+
+func (b *Batch) addHealth(pod *Pod, labels FlowLabels, sum *healthSum) {
+	key := healthKey{pod, labels}
+	known := b.health[key]
+	if known == nil {
+		known = &healthSum{}
+		b.health[key] = known
+	}
+	known.add(sum)
+}
+
+// addHealth adds to the row of the labels, or to that which they are folded into: a row
+// may begin with it, before its first byte.
+func (t *Table) addHealth(key healthKey, sum *healthSum, now time.Time) {
+	r := t.flowRow(t.account(key.pod), key.labels)
+	if r.health == nil {
+		r.health = &healthSum{}
+	}
+	r.health.add(sum)
+	r.last = now
+}
+
+// HealthSeries are the series of a flow row about the health of its TCP connections.
+type HealthSeries struct {
+	Namespace, Pod string
+	Labels         FlowLabels
+	Health         Health
+	// Created is the start of the epoch in which they began.
+	Created time.Time
+}
+
+// HealthState is the health of the row with this number in [AccountState].Flows, see
+// [Health].
+type HealthState struct {
+	Row      int       `cbor:"1,keyasint,omitempty"`
+	Opened   uint64    `cbor:"2,keyasint,omitempty"`
+	Failed   uint64    `cbor:"3,keyasint,omitempty"`
+	Segments uint64    `cbor:"4,keyasint,omitempty"`
+	Bytes    uint64    `cbor:"5,keyasint,omitempty"`
+	RTT      []uint64  `cbor:"6,keyasint,omitempty"` // but for empty buckets at its end
+	RTTSum   uint64    `cbor:"7,keyasint,omitempty"`
+	Created  time.Time `cbor:"8,keyasint"`
+}
+
+func (s *healthSum) state(row int) HealthState {
+	n := len(s.RTT)
+	for n > 0 && s.RTT[n-1] == 0 {
+		n--
+	}
+	return HealthState{
+		Row: row, Opened: s.Opened, Failed: s.Failed, Segments: s.RetransmittedSegments, Bytes: s.RetransmittedBytes,
+		RTT: slices.Clone(s.RTT[:n]), RTTSum: s.RTTSum, Created: s.created,
+	}
+}
+
+func (s *HealthState) sum() *healthSum {
+	sum := &healthSum{created: s.Created, Health: Health{
+		Opened: s.Opened, Failed: s.Failed, RetransmittedSegments: s.Segments, RetransmittedBytes: s.Bytes, RTTSum: s.RTTSum,
+	}}
+	copy(sum.RTT[:], s.RTT)
+	return sum
+}
+
+// healthState is that of the rows of a family, in this order.
+func healthState(f *family[FlowLabels], rows []RowState[FlowLabels]) (all []HealthState) {
+	for i := range rows {
+		if h := f.rows[rows[i].Labels].health; h != nil {
+			all = append(all, h.state(i))
+		}
+	}
+	return all
+}
+
+// restoreHealth is the reverse of healthState.
+func restoreHealth(f *family[FlowLabels], rows []RowState[FlowLabels], all []HealthState) {
+	for i := range all {
+		if row := all[i].Row; row >= 0 && row < len(rows) {
+			f.rows[rows[row].Labels].health = all[i].sum()
+		}
+	}
+}
