@@ -14,7 +14,7 @@ cd "$(dirname "$0")/../.."
 export CLUSTER=${CLUSTER:-podmeter-e2e} POD_IPS=${POD_IPS:-40}
 . hack/cluster/common.sh
 plugins=(${CNI:-ptp bridge})
-declare -A tests=([ptp]=. [bridge]='^(TestParity|TestParityAcrossRollouts|TestAttribution|TestContainers)$')
+declare -A tests=([ptp]=. [bridge]='^(TestParity|TestParityAcrossRollouts|TestAttribution|TestContainers|TestHostPods)$')
 work=$(mktemp -d)
 finish() {
 	[ -n "${KEEP:-}" ] || hack/cluster/down.sh
