@@ -64,8 +64,9 @@ func TestHostPods(t *testing.T) {
 		d, address := datagrams{200, 1000}, echo.Status.PodIPs[0].IP
 		c.killAgent(t)
 		c.traffic(t, namespace, host.Metadata.Name, d.to(net.JoinHostPort(address, port))...)
-		c.kubectl(t, "", "delete", "pod", "--namespace", agentNamespace, "--selector", agents, "--wait=false")
-		c.traffic(t, namespace, host.Metadata.Name, d.to(net.JoinHostPort(address, port))...)
+		sent := c.background(t, namespace, host.Metadata.Name, d.to(net.JoinHostPort(address, port))...)
+		c.kubectl(t, "", "delete", "pod", "--namespace", agentNamespace, "--selector", agents)
+		sent()
 		c.rolledOut(t, agentNamespace, "daemonset/podmeter")
 		twice := d.inCgroup(address).plus(d.inCgroup(address), 1)
 		c.awaitFlows(t, namespace, host.Metadata.Name, before, flows{pod("echo"): twice})
