@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package remotewrite
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/klauspost/compress/snappy"
+	remote "github.com/prometheus/client_golang/exp/api/remote/genproto/v2"
+	"google.golang.org/protobuf/proto"
+)
+
+const (
+	// The pause after a failure, doubled each time.
+	firstPause = time.Second
+	lastPause  = time.Minute
+	// longestPause bounds what a receiver may ask for.
+	longestPause = 10 * time.Minute
+	// answerLimit is how much of an error's text is read, in bytes.
+	answerLimit = 512
+)
+
+const (
+	contentV2 = "application/x-protobuf;proto=io.prometheus.write.v2.Request"
+	contentV1 = "application/x-protobuf"
+	// writtenHeader tells, in protocol 2.0, how many samples were taken.
+	writtenHeader = "X-Prometheus-Remote-Write-Samples-Written"
+)
+
+// sender sends what is in a spool to one receiver.
+type sender struct {
+	name    string // of the receiver, without secrets
+	url     string
+	headers map[string]string
+	client  *http.Client
+	agent   string
+	spool   *spool
+	log     *slog.Logger
+	counts  *counts
+
+	// old is whether the receiver knows protocol 1.0 alone.
+	old bool
+	// failing is whether that was told.
+	failing bool
+	pause   time.Duration
+}
+
+// answer is what a receiver said to a request that it did not take.
+type answer struct {
+	status int
+	after  time.Duration
+	text   string
+}
+
+// Error implements error.
+func (a *answer) Error() string { return fmt.Sprintf("%d: %s", a.status, a.text) }
+
+// errOld says that a receiver does not know protocol 2.0.
+var errOld = errors.New("it knows protocol 1.0 alone")
+
+// passing reports whether a later try may succeed, and when the receiver wants it.
+func passing(err error) (after time.Duration, is bool) {
+	a := new(answer)
+	if !errors.As(err, &a) {
+		return 0, true // the network
+	}
+	switch {
+	case a.status >= 500, a.status == http.StatusTooManyRequests, a.status == http.StatusRequestTimeout:
+		return a.after, true
+	}
+	return 0, false
+}
+
+// run sends until ctx is done.
+func (s *sender) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		more, err := s.sendFirst(ctx)
+		switch {
+		case err != nil:
+			s.wait(ctx, err)
+		case !more:
+			select {
+			case <-ctx.Done():
+			case <-s.spool.arrived:
+			}
+		}
+	}
+}
+
+// flush sends what there is, until the first failure.
+func (s *sender) flush(ctx context.Context) {
+	for more := true; more; {
+		var err error
+		if more, err = s.sendFirst(ctx); err != nil {
+			s.log.Warn("what could not be sent stays in the spool", "receiver", s.name, "bytes", s.spool.size(), "error", err)
+			return
+		}
+	}
+}
+
+// sendFirst sends the eldest request; more is false if there is none. One that the
+// receiver refuses for good is given up; the error is of what may pass.
+func (s *sender) sendFirst(ctx context.Context) (more bool, err error) {
+	number, request, ok, err := s.spool.first()
+	if !ok {
+		return false, nil
+	}
+	if err == nil {
+		err = s.send(ctx, request)
+	} else {
+		err = &answer{text: err.Error()} // it cannot be read, and never will
+	}
+	switch _, again := passing(err); {
+	case err == nil:
+		s.succeeded()
+	case ctx.Err() != nil:
+		return true, ctx.Err()
+	case again:
+		return true, err
+	default:
+		s.counts.add(s.name, outcomeRefused)
+		s.log.Error("a request is refused and given up", "receiver", s.name, "error", err)
+	}
+	return true, s.spool.remove(number)
+}
+
+func (s *sender) succeeded() {
+	s.counts.add(s.name, outcomeSent)
+	s.counts.succeeded(s.name, time.Now())
+	if s.failing {
+		s.log.Info("remote write works again", "receiver", s.name)
+	}
+	s.failing, s.pause = false, 0
+}
+
+// wait waits after a failure: for as long as the receiver wants, twice as long as the last
+// time at least.
+func (s *sender) wait(ctx context.Context, err error) {
+	s.counts.add(s.name, outcomeRetried)
+	if !s.failing {
+		s.log.Warn("remote write fails, trying again", "receiver", s.name, "error", err)
+	}
+	s.failing = true
+	s.pause = min(max(2*s.pause, firstPause), lastPause)
+	after, _ := passing(err)
+	timer := time.NewTimer(max(s.pause, min(after, longestPause)))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
+
+// send sends a request of protocol 2.0, in 1.0 if the receiver does not know that.
+func (s *sender) send(ctx context.Context, compressed []byte) error {
+	if !s.old {
+		err := s.post(ctx, compressed, contentV2, "2.0.0")
+		if !errors.Is(err, errOld) {
+			return err
+		}
+		s.old = true
+		s.log.Info("the receiver knows remote write 1.0 alone", "receiver", s.name)
+	}
+	encoded, err := snappy.Decode(nil, compressed)
+	if err != nil {
+		return &answer{text: "read spool: " + err.Error()}
+	}
+	var request remote.Request
+	if err := proto.Unmarshal(encoded, &request); err != nil {
+		return &answer{text: "read spool: " + err.Error()}
+	}
+	first, err := encodeV1(&request)
+	if err != nil {
+		return &answer{text: "read spool: " + err.Error()}
+	}
+	return s.post(ctx, snappy.Encode(nil, first), contentV1, "0.1.0")
+}
+
+func (s *sender) post(ctx context.Context, body []byte, content, version string) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	for name, value := range s.headers {
+		request.Header.Set(name, value)
+	}
+	request.Header.Set("User-Agent", s.agent)
+	request.Header.Set("Content-Encoding", "snappy")
+	request.Header.Set("Content-Type", content)
+	request.Header.Set("X-Prometheus-Remote-Write-Version", version)
+	response, err := s.client.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	text, _ := io.ReadAll(io.LimitReader(response.Body, answerLimit))
+	switch {
+	case content == contentV2 && response.StatusCode == http.StatusUnsupportedMediaType:
+		return errOld
+	case response.StatusCode/100 != 2:
+		return &answer{response.StatusCode, retryAfter(response.Header.Get("Retry-After"), time.Now()), strings.TrimSpace(string(text))}
+	case content == contentV2 && response.Header.Get(writtenHeader) == "":
+		// An old one reads nothing it knows in it, and says nothing of samples.
+		return errOld
+	}
+	return nil
+}
+
+// retryAfter reads the header: seconds, or a time.
+func retryAfter(header string, now time.Time) time.Duration {
+	if seconds, err := strconv.Atoi(header); err == nil {
+		return time.Duration(seconds) * time.Second
+	}
+	if at, err := http.ParseTime(header); err == nil {
+		return at.Sub(now)
+	}
+	return 0
+}

@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package remotewrite
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/klauspost/compress/snappy"
+	remote "github.com/prometheus/client_golang/exp/api/remote/genproto/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"google.golang.org/protobuf/proto"
+)
+
+// receiver takes requests and answers as it is told; 204 as of protocol 2.0 when it is told
+// no more.
+type receiver struct {
+	mu       sync.Mutex
+	answers  []func(http.ResponseWriter)
+	contents []string
+	times    []time.Time
+	requests []*remote.Request
+}
+
+// RoundTrip implements http.RoundTripper, so that no time passes on the way.
+func (r *receiver) RoundTrip(request *http.Request) (*http.Response, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	body, err := io.ReadAll(request.Body)
+	if err != nil {
+		return nil, err
+	}
+	r.contents = append(r.contents, request.Header.Get("X-Prometheus-Remote-Write-Version"))
+	r.times = append(r.times, time.Now())
+	w := httptest.NewRecorder()
+	if len(r.answers) > 0 {
+		answer := r.answers[0]
+		r.answers = r.answers[1:]
+		answer(w)
+		return w.Result(), nil
+	}
+	if request.Header.Get("Content-Type") == contentV2 {
+		decoded, err := snappy.Decode(nil, body)
+		if err != nil {
+			return nil, err
+		}
+		var got remote.Request
+		if err := proto.Unmarshal(decoded, &got); err != nil {
+			return nil, err
+		}
+		r.requests = append(r.requests, &got)
+	}
+	w.Header().Set(writtenHeader, "1")
+	w.WriteHeader(http.StatusNoContent)
+	return w.Result(), nil
+}
+
+func status(code int, headers ...string) func(http.ResponseWriter) {
+	return func(w http.ResponseWriter) {
+		for n := 0; n+1 < len(headers); n += 2 {
+			w.Header().Set(headers[n], headers[n+1])
+		}
+		w.WriteHeader(code)
+	}
+}
+
+// What may pass is tried again, in time; what is refused is given up, and counted; who
+// knows protocol 1.0 alone gets that.
+func TestAnswers(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		answers []func(http.ResponseWriter)
+		// versions are those of the tries, outcomes what is counted.
+		versions []string
+		outcomes map[string]float64
+		took     time.Duration
+	}{
+		{"taken", nil, []string{"2.0.0"}, map[string]float64{"sent": 1}, 0},
+		{"500 twice", []func(http.ResponseWriter){status(500), status(503)}, []string{"2.0.0", "2.0.0", "2.0.0"},
+			map[string]float64{"retried": 2, "sent": 1}, 3 * time.Second},
+		{"429 that says when", []func(http.ResponseWriter){status(429, "Retry-After", "30")}, []string{"2.0.0", "2.0.0"},
+			map[string]float64{"retried": 1, "sent": 1}, 30 * time.Second},
+		{"429 that wants too much", []func(http.ResponseWriter){status(429, "Retry-After", "86400")}, []string{"2.0.0", "2.0.0"},
+			map[string]float64{"retried": 1, "sent": 1}, longestPause},
+		{"408", []func(http.ResponseWriter){status(408)}, []string{"2.0.0", "2.0.0"}, map[string]float64{"retried": 1, "sent": 1}, time.Second},
+		{"400", []func(http.ResponseWriter){status(400)}, []string{"2.0.0"}, map[string]float64{"refused": 1}, 0},
+		{"401", []func(http.ResponseWriter){status(401)}, []string{"2.0.0"}, map[string]float64{"refused": 1}, 0},
+		{"415", []func(http.ResponseWriter){status(415)}, []string{"2.0.0", "0.1.0"}, map[string]float64{"sent": 1}, 0},
+		{"204 without a word of samples", []func(http.ResponseWriter){status(204)}, []string{"2.0.0", "0.1.0"}, map[string]float64{"sent": 1}, 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := &receiver{answers: test.answers}
+				w := newTestWriter(t, Options{Client: &http.Client{Transport: r}})
+				w.sample(time.Now())
+				ctx, cancel := context.WithCancel(t.Context())
+				var running sync.WaitGroup
+				running.Go(func() { w.senders[0].run(ctx) })
+				began := time.Now()
+				time.Sleep(time.Hour)
+				cancel()
+				running.Wait()
+				if !slices.Equal(r.contents, test.versions) {
+					t.Errorf("versions of the tries: got %q, want %q", r.contents, test.versions)
+				}
+				if took := r.times[len(r.times)-1].Sub(began); took != test.took {
+					t.Errorf("got the last try after %v, want %v", took, test.took)
+				}
+				counted := make(map[string]float64)
+				for _, outcome := range []string{outcomeSent, outcomeRetried, outcomeRefused, outcomeDropped} {
+					if n := testutil.ToFloat64(w.counts.requests.WithLabelValues(w.senders[0].name, outcome)); n > 0 {
+						counted[outcome] = n
+					}
+				}
+				if diff := cmp.Diff(test.outcomes, counted); diff != "" {
+					t.Errorf("outcomes (-want +got):\n%s", diff)
+				}
+				if size := w.senders[0].spool.size(); size != 0 {
+					t.Errorf("got %d bytes that wait, want none", size)
+				}
+			})
+		})
+	}
+}
+
+func newTestWriter(t *testing.T, o Options) *Writer {
+	t.Helper()
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "one"}, func() float64 { return 1 }))
+	if o.Gatherer == nil {
+		o.Gatherer = registry
+	}
+	if o.URLs == nil {
+		o.URLs = []string{"http://user:secret@receiver.test/api/v1/write"}
+	}
+	o.Spool, o.Logger = t.TempDir(), slog.New(slog.NewTextHandler(t.Output(), nil))
+	w, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// At the end all series end, and what the receiver does not take then waits for the next
+// process.
+func TestEndAndRestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &receiver{}
+		o := Options{Client: &http.Client{Transport: r}}
+		w := newTestWriter(t, o)
+		run := func(w *Writer, lasts time.Duration) {
+			t.Helper()
+			ctx, cancel := context.WithTimeout(t.Context(), lasts)
+			defer cancel()
+			if err := w.Run(ctx); err != nil {
+				t.Fatal(err)
+			}
+		}
+		run(w, 31*time.Second)
+		if got, want := texts(r.requests), 3; len(got) != want || !strings.Contains(strings.Join(got, "\n"), "ends") {
+			t.Errorf("got %q, want two samples and an end", got)
+		}
+		r.answers = slices.Repeat([]func(http.ResponseWriter){status(500)}, 100)
+		folder := w.options.Spool
+		run(w, 31*time.Second)
+		r.mu.Lock()
+		r.answers, r.requests = nil, nil
+		r.mu.Unlock()
+		o.Gatherer, o.URLs, o.Spool, o.Logger = w.options.Gatherer, w.options.URLs, folder, w.options.Logger
+		next, err := New(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		run(next, time.Second)
+		if got := texts(r.requests); len(got) != 3 {
+			t.Errorf("got %q, want what the last process could not send: two samples and an end", got)
+		}
+	})
+}
+
+func TestNamesHideSecrets(t *testing.T) {
+	w := newTestWriter(t, Options{})
+	if name := w.senders[0].name; strings.Contains(name, "secret") {
+		t.Errorf("got %q", name)
+	}
+}
+
+func TestURLs(t *testing.T) {
+	for _, address := range []string{"", "receiver:9090", "ftp://receiver/", "http://", "http://a b/"} {
+		if _, err := New(Options{URLs: []string{address}, Spool: t.TempDir()}); err == nil {
+			t.Errorf("%q: got no error", address)
+		}
+	}
+}
+
+func TestRetryAfter(t *testing.T) {
+	now := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
+	for header, want := range map[string]time.Duration{
+		"": 0, "7": 7 * time.Second, "soon": 0, "Sun, 29 Nov 2026 12:00:09 GMT": 9 * time.Second,
+	} {
+		if got := retryAfter(header, now); got != want {
+			t.Errorf("%q: got %v, want %v", header, got, want)
+		}
+	}
+}

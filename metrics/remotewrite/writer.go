@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package remotewrite
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/klauspost/compress/snappy"
+	remote "github.com/prometheus/client_golang/exp/api/remote/genproto/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/protobuf/proto"
+)
+
+const (
+	defaultInterval   = 15 * time.Second
+	defaultSpoolLimit = 256 << 20
+	// requestTimeout is how long a receiver may take to answer.
+	requestTimeout = 30 * time.Second
+	// flushTime is how long the end may take.
+	flushTime = 5 * time.Second
+)
+
+// Options are what a [Writer] needs.
+type Options struct {
+	// URLs are the receivers.
+	URLs []string
+	// Client authenticates and checks certificates; http.DefaultClient if nil.
+	Client *http.Client
+	// Headers are sent with each request.
+	Headers map[string]string
+	// Gatherer gives the metrics.
+	Gatherer prometheus.Gatherer
+	// Labels are added to all series that have no such label.
+	Labels map[string]string
+	// NativeHistograms is whether these are sent too, by protocol 2.0: some receivers
+	// refuse requests with one.
+	NativeHistograms bool
+	// Interval is the time between two samples of a series; 15 s if 0.
+	Interval time.Duration
+	// Spool is the folder of what waits, SpoolLimit its bytes for each receiver; 256 MiB
+	// if 0.
+	Spool      string
+	SpoolLimit int64
+	// UserAgent names the program and its version.
+	UserAgent string
+	Logger    *slog.Logger
+}
+
+// Writer sends metrics to receivers.
+type Writer struct {
+	options Options
+	encoder encoder
+	senders []*sender
+	counts  *counts
+}
+
+// New opens the spools. The error names what is wrong with a URL or folder.
+func New(o Options) (*Writer, error) {
+	o.Interval, o.SpoolLimit = cmp.Or(o.Interval, defaultInterval), cmp.Or(o.SpoolLimit, defaultSpoolLimit)
+	o.Client = cmp.Or(o.Client, http.DefaultClient)
+	w := &Writer{options: o, counts: newCounts(), encoder: encoder{natives: o.NativeHistograms}}
+	for _, name := range slices.Sorted(maps.Keys(o.Labels)) {
+		w.encoder.added = append(w.encoder.added, label{name, o.Labels[name]})
+	}
+	for _, address := range o.URLs {
+		s, err := w.newSender(address)
+		if err != nil {
+			return nil, err
+		}
+		w.senders = append(w.senders, s)
+	}
+	return w, nil
+}
+
+func (w *Writer) newSender(address string) (*sender, error) {
+	u, err := url.Parse(address)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return nil, fmt.Errorf("remote write to %q: a URL is expected, such as https://prometheus.example/api/v1/write", address)
+	}
+	sum := sha256.Sum256([]byte(address))
+	spool, err := openSpool(filepath.Join(w.options.Spool, hex.EncodeToString(sum[:8])), w.options.SpoolLimit)
+	if err != nil {
+		return nil, err
+	}
+	client := *w.options.Client
+	client.Timeout = cmp.Or(client.Timeout, requestTimeout)
+	s := &sender{
+		name: u.Redacted(), url: address, headers: w.options.Headers, client: &client, agent: w.options.UserAgent,
+		spool: spool, log: w.options.Logger, counts: w.counts,
+	}
+	w.counts.known(s.name)
+	return s, nil
+}
+
+// Run gathers and sends until ctx is done. Then it ends all series, and sends what it can
+// in a few seconds; the rest stays for the next process.
+func (w *Writer) Run(ctx context.Context) error {
+	var sending sync.WaitGroup
+	for _, s := range w.senders {
+		sending.Go(func() { s.run(ctx) })
+	}
+	ticker := time.NewTicker(w.options.Interval)
+	defer ticker.Stop()
+	for ended := false; !ended; {
+		select {
+		case <-ctx.Done():
+			ended = true
+		case now := <-ticker.C:
+			w.sample(now)
+		}
+	}
+	sending.Wait()
+	w.keep(w.encoder.finish(time.Now()))
+	flushing, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushTime)
+	defer cancel()
+	for _, s := range w.senders {
+		sending.Go(func() { s.flush(flushing) })
+	}
+	sending.Wait()
+	return nil
+}
+
+// sample takes a sample of each series.
+func (w *Writer) sample(now time.Time) {
+	families, err := w.options.Gatherer.Gather()
+	if err != nil {
+		w.options.Logger.Error("gather metrics for remote write", "error", err)
+	}
+	if len(families) > 0 { // some may be there in spite of an error
+		w.keep(w.encoder.encode(families, now))
+	}
+}
+
+// keep appends requests to the spool of each receiver.
+func (w *Writer) keep(requests []*remote.Request) {
+	for _, request := range requests {
+		encoded, err := proto.Marshal(request)
+		if err != nil {
+			w.options.Logger.Error("encode for remote write", "error", err)
+			continue
+		}
+		compressed := snappy.Encode(nil, encoded)
+		for _, s := range w.senders {
+			dropped, err := s.spool.put(compressed)
+			if err != nil {
+				w.options.Logger.Error("keep for remote write", "receiver", s.name, "error", err)
+				dropped = max(dropped, 1)
+			}
+			for range dropped {
+				w.counts.add(s.name, outcomeDropped)
+			}
+		}
+	}
+}
