@@ -168,8 +168,8 @@ func TestEndAndRestart(t *testing.T) {
 			}
 		}
 		run(w, 31*time.Second)
-		if got, want := texts(r.requests), 3; len(got) != want || !strings.Contains(strings.Join(got, "\n"), "ends") {
-			t.Errorf("got %q, want two samples and an end", got)
+		if got, want := texts(r.requests), 4; len(got) != want || !strings.Contains(strings.Join(got, "\n"), "ends") {
+			t.Errorf("got %q, want three samples and an end", got)
 		}
 		r.answers = slices.Repeat([]func(http.ResponseWriter){status(500)}, 100)
 		folder := w.options.Spool
@@ -183,8 +183,8 @@ func TestEndAndRestart(t *testing.T) {
 			t.Fatal(err)
 		}
 		run(next, time.Second)
-		if got := texts(r.requests); len(got) != 3 {
-			t.Errorf("got %q, want what the last process could not send: two samples and an end", got)
+		if got := texts(r.requests); len(got) != 4+2 {
+			t.Errorf("got %q, want what the last process could not send, three samples and an end, and two of this one", got)
 		}
 	})
 }

@@ -104,8 +104,8 @@ func (w *Writer) newSender(address string) (*sender, error) {
 	return s, nil
 }
 
-// Run gathers and sends until ctx is done. Then it ends all series, and sends what it can
-// in a few seconds; the rest stays for the next process.
+// Run gathers and sends until ctx is done. Then it takes a last sample, ends all series, and
+// sends what it can in a few seconds; the rest stays for the next process.
 func (w *Writer) Run(ctx context.Context) error {
 	var sending sync.WaitGroup
 	for _, s := range w.senders {
@@ -122,7 +122,9 @@ func (w *Writer) Run(ctx context.Context) error {
 		}
 	}
 	sending.Wait()
-	w.keep(w.encoder.finish(time.Now()))
+	now := time.Now()
+	w.sample(now)
+	w.keep(w.encoder.finish(now.Add(time.Millisecond)))
 	flushing, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushTime)
 	defer cancel()
 	for _, s := range w.senders {

@@ -18,6 +18,7 @@ import (
 	"github.com/podmeter/podmeter/flows/geo"
 	"github.com/podmeter/podmeter/flows/identity"
 	"github.com/podmeter/podmeter/metrics"
+	"github.com/podmeter/podmeter/metrics/remotewrite"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
@@ -54,6 +55,8 @@ type Agent struct {
 	exporter  *metrics.Exporter
 	server    *metrics.Server
 	meter     *datapath.Meter
+	// remoteWriter is nil if there is no receiver.
+	remoteWriter *remotewrite.Writer
 	// conntrack is nil if backends of Services are not looked up.
 	conntrack *datapath.Conntrack
 	// cgroups is nil if neither sockets nor pods in the node's network are looked at,
@@ -93,7 +96,7 @@ func New(ctx context.Context, config Config, options Options) (*Agent, error) {
 	a := &Agent{config: config, options: options, log: options.Logger, hangup: make(chan os.Signal, 1)}
 	signal.Notify(a.hangup, unix.SIGHUP)
 	for _, step := range []func(context.Context) error{
-		a.openPlaces, a.openIdentity, a.openDeparture, a.findCgroups, a.makeTable, a.makeExporter, a.listen, a.loadMeter,
+		a.openPlaces, a.openIdentity, a.openDeparture, a.findCgroups, a.makeTable, a.makeExporter, a.openRemoteWrite, a.listen, a.loadMeter,
 		a.openSockets, a.resume, a.loadUplinks,
 	} {
 		if err := step(ctx); err != nil {
@@ -234,6 +237,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	group.Go(func() error { return a.meterWhenSynced(ctx) })
 	group.Go(func() error { return a.server.Serve(ctx, a.listener) })
 	group.Go(func() error { return a.serveSocket(ctx) })
+	group.Go(func() error { return a.writeRemotely(ctx) })
 	group.Go(func() error { return a.reloadOnHangup(ctx) })
 	if a.places != nil {
 		group.Go(func() error { return a.places.Watch(ctx) })

@@ -84,6 +84,21 @@ type Config struct {
 	// SeriesGrace is how long the series of a pod outlive it.
 	SeriesGrace time.Duration
 
+	// RemoteWriteURLs are receivers of remote write; none by default.
+	RemoteWriteURLs []string
+	// RemoteWriteClientFile has authentication, TLS and headers; empty for none.
+	RemoteWriteClientFile string
+	// RemoteWriteLabels are name=value, added to all series that are written.
+	RemoteWriteLabels []string
+	// RemoteWriteInterval is the time between two samples of a series.
+	RemoteWriteInterval time.Duration
+	// RemoteWriteSpool is the folder of what waits to be sent, RemoteWriteSpoolLimit its
+	// bytes for each receiver.
+	RemoteWriteSpool      string
+	RemoteWriteSpoolLimit uint64
+	// RemoteWriteNativeHistograms sends these as well.
+	RemoteWriteNativeHistograms bool
+
 	// LogLevel is debug, info, warn or error, LogFormat text or json.
 	LogLevel, LogFormat string
 }
@@ -135,6 +150,7 @@ const (
 	DefaultStateDir = "/run/podmeter/state"
 	DefaultCNICache = "/var/lib/cni"
 	DefaultCgroups  = "/sys/fs/cgroup"
+	DefaultSpool    = "/var/lib/podmeter/remote-write"
 )
 
 // Defaults returns the configuration of an agent without flags.
@@ -159,8 +175,11 @@ func Defaults() Config {
 		UplinkSeriesLimit:   1000,
 		FlowIdle:            time.Hour,
 		SeriesGrace:         5 * time.Minute,
-		LogLevel:            "info",
-		LogFormat:           "text",
+
+		RemoteWriteInterval: 15 * time.Second, RemoteWriteSpool: DefaultSpool, RemoteWriteSpoolLimit: 256 << 20,
+
+		LogLevel:  "info",
+		LogFormat: "text",
 	}
 }
 

@@ -20,6 +20,7 @@ func AddFlags(fs *pflag.FlagSet, c *Config) {
 	addMeterFlags(fs, c)
 	addIdentityFlags(fs, c)
 	addSeriesFlags(fs, c)
+	addRemoteWriteFlags(fs, c)
 	fs.StringVar(&c.LogLevel, "log-level", c.LogLevel, "least `level` that is logged: "+oneOf("log-level"))
 	fs.StringVar(&c.LogFormat, "log-format", c.LogFormat, "`format` of the log on stderr: "+oneOf("log-format"))
 }
@@ -103,6 +104,23 @@ func addIdentityFlags(fs *pflag.FlagSet, c *Config) {
 			oneOf("host-pods")+"; auto goes without where the node does not allow it, and says why")
 	fs.StringVar(&c.CgroupRoot, "cgroup-root", c.CgroupRoot,
 		"`directory` where the node's cgroup v2 hierarchy is mounted, or unified in it, for --sockets and --host-pods")
+}
+
+func addRemoteWriteFlags(fs *pflag.FlagSet, c *Config) {
+	fs.StringSliceVar(&c.RemoteWriteURLs, "remote-write-url", c.RemoteWriteURLs,
+		"`URLs` of receivers of Prometheus remote write, for nodes that cannot be scraped, such as "+
+			"https://prometheus.example/api/v1/write; repeatable; protocol 2.0, or 1.0 where a receiver does not know that")
+	fs.StringVar(&c.RemoteWriteClientFile, "remote-write-client-file", c.RemoteWriteClientFile,
+		"YAML `file` with basic_auth, authorization, tls_config and http_headers for the receivers, as Prometheus has them in remote_write")
+	fs.StringSliceVar(&c.RemoteWriteLabels, "remote-write-labels", c.RemoteWriteLabels,
+		"`labels` that are added to what is written, as name=value: cluster=prod,region=eu; job, instance and node are there already")
+	fs.DurationVar(&c.RemoteWriteInterval, "remote-write-interval", c.RemoteWriteInterval, "time between two samples of a series that is written")
+	fs.StringVar(&c.RemoteWriteSpool, "remote-write-spool", c.RemoteWriteSpool,
+		"`directory` on a disk where what is to be written waits while a receiver is away, also for the next agent")
+	fs.Var((*byteSize)(&c.RemoteWriteSpoolLimit), "remote-write-spool-limit",
+		"`size` of what may wait for each receiver: beyond it the eldest is given up")
+	fs.BoolVar(&c.RemoteWriteNativeHistograms, "remote-write-native-histograms", c.RemoteWriteNativeHistograms,
+		"write native histograms beside the classic ones, by protocol 2.0; a receiver that does not take them refuses all")
 }
 
 func addSeriesFlags(fs *pflag.FlagSet, c *Config) {

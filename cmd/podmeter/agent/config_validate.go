@@ -27,6 +27,9 @@ const (
 	minMapMemory = 1 << 20
 	maxMapMemory = 1 << 38
 
+	// minSpool is the least RemoteWriteSpoolLimit: below, an interval may not fit.
+	minSpool = 1 << 20
+
 	// maxSocketPath is what sun_path holds (unix(7)) less the final NUL.
 	maxSocketPath = 107
 )
@@ -37,7 +40,7 @@ func (c Config) Validate() error {
 	var faults []error
 	for _, check := range []func() []error{
 		c.checkChoices, c.checkServing, c.checkMeter, c.checkUplinks, c.checkPaths, c.checkIdentity, c.checkDaemonSet,
-		c.checkSeries,
+		c.checkSeries, c.checkRemoteWrite,
 	} {
 		faults = append(faults, check()...)
 	}
@@ -187,6 +190,23 @@ func (c Config) checkIdentity() (faults []error) {
 	}
 	if c.Scope == ScopeNode && (static || c.Identity == IdentityNone) {
 		faults = append(faults, fault("scope", c.Scope, "only the kubernetes identity has a scope, and identity is %s", c.Identity))
+	}
+	return faults
+}
+
+func (c Config) checkRemoteWrite() (faults []error) {
+	if !filepath.IsAbs(c.RemoteWriteSpool) {
+		faults = append(faults, fault("remote-write-spool", strconv.Quote(c.RemoteWriteSpool), "an absolute path is expected, such as %s", DefaultSpool))
+	}
+	if c.RemoteWriteInterval < time.Second {
+		faults = append(faults, fault("remote-write-interval", c.RemoteWriteInterval, "1s or more is expected"))
+	}
+	if least := byteSize(minSpool); c.RemoteWriteSpoolLimit < minSpool {
+		size := byteSize(c.RemoteWriteSpoolLimit)
+		faults = append(faults, fault("remote-write-spool-limit", &size, "%v or more is expected", &least))
+	}
+	if _, err := c.remoteWriteLabels(); err != nil {
+		faults = append(faults, err)
 	}
 	return faults
 }
