@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/podmeter/podmeter/cmd/podmeter/agent"
@@ -88,20 +89,22 @@ func (a *asker) ask(ctx context.Context) (model.Vector, promv1.Warnings, error) 
 }
 
 // explained is the error with what the server said, which the client does not read
-// where the status is a server's error: as is a timeout of Prometheus' own.
+// where the status is none of the API's: with a timeout of Prometheus' own, or a
+// proxy before it.
 func explained(err error) error {
 	var answer *promv1.Error
-	if !errors.As(err, &answer) || answer.Type != promv1.ErrServer {
+	if !errors.As(err, &answer) || answer.Detail == "" {
 		return err
 	}
 	said := struct {
 		ErrorType promv1.ErrorType
 		Error     string
 	}{}
-	if json.Unmarshal([]byte(answer.Detail), &said) != nil || said.ErrorType == "" {
-		return err
+	if json.Unmarshal([]byte(answer.Detail), &said) == nil && said.ErrorType != "" {
+		return &promv1.Error{Type: said.ErrorType, Msg: said.Error}
 	}
-	return &promv1.Error{Type: said.ErrorType, Msg: said.Error}
+	const most = 120 // bytes of a page that is for people
+	return fmt.Errorf("%w: %q", err, strings.TrimSpace(answer.Detail[:min(most, len(answer.Detail))]))
 }
 
 // resultOf says what came of a query that ended with err.
