@@ -52,6 +52,9 @@ func ruleFiles(t *testing.T) []string {
 func promtool(t *testing.T, args ...string) {
 	t.Helper()
 	path, err := exec.LookPath("promtool")
+	if err != nil && os.Getenv("REQUIRE_PROMETHEUS") == "1" {
+		t.Fatal("REQUIRE_PROMETHEUS=1, and promtool is not installed")
+	}
 	if err != nil {
 		t.Skip("promtool is not installed")
 	}
