@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
-	"time"
 
 	"github.com/podmeter/podmeter/internal/ktest"
 	"github.com/vishvananda/netlink"
@@ -74,11 +73,7 @@ func (c *churn) live(v *vethLife) error {
 
 // grow changes a veth and sends through it, until the meter knows all of it.
 func (c *churn) grow(v *vethLife, op int) error {
-	since := time.Time{}
-	if op == churnMoves && c.meter.options.Attach == AttachNetlink {
-		since = time.Now() // the filters do not move with it
-	}
-	if err := errors.Join(c.change(v, op), c.awaitAttached(v, since), c.traffic(v)); err != nil {
+	if err := errors.Join(c.change(v, op), c.awaitAttached(v), c.traffic(v)); err != nil {
 		return err
 	}
 	if op != churnMoves {
@@ -87,7 +82,7 @@ func (c *churn) grow(v *vethLife, op int) error {
 	// It may just be let go of, as it was away.
 	drains := c.meter.LastDrain().Count
 	err := eventually("drains", func() bool { return c.meter.LastDrain().Count > drains+sets })
-	return errors.Join(err, c.awaitAttached(v, since))
+	return errors.Join(err, c.awaitAttached(v))
 }
 
 func (c *churn) create(v *vethLife) error {
@@ -170,14 +165,14 @@ func sendFrames(from *ktest.Namespace, find func() (netlink.Link, error)) error 
 	})
 }
 
-// awaitAttached waits until nothing of the veth's past is unknown, attached since
-// a time or later.
-func (c *churn) awaitAttached(v *vethLife, since time.Time) error {
+// awaitAttached waits until nothing of the veth's past is unknown. With netlink the filters
+// have to be there as well: they do not move with a device, which may not be known yet.
+func (c *churn) awaitAttached(v *vethLife) error {
 	var last InterfaceStatus
 	err := eventually("attached", func() bool {
 		for _, last = range c.meter.Interfaces() {
 			if int(last.Point) == v.index && (last.Name == v.name() || last.Name == v.renamed()) {
-				return last.State == StateAttached && last.Since.After(since)
+				return last.State == StateAttached && (c.meter.options.Attach != AttachNetlink || c.filters(v) == 2)
 			}
 		}
 		last = InterfaceStatus{}
@@ -187,6 +182,15 @@ func (c *churn) awaitAttached(v *vethLife, since time.Time) error {
 		return fmt.Errorf("%w: ifindex %d, %+v", err, v.index, last)
 	}
 	return nil
+}
+
+// filters is how many of ours are on a veth.
+func (c *churn) filters(v *vethLife) (n int) {
+	_ = c.host.Do(func() error { // which has no error of its own
+		n = len(ourFilters(device(v.index), c.meter.attacher.handle))
+		return nil
+	})
+	return n
 }
 
 // end notes the last counters of a veth and deletes it.

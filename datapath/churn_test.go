@@ -122,14 +122,7 @@ func (c *churn) checkLiving(t *testing.T) {
 	})
 	for _, v := range c.living {
 		w := &wire{host: c.host, index: v.index}
-		filters := 0
-		if err := c.host.Do(func() error {
-			filters = len(ourFilters(device(v.index), c.meter.attacher.handle))
-			return nil
-		}); err != nil {
-			t.Fatal(err)
-		}
-		if got := filters + programsOf(t, w); got != 2 {
+		if got := c.filters(&v) + programsOf(t, w); got != 2 {
 			t.Errorf("%s: got %d programs attached, want one for each direction", v.name(), got)
 		}
 	}

@@ -173,6 +173,7 @@ func protocolOf(number uint8) Protocol {
 type Place struct {
 	Country      string // ISO 3166-1 alpha-2
 	City         string // English name
+	PostalCode   string // as the country writes it; empty unless asked for
 	Latitude     string // decimal degrees
 	Longitude    string // decimal degrees
 	ASN          string // autonomous system number in decimal

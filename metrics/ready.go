@@ -14,7 +14,7 @@ import (
 type Readiness struct {
 	// Missing is what it waits for, one line each; it is ready if there is none.
 	Missing []string
-	// IdentitySource is the name of the identity source.
+	// IdentitySource is the name of the identity source; empty for what has none.
 	IdentitySource string
 	// IdentityAge is how long ago the source was last known to be current. It is
 	// shown only, and not at all if negative: for a source that cannot be out of
@@ -36,6 +36,9 @@ func (r Readiness) String() string {
 	}
 	for _, missing := range r.Missing {
 		fmt.Fprintf(&b, "missing: %s\n", missing)
+	}
+	if r.IdentitySource == "" {
+		return b.String()
 	}
 	fmt.Fprintf(&b, "identity: %s", r.IdentitySource)
 	if r.IdentityAge >= 0 {

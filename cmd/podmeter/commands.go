@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/podmeter/podmeter/cmd/podmeter/agent"
+	"github.com/podmeter/podmeter/cmd/podmeter/geoip"
 	"github.com/spf13/cobra"
 )
 
@@ -26,6 +27,8 @@ type commands struct {
 	runAgent func(context.Context, agent.Config, *slog.Logger) error
 	// runDemo shows the demo on out until it is over or the context ends.
 	runDemo func(ctx context.Context, options demoOptions, out io.Writer) error
+	// runGeoIP asks and serves until the context ends.
+	runGeoIP func(context.Context, geoip.Config, *slog.Logger) error
 	// uninstall removes what an agent leaves on the host and returns what it
 	// removed, also if it had to stop with an error.
 	uninstall func(context.Context, uninstallOptions) (removed []string, err error)
@@ -64,7 +67,7 @@ func (c *commands) root(stdout, stderr io.Writer) *cobra.Command {
 	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(), ".LocalFlags.FlagUsages", flagUsages, 1))
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return agent.Usage(err) })
 	root.SetHelpCommand(helpCommand())
-	root.AddCommand(c.agent(), c.demo(), c.status(), c.uninstaller(), versionCommand())
+	root.AddCommand(c.agent(), c.demo(), c.status(), c.geoip(), c.uninstaller(), versionCommand())
 	root.InitDefaultCompletionCmd()
 	for _, command := range root.Commands() {
 		if command.HasSubCommands() { // cobra's completion, which is silent on a shell that it does not know

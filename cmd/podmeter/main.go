@@ -25,7 +25,7 @@ import (
 // build information says.
 var version string
 
-func main() { os.Exit(run(os.Args[1:], os.Environ(), os.Stdout, os.Stderr)) }
+func main() { os.Exit(run(arguments(os.Args), os.Environ(), os.Stdout, os.Stderr)) }
 
 // run is podmeter for one command line, and returns its exit code.
 func run(args, environ []string, stdout, stderr io.Writer) int {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/podmeter/podmeter/cmd/podmeter/agent"
+	"github.com/podmeter/podmeter/cmd/podmeter/geoip"
 	"github.com/spf13/pflag"
 )
 
@@ -33,6 +34,7 @@ type result struct {
 type recorder struct {
 	config    agent.Config
 	demo      demoOptions
+	geoip     geoip.Config
 	uninstall uninstallOptions
 
 	removed []string
@@ -53,6 +55,10 @@ func (r *recorder) run(t *testing.T, environ []string, args ...string) result {
 			r.demo = options
 			_, err := io.WriteString(out, "all equal\n")
 			return errors.Join(err, r.err)
+		},
+		runGeoIP: func(_ context.Context, config geoip.Config, _ *slog.Logger) error {
+			r.geoip = config
+			return r.err
 		},
 		uninstall: func(_ context.Context, options uninstallOptions) ([]string, error) {
 			r.uninstall = options
@@ -105,6 +111,10 @@ func TestExitCodes(t *testing.T) {
 		{name: "bad demo", args: "demo --duration 0s", code: 2, stderr: "podmeter: --duration 0s: at least 2s", see: "podmeter demo"},
 		{name: "bad demo attach", args: "demo --attach xdp", code: 2, stderr: `podmeter: --attach "xdp": `, see: "podmeter demo"},
 		{name: "bad demo listen", args: "demo --listen 9739", code: 2, stderr: `podmeter: --listen "9739": `, see: "podmeter demo"},
+		{name: "geoip fails", args: "geoip -q up -d a.mmdb", err: failure, code: 1, stderr: "podmeter: attach"},
+		{name: "geoip without a query", args: "geoip -d a.mmdb", code: 2, stderr: "podmeter: --query is expected, or QUERY in the environment", see: "podmeter geoip"},
+		{name: "geoip without a database", args: "geoip -q up", code: 2, stderr: "podmeter: --geoip is expected", see: "podmeter geoip"},
+		{name: "bad geoip URL", args: "geoip -q up -d a.mmdb -p prometheus:9090", code: 2, stderr: `podmeter: --prometheus-url "prometheus:9090": a URL`, see: "podmeter geoip"},
 		{name: "bad pin path", args: "uninstall --pin-path /sys/fs/bpf", code: 2, stderr: `podmeter: --pin-path "/sys/fs/bpf": `, see: "podmeter uninstall"},
 		{name: "bad output", args: "version -o yaml", code: 2, stderr: `podmeter: --output "yaml": text or json`, see: "podmeter version"},
 		{name: "bad status output", args: "status -o yaml", code: 2, stderr: `podmeter: --output "yaml": text or json`, see: "podmeter status"},

@@ -11,6 +11,7 @@ import (
 
 	"github.com/podmeter/podmeter/cmd/podmeter/agent"
 	"github.com/podmeter/podmeter/cmd/podmeter/demo"
+	"github.com/podmeter/podmeter/cmd/podmeter/geoip"
 	"k8s.io/klog/v2"
 )
 
@@ -18,7 +19,7 @@ import (
 func production(environ []string) *commands {
 	return &commands{
 		environ: environ, hostname: os.Hostname, now: time.Now,
-		runAgent: runAgent, runDemo: runDemo,
+		runAgent: runAgent, runDemo: runDemo, runGeoIP: runGeoIP,
 		uninstall: func(_ context.Context, o uninstallOptions) ([]string, error) {
 			return agent.Uninstall(o.PinPath, o.StateDir)
 		},
@@ -36,4 +37,12 @@ func runDemo(ctx context.Context, o demoOptions, out io.Writer) error {
 		Duration: o.Duration, Attach: o.Attach, Listen: o.Listen, Output: out,
 		NewAgent: func(o demo.AgentOptions) (demo.Agent, error) { return newDemoAgent(ctx, o) },
 	})
+}
+
+func runGeoIP(ctx context.Context, config geoip.Config, log *slog.Logger) error {
+	service, err := geoip.New(config, geoip.Options{Version: newBuild().Version, Logger: log})
+	if err != nil {
+		return err
+	}
+	return service.Run(ctx)
 }

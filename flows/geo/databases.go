@@ -36,6 +36,9 @@ type Options struct {
 	Paths []string
 	// Embedded are databases that the program carries; they come after Paths.
 	Embedded []Embedded
+	// PostalCodes is whether places have them. There are many to a city, each of
+	// which would be a place of its own to remember.
+	PostalCodes bool
 	// Interval is the time between two looks of [Databases.Watch] at the
 	// files; 5 s when zero.
 	Interval time.Duration
@@ -53,9 +56,10 @@ type Embedded struct {
 
 // Databases is an ordered set of databases. It implements [flows.Places].
 type Databases struct {
-	log      *slog.Logger
-	interval time.Duration
-	cache    *cache
+	log         *slog.Logger
+	postalCodes bool
+	interval    time.Duration
+	cache       *cache
 
 	// loading is held by whoever replaces databases, one at a time.
 	loading sync.Mutex
@@ -83,7 +87,7 @@ type source struct {
 // Open reads and checks the databases. Its error names each file that is
 // missing, broken ([ErrNotMMDB]) or of no use ([ErrNoFields]), and says why.
 func Open(o Options) (*Databases, error) {
-	d := &Databases{log: o.Logger, interval: o.Interval, cache: newCache(cacheSize)}
+	d := &Databases{log: o.Logger, postalCodes: o.PostalCodes, interval: o.Interval, cache: newCache(cacheSize)}
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
 	}
@@ -121,7 +125,8 @@ func (d *Databases) openAll(embedded []Embedded) error {
 	return errors.Join(errs...)
 }
 
-// Place returns where the address is; the zero Place when no database knows,
+// Place returns where the address is, with the centroid of its country where no
+// database has coordinates; the zero Place when no database knows the address,
 // and for addresses that are in no particular place, whatever a database claims:
 // all but those of [flows.PeerExternal] by [flows.KindOf].
 func (d *Databases) Place(address netip.Addr) flows.Place {
@@ -158,16 +163,26 @@ func (d *Databases) locate(address netip.Addr) flows.Place {
 		}
 		fill(&p, q)
 	}
+	if !d.postalCodes {
+		p.PostalCode = ""
+	}
+	if p.Latitude == "" {
+		p.Latitude, p.Longitude = centroid(p.Country)
+	}
 	return p
 }
 
 // fill sets what is empty in p from q. Values that belong together are not
-// mixed: a city of another country and the name of another autonomous system
-// are left out, and coordinates come as a pair.
+// mixed: a city of another country, a postal code of another city and the name
+// of another autonomous system are left out, and coordinates come as a pair.
 func fill(p *flows.Place, q flows.Place) {
 	if agree(p.Country, q.Country) {
 		set(&p.Country, q.Country)
-		set(&p.City, q.City)
+		// A postal code says which city, and so a city says whose postal code.
+		if agree(p.City, q.City) {
+			set(&p.City, q.City)
+			set(&p.PostalCode, q.PostalCode)
+		}
 		if p.Latitude == "" {
 			p.Latitude, p.Longitude = q.Latitude, q.Longitude
 		}

@@ -40,7 +40,7 @@ func TestPlaceOfEachDatabaseAloneAndTogether(t *testing.T) {
 		{"none", nil, flows.Place{}},
 		{"city", []string{cityPath}, city},
 		{"asn", []string{asnPath}, asn},
-		{"country", []string{countryPath}, flows.Place{Country: "CH"}},
+		{"country", []string{countryPath}, atCentroid(flows.Place{Country: "CH"})},
 		{"city, asn", []string{cityPath, asnPath}, zurich},
 		{"asn, country, city", []string{asnPath, countryPath, cityPath}, zurich},
 	}
@@ -51,6 +51,15 @@ func TestPlaceOfEachDatabaseAloneAndTogether(t *testing.T) {
 				t.Errorf("place (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+func TestPostalCodesAreOptIn(t *testing.T) {
+	for wanted, want := range map[bool]string{false: "", true: "8001"} {
+		d := open(t, Options{Paths: []string{"demodb/demo-city.mmdb"}, PostalCodes: wanted})
+		if got := d.Place(addr("198.51.100.7")).PostalCode; got != want {
+			t.Errorf("asked for: %v: got %q, want %q", wanted, got, want)
+		}
 	}
 }
 
@@ -119,16 +128,26 @@ func TestPlacePrecedence(t *testing.T) {
 	}{
 		{
 			"earlier wins", m{"country": s("DE"), "asn": s("AS1")}, m{"country": s("FR"), "asn": s("AS2")},
-			flows.Place{Country: "DE", ASN: "1"},
+			atCentroid(flows.Place{Country: "DE", ASN: "1"}),
 		},
 		{
 			"later fills", m{"country": s("DE")}, m{"country": s("DE"), "city": s("Bonn"), "asn": s("2")},
-			flows.Place{Country: "DE", City: "Bonn", ASN: "2"},
+			atCentroid(flows.Place{Country: "DE", City: "Bonn", ASN: "2"}),
 		},
 		{
 			"no city of another country",
 			m{"country": s("DE")}, m{"country": s("FR"), "city": s("Paris"), "location": at(1, 2)},
-			flows.Place{Country: "DE"},
+			atCentroid(flows.Place{Country: "DE"}),
+		},
+		{
+			"no postal code of another city",
+			m{"city": s("Bonn"), "lat": s("1"), "lng": s("2")}, m{"city": s("Köln"), "postal_code": s("50667")},
+			flows.Place{City: "Bonn", Latitude: "1", Longitude: "2"},
+		},
+		{
+			"postal code of the same city",
+			m{"city": s("Bonn"), "lat": s("1"), "lng": s("2")}, m{"city": s("Bonn"), "postal_code": s("53111")},
+			flows.Place{City: "Bonn", PostalCode: "53111", Latitude: "1", Longitude: "2"},
 		},
 		{
 			"no name of another system", m{"asn": s("AS1")}, m{"asn": s("AS2"), "as_name": s("Two")},
@@ -146,7 +165,7 @@ func TestPlacePrecedence(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			d := open(t, Options{Paths: []string{
+			d := open(t, Options{PostalCodes: true, Paths: []string{
 				writeFile(t, "1.mmdb", one(t, tt.first)), writeFile(t, "2.mmdb", one(t, tt.second)),
 			}})
 			if diff := cmp.Diff(tt.want, d.Place(addr("198.51.100.7"))); diff != "" {
@@ -269,7 +288,7 @@ func TestInfo(t *testing.T) {
 	want := []Info{
 		{
 			Path: "demodb/demo-city.mmdb", Type: "Podmeter-Demo-City", Built: built, Size: len(demodb.City()),
-			Fields: []string{"country", "city", "latitude", "longitude"},
+			Fields: []string{"country", "city", "postal_code", "latitude", "longitude"},
 		},
 		{
 			Path: "asn", Type: "Podmeter-Demo-ASN", Built: built, Size: len(demodb.ASN()),

@@ -5,9 +5,11 @@
 //
 // What a file gives is decided by the fields found in its records and not by
 // the name of its type: the GeoIP2 and GeoLite2 layout (DB-IP writes it too)
-// and the flat one of IPinfo are known. Where the records are silent a place
-// stays empty; the country in which a block is registered never stands in for
-// the one it is used in.
+// and the flat ones of IPinfo and ip-location-db are known. Where the records
+// are silent a place stays empty, but for coordinates: those of the country's
+// centroid stand in, so that a country database is enough for a map. The
+// country in which a block is registered never stands in for the one it is used
+// in.
 //
 // A [Databases] owns a private copy of each file, so that replacing, truncating
 // or rewriting a file can neither crash a reader nor mix two files. The copies

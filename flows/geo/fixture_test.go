@@ -13,6 +13,7 @@ import (
 	"github.com/maxmind/mmdbwriter"
 	"github.com/maxmind/mmdbwriter/mmdbtype"
 
+	"github.com/podmeter/podmeter/flows"
 	"github.com/podmeter/podmeter/flows/geo/demodb"
 )
 
@@ -132,6 +133,12 @@ func open(t testing.TB, o Options) *Databases {
 		}
 	})
 	return d
+}
+
+// atCentroid returns the place with the coordinates of its country.
+func atCentroid(p flows.Place) flows.Place {
+	p.Latitude, p.Longitude = centroid(p.Country)
+	return p
 }
 
 func addr(text string) netip.Addr { return netip.MustParseAddr(text) }

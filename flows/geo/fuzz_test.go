@@ -23,7 +23,7 @@ func FuzzOpen(f *testing.F) {
 			if err != nil {
 				continue
 			}
-			for _, value := range []string{p.Country, p.City, p.Latitude, p.Longitude, p.ASN, p.Organization} {
+			for _, value := range []string{p.Country, p.City, p.PostalCode, p.Latitude, p.Longitude, p.ASN, p.Organization} {
 				if !utf8.ValidString(value) {
 					t.Errorf("%s: got %q, which is no valid UTF-8", a, value)
 				}

@@ -18,6 +18,7 @@ type field uint8
 const (
 	fieldCountry field = iota
 	fieldCity
+	fieldPostalCode
 	fieldLatitude
 	fieldLongitude
 	fieldASN
@@ -26,7 +27,7 @@ const (
 )
 
 // fieldNames are indexed by field.
-var fieldNames = [fieldCount]string{"country", "city", "latitude", "longitude", "asn", "organization"}
+var fieldNames = [fieldCount]string{"country", "city", "postal_code", "latitude", "longitude", "asn", "organization"}
 
 // fieldSet has one bit per field.
 type fieldSet uint8
@@ -153,7 +154,7 @@ func readScalar(c mmdbdata.Cursor, kind mmdbdata.Kind) (text string, next mmdbda
 // isParent says whether a map at the path may hold known fields.
 func isParent(path []byte) bool {
 	switch string(path) {
-	case "country", "city", "city.names", "location", "traits":
+	case "country", "city", "city.names", "postal", "location", "traits":
 		return true
 	}
 	return false
@@ -162,7 +163,8 @@ func isParent(path []byte) bool {
 // fieldAt returns which field a path holds and the rank of the path, 1 being
 // the best and 0 none. First come the paths of GeoIP2 and GeoLite2
 // (https://dev.maxmind.com/geoip/docs/databases/), then those of GeoIP2
-// Enterprise and of IPinfo (https://ipinfo.io/developers/database-types).
+// Enterprise, of IPinfo (https://ipinfo.io/developers/database-types) and of
+// ip-location-db (https://github.com/sapics/ip-location-db).
 // registered_country and represented_country are left out on purpose: they say
 // where a block is registered and for whom, not where it is used.
 func fieldAt(path []byte) (f field, rank uint8) {
@@ -177,6 +179,12 @@ func fieldAt(path []byte) (f field, rank uint8) {
 		return fieldCity, 1
 	case "city":
 		return fieldCity, 2
+	case "postal.code":
+		return fieldPostalCode, 1
+	case "postal_code":
+		return fieldPostalCode, 2
+	case "postcode":
+		return fieldPostalCode, 3
 	case "location.latitude":
 		return fieldLatitude, 1
 	case "latitude":
@@ -209,7 +217,8 @@ func fieldAt(path []byte) (f field, rank uint8) {
 func (r *record) place() flows.Place {
 	v := &r.values
 	p := flows.Place{
-		Country: v[fieldCountry], City: v[fieldCity], ASN: v[fieldASN], Organization: v[fieldOrganization],
+		Country: v[fieldCountry], City: v[fieldCity], PostalCode: v[fieldPostalCode],
+		ASN: v[fieldASN], Organization: v[fieldOrganization],
 	}
 	if v[fieldLatitude] != "" && v[fieldLongitude] != "" {
 		p.Latitude, p.Longitude = v[fieldLatitude], v[fieldLongitude]
@@ -221,7 +230,7 @@ func (r *record) place() flows.Place {
 func (r *record) fields() fieldSet {
 	p := r.place()
 	var s fieldSet
-	for f, value := range [fieldCount]string{p.Country, p.City, p.Latitude, p.Longitude, p.ASN, p.Organization} {
+	for f, value := range [fieldCount]string{p.Country, p.City, p.PostalCode, p.Latitude, p.Longitude, p.ASN, p.Organization} {
 		if value != "" {
 			s |= 1 << f
 		}

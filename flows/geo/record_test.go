@@ -31,9 +31,10 @@ func TestRecordLayouts(t *testing.T) {
 					"accuracy_radius": mmdbtype.Uint16(5), "latitude": mmdbtype.Float64(48.1),
 					"longitude": mmdbtype.Float64(11.5), "time_zone": s("Europe/Berlin"),
 				},
+				"postal":       m{"code": s("80331")},
 				"subdivisions": mmdbtype.Slice{m{"iso_code": s("BY")}},
 			},
-			flows.Place{Country: "DE", City: "Munich", Latitude: "48.1", Longitude: "11.5"},
+			flows.Place{Country: "DE", City: "Munich", PostalCode: "80331", Latitude: "48.1", Longitude: "11.5"},
 		},
 		{
 			"geoip2 enterprise",
@@ -53,8 +54,26 @@ func TestRecordLayouts(t *testing.T) {
 		},
 		{
 			"ipinfo location",
-			m{"country": s("DE"), "city": s("Bonn"), "lat": s("50.73430"), "lng": s("7.09549")},
-			flows.Place{Country: "DE", City: "Bonn", Latitude: "50.7343", Longitude: "7.09549"},
+			m{"country": s("DE"), "city": s("Bonn"), "postal_code": s("53111"), "lat": s("50.73430"), "lng": s("7.09549")},
+			flows.Place{Country: "DE", City: "Bonn", PostalCode: "53111", Latitude: "50.7343", Longitude: "7.09549"},
+		},
+		{
+			"ip-location-db country",
+			m{"country_code": s("DE")},
+			flows.Place{Country: "DE"},
+		},
+		{
+			"ip-location-db city",
+			m{
+				"city": s("Bonn"), "country_code": s("DE"), "latitude": mmdbtype.Float32(50.7343), "longitude": mmdbtype.Float32(7.0955),
+				"postcode": s("53111"), "state1": s("North Rhine-Westphalia"), "state2": s(""), "timezone": s(""),
+			},
+			flows.Place{Country: "DE", City: "Bonn", PostalCode: "53111", Latitude: "50.7343", Longitude: "7.0955"},
+		},
+		{
+			"postal codes are no numbers, but may be written so",
+			m{"postal": m{"code": s("00100")}, "postal_code": s("1"), "postcode": mmdbtype.Uint32(2)},
+			flows.Place{PostalCode: "00100"},
 		},
 		{
 			"float32 and integers",
@@ -89,9 +108,13 @@ func TestRecordLayouts(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			d := open(t, Options{Embedded: []Embedded{{Name: "it", Data: one(t, tt.record)}}})
-			if diff := cmp.Diff(tt.want, d.Place(addr("198.51.100.7"))); diff != "" {
-				t.Errorf("place (-want +got):\n%s", diff)
+			db, err := newDatabase(one(t, tt.record))
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := db.lookup(addr("198.51.100.7"))
+			if diff := cmp.Diff(tt.want, got); err != nil || diff != "" {
+				t.Errorf("got error %v, place (-want +got):\n%s", err, diff)
 			}
 		})
 	}

@@ -64,7 +64,7 @@ func TestReloadOfBrokenKeepsOld(t *testing.T) {
 				t.Errorf("got error %v, want one that names %s", err, bad)
 			}
 			// The cache is empty: this reads the memory of the database.
-			want := flows.Place{Country: "DE", ASN: "2"}
+			want := atCentroid(flows.Place{Country: "DE", ASN: "2"})
 			if got := d.Place(addr("198.51.100.7")); got != want {
 				t.Errorf("got %v, want %v", got, want)
 			}

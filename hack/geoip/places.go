@@ -8,6 +8,7 @@ import "github.com/maxmind/mmdbwriter/mmdbtype"
 type place struct {
 	network             string
 	iso, country, city  string
+	postalCode          string // empty for one without
 	latitude, longitude float64
 	asn                 uint32 // of 64496–64511, RFC 5398
 	organization        string
@@ -17,13 +18,13 @@ type place struct {
 // an external one that no database knows.
 func places() []place {
 	return []place{
-		{"198.51.100.0/25", "CH", "Switzerland", "Zürich", 47.3769, 8.5417, 64496, "Example Transit"},
-		{"198.51.100.128/25", "JP", "Japan", "Tokyo", 35.6895, 139.6917, 64497, "Example Object Storage"},
-		{"203.0.113.0/25", "BR", "Brazil", "São Paulo", -23.5475, -46.6361, 64498, "Exemplo Telecom"},
-		{"203.0.113.128/25", "KE", "Kenya", "Nairobi", -1.2833, 36.8167, 64499, "Example Mobile"},
-		{"192.0.2.0/25", "CA", "Canada", "Montréal", 45.5088, -73.5878, 64500, "Example CDN"},
-		{"2001:db8:1::/48", "IS", "Iceland", "Reykjavík", 64.1355, -21.8954, 64501, "Example Geothermal Hosting"},
-		{"2001:db8:2::/48", "NZ", "New Zealand", "Wellington", -41.2866, 174.7756, 64502, "Example Fibre"},
+		{"198.51.100.0/25", "CH", "Switzerland", "Zürich", "8001", 47.3769, 8.5417, 64496, "Example Transit"},
+		{"198.51.100.128/25", "JP", "Japan", "Tokyo", "100-0001", 35.6895, 139.6917, 64497, "Example Object Storage"},
+		{"203.0.113.0/25", "BR", "Brazil", "São Paulo", "01001", -23.5475, -46.6361, 64498, "Exemplo Telecom"},
+		{"203.0.113.128/25", "KE", "Kenya", "Nairobi", "00100", -1.2833, 36.8167, 64499, "Example Mobile"},
+		{"192.0.2.0/25", "CA", "Canada", "Montréal", "H2Y", 45.5088, -73.5878, 64500, "Example CDN"},
+		{"2001:db8:1::/48", "IS", "Iceland", "Reykjavík", "101", 64.1355, -21.8954, 64501, "Example Geothermal Hosting"},
+		{"2001:db8:2::/48", "NZ", "New Zealand", "Wellington", "", -41.2866, 174.7756, 64502, "Example Fibre"},
 	}
 }
 
@@ -44,6 +45,9 @@ func cityRecord(p place) mmdbtype.Map {
 	r["location"] = mmdbtype.Map{
 		"latitude":  mmdbtype.Float64(p.latitude),
 		"longitude": mmdbtype.Float64(p.longitude),
+	}
+	if p.postalCode != "" {
+		r["postal"] = mmdbtype.Map{"code": mmdbtype.String(p.postalCode)}
 	}
 	return r
 }

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package geoip
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// requirePrometheus is the variable that turns a test that is skipped without a
+// Prometheus into one that fails.
+const requirePrometheus = "REQUIRE_PROMETHEUS"
+
+// agentFake exposes what an agent with the opt-in labels of addresses does, with
+// counters that grow by each scrape.
+func agentFake(t *testing.T) *httptest.Server {
+	t.Helper()
+	var scrapes atomic.Int64
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		n := 100 * scrapes.Add(1)
+		const pod = `namespace="shop",pod="web-0",container="nginx"`
+		fmt.Fprintf(w, "# TYPE podmeter_external_transmit_bytes_total counter\n")
+		fmt.Fprintf(w, "podmeter_external_transmit_bytes_total{%s,country=\"CH\",ip=\"198.51.100.7\"} %d\n", pod, n)
+		fmt.Fprintf(w, "podmeter_external_transmit_bytes_total{%s,country=\"IS\",ip=\"2001:db8:1::1\"} %d\n", pod, 2*n)
+		fmt.Fprintf(w, "# TYPE podmeter_flow_transmit_bytes_total counter\n")
+		fmt.Fprintf(w, "podmeter_flow_transmit_bytes_total{%s,peer_kind=\"external\",peer_ip=\"198.51.100.7\"} %d\n", pod, n)
+		fmt.Fprintf(w, "podmeter_flow_transmit_bytes_total{%s,peer_kind=\"pod\",peer_ip=\"10.1.0.5\"} %d\n", pod, n)
+	}))
+	t.Cleanup(server.Close)
+	return server
+}
+
+// startPrometheus runs one that scrapes a target every second and evaluates the shipped
+// rules of compatibility, and returns its URL. The kernel chooses its port.
+func startPrometheus(t *testing.T, target string) string {
+	t.Helper()
+	path, err := exec.LookPath("prometheus")
+	if err != nil {
+		if os.Getenv(requirePrometheus) == "1" {
+			t.Fatal(requirePrometheus+"=1, and:", err)
+		}
+		t.Skip("prometheus is not installed, which this test asks:", err)
+	}
+	rules, err := filepath.Abs("../../../deploy/prometheus/rules/compatibility.rules.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	folder := t.TempDir()
+	config := filepath.Join(folder, "prometheus.yml")
+	content := fmt.Sprintf(`{global: {scrape_interval: 1s, evaluation_interval: 1s}, rule_files: [%q],
+scrape_configs: [{job_name: podmeter, honor_labels: true, static_configs: [{targets: [%q], labels: {node: node-a}}]}]}`, rules, target)
+	if err := os.WriteFile(config, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	command := exec.Command(path, "--config.file="+config, "--storage.tsdb.path="+filepath.Join(folder, "data"), "--web.listen-address=127.0.0.1:0")
+	log, err := command.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	listens := make(chan string, 1)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		follow(log, listens)
+	}()
+	t.Cleanup(func() {
+		command.Process.Kill() // it keeps nothing
+		<-ended
+		command.Wait() // killed, as it says
+	})
+	url, found := <-listens
+	if !found {
+		t.Fatal("Prometheus ended before it listened")
+	}
+	for !ready(t, url) {
+		time.Sleep(50 * time.Millisecond) // between two looks, not for anything to happen
+	}
+	return url
+}
+
+// follow reads the log of Prometheus to its end, lest the pipe fills up, and sends the
+// URL that it says it listens on.
+func follow(log io.Reader, listens chan<- string) {
+	defer close(listens)
+	address := regexp.MustCompile(`Listening on"? address=(\S+)`)
+	for lines := bufio.NewScanner(log); lines.Scan(); {
+		if found := address.FindStringSubmatch(lines.Text()); found != nil {
+			listens <- "http://" + found[1]
+		}
+	}
+}
+
+// ready asks whether a Prometheus that listens has read its data.
+func ready(t *testing.T, url string) bool {
+	t.Helper()
+	response, err := http.Get(url + "/-/ready")
+	if err != nil {
+		t.Fatal(err)
+	}
+	response.Body.Close()
+	return response.StatusCode == http.StatusOK
+}
+
+// TestWithPrometheus asks the query of older dashboards of a real one, with the rules
+// that give it an answer from podmeter's own series.
+func TestWithPrometheus(t *testing.T) {
+	url := startPrometheus(t, strings.TrimPrefix(agentFake(t).URL, "http://"))
+	config := configOf(t, url)
+	config.Query, config.IPLabel = "sum by (k8s_namespace, k8s_pod, destination_ip) (bytes_tx{})", "destination_ip"
+	config.Labels, config.Interval = []string{"k8s_namespace", "k8s_pod"}, time.Second
+	s, log := newService(t, config)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	var lines []string
+	for len(lines) < 2 && ctx.Err() == nil {
+		time.Sleep(100 * time.Millisecond) // between two looks, not for anything to happen
+		lines = exposed(t, s, "geo_ip")
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Errorf("got %v, want nil", err)
+	}
+	const pod = `k8s_namespace="shop",k8s_pod="web-0"`
+	for i, want := range []string{
+		`geo_ip{city="Reykjavík",country="IS",ip="2001:db8:1::1",` + pod + `,latitude="64.1355",longitude="-21.8954",zip="101"} `,
+		`geo_ip{city="Zürich",country="CH",ip="198.51.100.7",` + pod + `,latitude="47.3769",longitude="8.5417",zip="8001"} `,
+	} {
+		if i >= len(lines) || !strings.HasPrefix(lines[i], want) {
+			t.Errorf("got %q, want %q", lines, want)
+		}
+	}
+	if log.count("not public are left out") != 1 || log.count("gives no answer") != 0 {
+		t.Errorf("got another log than one of the peer in the cluster:\n%s", &log.b)
+	}
+}
+
+// What a real one refuses, and what it takes and gives no vector for.
+func TestPrometheusRefuses(t *testing.T) {
+	url := startPrometheus(t, "127.0.0.1:9")
+	for query, want := range map[string]string{
+		"sum(": queryRefused, `up * on (a) group_left () up`: queryAnswered, "up[5m]": queryNoVector, "1": queryNoVector, `label_replace(up, "a", "b", "c", "(")`: queryRefused,
+	} {
+		config := configOf(t, url)
+		config.Query = query
+		a, err := newAsker(config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _, err = a.ask(t.Context())
+		if got := resultOf(err); got != want {
+			t.Errorf("%s: got %s (%v), want %s", query, got, err, want)
+		}
+		a.close()
+	}
+}
