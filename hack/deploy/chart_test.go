@@ -77,6 +77,8 @@ func examples() map[string]any {
 		"cidrFile": "/etc/podmeter/cidrs.yaml", "geoip": []any{"/geoip/city.mmdb", "/geoip/asn.mmdb"},
 		"flowLabels": []any{"peer_ip"}, "externalLabels": []any{"city"},
 		"flowSeriesLimit": 3000, "externalSeriesLimit": 0, "uplinkSeriesLimit": 10_000_000, "flowIdle": "2h", "seriesGrace": "10m",
+		"remoteWriteUrl": []any{"https://a/w", "https://b/w"}, "remoteWriteHttpConfigFile": "/etc/podmeter/client.yaml", "remoteWriteLabels": []any{"cluster=prod"},
+		"remoteWriteInterval": "30s", "remoteWriteSpool": "/spool", "remoteWriteSpoolLimit": "64Mi", "remoteWriteNativeHistograms": true,
 		"logLevel": "debug", "logFormat": "json",
 	}
 }

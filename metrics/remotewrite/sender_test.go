@@ -4,10 +4,12 @@ package remotewrite
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -20,6 +22,7 @@ import (
 	remote "github.com/prometheus/client_golang/exp/api/remote/genproto/v2"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	dto "github.com/prometheus/client_model/go"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -213,4 +216,57 @@ func TestRetryAfter(t *testing.T) {
 			t.Errorf("%q: got %v, want %v", header, got, want)
 		}
 	}
+}
+
+// The writer's own metrics are as Prometheus wants them, and in the reference.
+func TestMetricsAreDocumented(t *testing.T) {
+	w := newTestWriter(t, Options{})
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(w)
+	problems, err := testutil.GatherAndLint(registry)
+	if err != nil || len(problems) != 0 {
+		t.Errorf("got %v, %v, want no problem", problems, err)
+	}
+	reference, err := os.ReadFile("../../docs/METRICS.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	families, err := registry.Gather()
+	if err != nil || len(families) != 3 {
+		t.Fatalf("got %d families, %v, want 3", len(families), err)
+	}
+	for _, family := range families {
+		if !strings.Contains(string(reference), "`"+family.GetName()+"`") {
+			t.Errorf("docs/METRICS.md: got no %s, want it", family.GetName())
+		}
+	}
+}
+
+// BenchmarkSample takes a sample of 10,000 series, and keeps it for one receiver that
+// takes it at once.
+func BenchmarkSample(b *testing.B) {
+	registry := prometheus.NewRegistry()
+	series := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "podmeter_flow_transmit_bytes_total"},
+		[]string{"namespace", "pod", "container", "workload", "peer_kind", "peer_namespace", "peer", "locality", "protocol"})
+	for n := range 10_000 {
+		series.WithLabelValues("shop", fmt.Sprintf("web-7d4b9c6f5-%05d", n/20), "main", "web", "pod", "shop", fmt.Sprint("peer-", n%20), "same_zone", "tcp").
+			Add(float64(n) * 1234.0)
+	}
+	registry.MustRegister(series)
+	w, err := New(Options{URLs: []string{"http://receiver.test/w"}, Client: &http.Client{Transport: &receiver{}}, Gatherer: registry,
+		Labels: map[string]string{"job": "podmeter", "instance": "node-a", "node": "node-a"}, Spool: b.TempDir(), Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	families, err := registry.Gather()
+	if err != nil {
+		b.Fatal(err)
+	}
+	w.options.Gatherer = prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) { return families, nil })
+	b.ReportAllocs()
+	for b.Loop() {
+		w.sample(time.Now())
+		w.senders[0].flush(b.Context())
+	}
+	b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N)/1000, "ms/sample")
 }

@@ -86,8 +86,8 @@ type Config struct {
 
 	// RemoteWriteURLs are receivers of remote write; none by default.
 	RemoteWriteURLs []string
-	// RemoteWriteClientFile has authentication, TLS and headers; empty for none.
-	RemoteWriteClientFile string
+	// RemoteWriteHTTPConfigFile has authentication, TLS and headers; empty for none.
+	RemoteWriteHTTPConfigFile string
 	// RemoteWriteLabels are name=value, added to all series that are written.
 	RemoteWriteLabels []string
 	// RemoteWriteInterval is the time between two samples of a series.

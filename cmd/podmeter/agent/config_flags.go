@@ -110,8 +110,8 @@ func addRemoteWriteFlags(fs *pflag.FlagSet, c *Config) {
 	fs.StringSliceVar(&c.RemoteWriteURLs, "remote-write-url", c.RemoteWriteURLs,
 		"`URLs` of receivers of Prometheus remote write, for nodes that cannot be scraped, such as "+
 			"https://prometheus.example/api/v1/write; repeatable; protocol 2.0, or 1.0 where a receiver does not know that")
-	fs.StringVar(&c.RemoteWriteClientFile, "remote-write-client-file", c.RemoteWriteClientFile,
-		"YAML `file` with basic_auth, authorization, tls_config and http_headers for the receivers, as Prometheus has them in remote_write")
+	fs.StringVar(&c.RemoteWriteHTTPConfigFile, "remote-write-http-config-file", c.RemoteWriteHTTPConfigFile,
+		"YAML `file` with basic_auth, authorization, tls_config or http_headers for the receivers, in the format of promtool's --http.config.file")
 	fs.StringSliceVar(&c.RemoteWriteLabels, "remote-write-labels", c.RemoteWriteLabels,
 		"`labels` that are added to what is written, as name=value: cluster=prod,region=eu; job, instance and node are there already")
 	fs.DurationVar(&c.RemoteWriteInterval, "remote-write-interval", c.RemoteWriteInterval, "time between two samples of a series that is written")

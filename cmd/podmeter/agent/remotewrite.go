@@ -20,9 +20,9 @@ func (a *Agent) openRemoteWrite(context.Context) error {
 	if len(a.config.RemoteWriteURLs) == 0 {
 		return nil
 	}
-	client, err := remoteWriteClient(a.config.RemoteWriteClientFile)
+	client, err := remoteWriteClient(a.config.RemoteWriteHTTPConfigFile)
 	if err != nil {
-		return Usage(fmt.Errorf("--remote-write-client-file: %w", err))
+		return Usage(fmt.Errorf("--remote-write-http-config-file: %w", err))
 	}
 	labels, err := a.config.remoteWriteLabels()
 	if err != nil {
