@@ -28,6 +28,9 @@ const (
 	// socketMemory is for how long a closed socket is known while there is room: TCP may
 	// still answer for it (TCP_TIMEWAIT_LEN).
 	socketMemory = 60 * time.Second
+	// socketSlack is by how much the stamp of a close and that of a drain can differ, with
+	// what is still on its way then.
+	socketSlack = time.Second
 	// socketPrefix begins the name of every pin of sockets.
 	socketPrefix = "sockets_"
 	// socketLinkPrefix begins that of every link.
@@ -58,7 +61,6 @@ type SocketOptions struct {
 type Sockets struct {
 	options SocketOptions
 	path    string
-	keep    time.Duration // a closed socket at least
 	log     *slog.Logger
 	clock   *ebpf.Program
 	epoch   *ebpf.Map // the meter's
@@ -66,9 +68,17 @@ type Sockets struct {
 	links   []link.Link
 	reader  *batchReader[bpf.SocketSocketKey, bpf.SocketSocketOwners]
 	now     func() time.Time
+	// interval is the time between two drains, drainEarly asks for one before its time.
+	interval   time.Duration
+	drainEarly func()
 
 	read   []flows.Socket
 	closed []closedSocket
+	// needed is from when on flows are still to be read: the last time that sockets were,
+	// or the beginning.
+	needed time.Time
+	// kept is how many were left in the map then, keptBefore the time before.
+	kept, keptBefore int
 	// earlier are sockets that are older than the programs.
 	earlier map[bpf.SocketSocketKey]flows.Socket
 }
@@ -104,7 +114,7 @@ func (m *Meter) OpenSockets(o SocketOptions) (*Sockets, error) {
 		o.namespaces = namespacesOfProcesses
 	}
 	s := &Sockets{
-		options: o, path: m.options.PinPath, keep: 2 * m.options.DrainInterval,
+		options: o, path: m.options.PinPath, interval: m.options.DrainInterval, drainEarly: m.drainEarly,
 		log: m.log, clock: m.objects.PodmeterClock, epoch: m.objects.data[mapEpoch], now: time.Now,
 	}
 	if err := s.load(); err != nil {
@@ -120,6 +130,7 @@ func (m *Meter) OpenSockets(o SocketOptions) (*Sockets, error) {
 		return nil, errors.Join(err, s.Close(), s.remove())
 	}
 	s.readEarlier() // what comes meanwhile, the programs see
+	s.needed = s.now()
 	return s, nil
 }
 

@@ -21,9 +21,10 @@ type closedSocket struct {
 }
 
 // Sockets implements [flows.SocketReader]. What is older than the programs is told until
-// one of the same ends has come. It also forgets those that were closed long
-// ago, or before the flows that are read now if the map is half full.
+// one of the same ends has come. It also forgets those that were closed long ago, or
+// before all flows that are still to be read if the map is half full.
 func (s *Sockets) Sockets() ([]flows.Socket, error) {
+	began := s.now()
 	clock, err := readClock(s.clock)
 	if err != nil {
 		return nil, err
@@ -44,6 +45,8 @@ func (s *Sockets) Sockets() ([]flows.Socket, error) {
 		return nil, err
 	}
 	err = s.forget()
+	s.hurry(began)
+	s.needed = began // the set that is frozen next has nothing older
 	for _, socket := range s.earlier {
 		s.read = append(s.read, socket)
 	}
@@ -53,13 +56,14 @@ func (s *Sockets) Sockets() ([]flows.Socket, error) {
 // forget deletes the entries of sockets that were closed long ago. One that is opened
 // again at this very moment is lost: no flow has its addresses and ports for as long.
 func (s *Sockets) forget() error {
-	keep := socketMemory
+	s.kept = len(s.read)
+	before := s.now().Add(-socketMemory)
 	if len(s.read) > int(s.options.MaxSockets)/2 {
-		keep = s.keep
+		before = s.needed.Add(-socketSlack)
 	}
 	var old []bpf.SocketSocketKey
 	for _, closed := range s.closed {
-		if s.now().Sub(closed.until) > keep {
+		if closed.until.Before(before) {
 			old = append(old, closed.key)
 		}
 	}
@@ -69,7 +73,26 @@ func (s *Sockets) forget() error {
 	if _, err := s.objects.Sockets.BatchDelete(old, nil); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		return fmt.Errorf("forget closed sockets: %w", err)
 	}
+	s.kept -= len(old)
 	return nil
+}
+
+// hurry asks for the next drain before its time if the map would be half full
+// by then, as sockets come now: what was closed is forgotten once its flows are read.
+func (s *Sockets) hurry(now time.Time) {
+	room := int(s.options.MaxSockets)
+	grown := len(s.read) - s.keptBefore
+	s.keptBefore = s.kept
+	if grown <= 0 {
+		return
+	}
+	each := time.Duration(float64(now.Sub(s.needed)) / float64(grown)) // comes after the one before
+	if s.interval < each*time.Duration(room/8) {
+		return
+	}
+	if in := each * time.Duration(room/2-s.kept); in < s.interval {
+		time.AfterFunc(max(in, s.interval/8), s.drainEarly)
+	}
 }
 
 // decodeSocket returns what a map entry says.

@@ -3,6 +3,7 @@
 package datapath
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -281,44 +283,15 @@ func TestShortConnections(t *testing.T) {
 	const room = 4096
 	s, end := w.open(SocketOptions{MaxSockets: room})
 	defer end()
-	listener := w.listen(8080)
-	defer listener.Close()
-	go func() {
-		for {
-			connection, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			_, _ = connection.Read(make([]byte, 1))
-			connection.Close()
-		}
-	}()
 	lasts := time.Second
 	if os.Getenv(stressEnv) == "1" {
 		lasts = 30 * time.Second
 	}
-	connections, began := 0, time.Now()
-	err := w.cgroup.Do(w.pod, func() error {
-		for time.Since(began) < lasts {
-			connection, err := net.Dial("tcp4", "127.0.0.1:8080")
-			if err != nil {
-				return err
-			}
-			_ = connection.(*net.TCPConn).SetLinger(0) // without TIME_WAIT: ports are few
-			connection.Close()
-			if connections++; connections%1000 == 0 {
-				w.ports(s)
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	connections := w.connect(t, lasts, func() { w.ports(s) })
 	var open, closed []uint16
-	await(t, "the end of all but the listener", func() bool {
+	await(t, "the end of all", func() bool {
 		open, closed = w.ports(s)
-		return len(open) == 1
+		return len(open) == 0
 	})
 	if got := len(open) + len(closed); got > room {
 		t.Errorf("got %d sockets, want %d at most", got, room)
@@ -332,6 +305,104 @@ func TestShortConnections(t *testing.T) {
 		t.Errorf("got %v, %d in all, want %d", counts, got, want)
 	}
 	t.Logf("%d connections, %.0f a second: %v", connections, float64(connections)/lasts.Seconds(), counts)
+}
+
+// readingSink reads the sockets of each epoch, as a publisher does.
+type readingSink struct {
+	*book
+	sockets atomic.Pointer[Sockets]
+}
+
+func (r *readingSink) Publish(epoch *flows.Epoch) error {
+	if s := r.sockets.Load(); s != nil {
+		if _, err := s.Sockets(); err != nil {
+			return err
+		}
+	}
+	return r.book.Publish(epoch)
+}
+
+// Short connections make room for others as soon as their flows are read, and drains come
+// sooner for that: many more than there is room for go by without one that is not known.
+func TestShortConnectionsMakeRoom(t *testing.T) {
+	w := newSocketWorld(t)
+	sink := &readingSink{book: newBook()}
+	w.o.Sink = sink
+	// So many a second that the first drain does not come too late.
+	rate, lasts := 15_000, 8*time.Second
+	w.o.DrainInterval = 2 * time.Second
+	if os.Getenv(stressEnv) == "1" {
+		rate, lasts, w.o.DrainInterval = 10_000, 30*time.Second, defaultDrainInterval
+	}
+	m, err := New(t.Context(), w.o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := m.OpenSockets(SocketOptions{Cgroups: w.cgroup.Path, namespaces: func() []string { return nil }})
+	if err != nil {
+		t.Fatal(errors.Join(err, m.Close()))
+	}
+	sink.sockets.Store(s)
+	ctx, cancel := context.WithCancel(t.Context())
+	ran := make(chan error, 1)
+	go func() { ran <- m.Run(ctx) }()
+	defer func() {
+		cancel()
+		if err := errors.Join(<-ran, m.Close(), s.Close()); err != nil {
+			t.Error(err)
+		}
+	}()
+	began, connections := time.Now(), 0
+	w.connect(t, lasts, func() {
+		connections += 1000
+		time.Sleep(time.Until(began.Add(time.Duration(connections) * time.Second / time.Duration(rate))))
+	})
+	counts, err := s.Counts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if counts["no_room"] != 0 {
+		t.Errorf("got %v after %d connections, want room for all", counts, connections)
+	}
+	t.Logf("%d connections, %d drains", connections, m.LastDrain().Count)
+}
+
+// connect makes short connections within the cgroup for so long, and returns how many.
+// nowAndThen is called after each thousand of them.
+func (w *socketWorld) connect(t *testing.T, lasts time.Duration, nowAndThen func()) (connections int) {
+	t.Helper()
+	listener := w.listen(8080)
+	defer listener.Close()
+	go func() {
+		for {
+			connection, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = connection.Read(make([]byte, 1))
+			connection.Close()
+		}
+	}()
+	began := time.Now()
+	err := w.cgroup.Do(w.pod, func() error {
+		for time.Since(began) < lasts {
+			// To several addresses, as one has too few ports to tell so many apart.
+			connection, err := net.Dial("tcp4", fmt.Sprintf("127.0.0.%d:8080", 1+connections%16))
+			if err != nil {
+				return err
+			}
+			_ = connection.(*net.TCPConn).SetLinger(0) // without TIME_WAIT: ports are few
+			connection.Close()
+			if connections++; connections%1000 == 0 {
+				nowAndThen()
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return connections
 }
 
 func TestCgroupRoot(t *testing.T) {
