@@ -58,11 +58,6 @@ func (m *Meter) registryOf(point uint32) *registry {
 func (m *Meter) MeterHostPods(pods []HostPod) error {
 	m.hosting.Lock()
 	defer m.hosting.Unlock()
-	if len(pods) > 0 {
-		if err := m.coverPreempted(); err != nil {
-			return err
-		}
-	}
 	var errs []error
 	wanted := make(map[uint32]HostPod, len(pods))
 	for _, pod := range pods {
@@ -117,7 +112,7 @@ func pointOfCgroup(id uint64) uint32 { return firstHostPoint | uint32(id) }
 // joinHost attaches to a pod's cgroup. What its sockets did before is not known, as
 // nothing has counted it.
 func (m *Meter) joinHost(point uint32, pod HostPod) error {
-	if err := m.freePoint(m.hosts, point); err != nil {
+	if err := errors.Join(m.coverPreempted(), m.freePoint(m.hosts, point)); err != nil {
 		return err
 	}
 	m.hosts.enter(newHostAttachment(point, pod), byDirection{})
@@ -257,6 +252,9 @@ func (m *Meter) adoptHost(point uint32) {
 // findHost returns the pinned links of a point with this build's programs, none if they
 // are not both there.
 func (m *Meter) findHost(point uint32) (hooks, error) {
+	if err := m.grace.coverPreempted(); err != nil { // before Run: nobody drains
+		return hooks{}, err
+	}
 	programs, err := m.loadHost(point)
 	if err != nil {
 		return hooks{}, err

@@ -77,8 +77,8 @@ type Sockets struct {
 	// needed is from when on flows are still to be read: the last time that sockets were,
 	// or the beginning.
 	needed time.Time
-	// kept is how many were left in the map then, keptBefore the time before.
-	kept, keptBefore int
+	// kept is how many were left in the map then.
+	kept int
 	// earlier are sockets that are older than the programs.
 	earlier map[bpf.SocketSocketKey]flows.Socket
 }

@@ -44,8 +44,8 @@ func (s *Sockets) Sockets() ([]flows.Socket, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = s.forget()
-	s.hurry(began)
+	forgotten, err := s.forget()
+	s.hurry(began, forgotten)
 	s.needed = began // the set that is frozen next has nothing older
 	for _, socket := range s.earlier {
 		s.read = append(s.read, socket)
@@ -55,8 +55,7 @@ func (s *Sockets) Sockets() ([]flows.Socket, error) {
 
 // forget deletes the entries of sockets that were closed long ago. One that is opened
 // again at this very moment is lost: no flow has its addresses and ports for as long.
-func (s *Sockets) forget() error {
-	s.kept = len(s.read)
+func (s *Sockets) forget() (forgotten int, err error) {
 	before := s.now().Add(-socketMemory)
 	if len(s.read) > int(s.options.MaxSockets)/2 {
 		before = s.needed.Add(-socketSlack)
@@ -68,21 +67,19 @@ func (s *Sockets) forget() error {
 		}
 	}
 	if len(old) == 0 {
-		return nil
+		return 0, nil
 	}
 	if _, err := s.objects.Sockets.BatchDelete(old, nil); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-		return fmt.Errorf("forget closed sockets: %w", err)
+		return 0, fmt.Errorf("forget closed sockets: %w", err)
 	}
-	s.kept -= len(old)
-	return nil
+	return len(old), nil
 }
 
 // hurry asks for the next drain before its time if the map would be half full
 // by then, as sockets come now: what was closed is forgotten once its flows are read.
-func (s *Sockets) hurry(now time.Time) {
-	room := int(s.options.MaxSockets)
-	grown := len(s.read) - s.keptBefore
-	s.keptBefore = s.kept
+func (s *Sockets) hurry(now time.Time, forgotten int) {
+	room, grown := int(s.options.MaxSockets), len(s.read)-s.kept
+	s.kept = len(s.read) - forgotten
 	if grown <= 0 {
 		return
 	}
