@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"path/filepath"
 	"strings"
 
 	"github.com/podmeter/podmeter/metrics/remotewrite"
@@ -52,7 +51,6 @@ func remoteWriteClient(path string) (*http.Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", path, err)
 	}
-	settings.SetDirectory(filepath.Dir(path)) // where the files are that it names
 	client, err := config.NewClientFromConfig(*settings, "remote write")
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", path, err)
