@@ -99,6 +99,7 @@ func (m *Meter) compareLedgers(now time.Time) error {
 	if err != nil {
 		return err
 	}
+	m.hosts.noteCounted(ours)
 	second, err := m.links.listLinks()
 	if err != nil {
 		return err

@@ -159,14 +159,10 @@ func (m *Meter) newAttachment(point uint32, seeded bool) *attachment {
 // look reads before a drain what the kernel tells of the interfaces besides what
 // was counted. What cannot be read is left as it is known.
 func (m *Meter) look(now time.Time) {
-	uncompared := m.hosts
 	if m.options.Role == RoleUplinks {
-		uncompared = m.attachments
-	}
-	if err := m.readCounted(uncompared); err != nil {
-		m.log.Warn("read what was counted", "error", err)
-	}
-	if m.options.Role == RoleUplinks {
+		if err := m.readCounted(); err != nil {
+			m.log.Warn("read what was counted", "error", err)
+		}
 		return
 	}
 	if err := m.compareLedgers(now); err != nil {
@@ -177,16 +173,19 @@ func (m *Meter) look(now time.Time) {
 	}
 }
 
-// readCounted takes note, for the status, of what was counted at each point. The caller
-// holds the gate.
-func (m *Meter) readCounted(r *registry) error {
-	if len(r.points((*attachment).living)) == 0 {
-		return nil
-	}
+// readCounted takes note, for the status, of what was counted of each interface.
+// The caller holds the gate.
+func (m *Meter) readCounted() error {
 	counted, err := m.drainer.countedAll()
 	if err != nil {
 		return err
 	}
-	r.each(func(a *attachment) { a.ledger.last.ours = counted[a.point] })
+	m.attachments.noteCounted(counted)
 	return nil
+}
+
+// noteCounted takes note of what was counted at points that have nothing to be compared
+// with.
+func (r *registry) noteCounted(counted map[uint32]byDirection) {
+	r.each(func(a *attachment) { a.ledger.last.ours = counted[a.point] })
 }
