@@ -19,7 +19,7 @@ const hostPodsInterval = time.Second
 // findCgroups finds the node's cgroups, which tell containers apart and where pods in the
 // node's network are metered, if one of both is wanted.
 func (a *Agent) findCgroups(context.Context) error {
-	if a.config.Identity != IdentityKubernetes || a.config.Sockets == SocketsOff && a.config.HostPods == HostPodsOff {
+	if a.config.Identity != IdentityKubernetes || a.config.Sockets == ModeOff && a.config.HostPods == ModeOff {
 		return nil
 	}
 	root, err := datapath.CgroupRoot(a.config.CgroupRoot)
@@ -44,18 +44,24 @@ func (a *Agent) scannedCgroups() <-chan struct{} {
 
 // withoutHostPods goes on without them, unless they are asked for.
 func (a *Agent) withoutHostPods(err error) error {
-	switch a.config.HostPods {
-	case HostPodsOn:
+	return a.goWithout(a.config.HostPods, "pods in the node's network are not metered", err)
+}
+
+// goWithout says what follows from an error, unless the mode is off; with on it is the
+// agent's.
+func (a *Agent) goWithout(mode, consequence string, err error) error {
+	switch mode {
+	case ModeOn:
 		return err
-	case HostPodsAuto:
-		a.log.Warn("pods in the node's network are not metered", "error", err)
+	case ModeAuto:
+		a.log.Warn(consequence, "error", err)
 	}
 	return nil
 }
 
 // followHostPods meters the pods in the node's network that come, until ctx is done.
 func (a *Agent) followHostPods(ctx context.Context) error {
-	if a.cgroups == nil || a.config.HostPods == HostPodsOff {
+	if a.cgroups == nil || a.config.HostPods == ModeOff {
 		return a.meter.MeterHostPods(nil)
 	}
 	poll := time.NewTicker(hostPodsInterval)
@@ -66,7 +72,7 @@ func (a *Agent) followHostPods(ctx context.Context) error {
 		switch {
 		case err == nil:
 			told = ""
-		case a.config.HostPods == HostPodsOn:
+		case a.config.HostPods == ModeOn:
 			return err
 		case told != err.Error():
 			told = err.Error()

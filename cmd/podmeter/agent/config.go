@@ -123,18 +123,11 @@ const (
 	TranslationOff  = "off"
 )
 
-// The values of [Config.HostPods].
+// The values of [Config.Sockets] and [Config.HostPods].
 const (
-	HostPodsAuto = "auto"
-	HostPodsOn   = "on"
-	HostPodsOff  = "off"
-)
-
-// The values of [Config.Sockets].
-const (
-	SocketsAuto = "auto"
-	SocketsOn   = "on"
-	SocketsOff  = "off"
+	ModeAuto = "auto"
+	ModeOn   = "on"
+	ModeOff  = "off"
 )
 
 // The values of [Config.Scope].
@@ -167,8 +160,8 @@ func Defaults() Config {
 		Scope:               ScopeCluster,
 		CNICache:            DefaultCNICache,
 		ServiceTranslation:  TranslationAuto,
-		Sockets:             SocketsAuto,
-		HostPods:            HostPodsAuto,
+		Sockets:             ModeAuto,
+		HostPods:            ModeAuto,
 		CgroupRoot:          DefaultCgroups,
 		FlowSeriesLimit:     2000,
 		ExternalSeriesLimit: 1000,
@@ -196,10 +189,8 @@ func Choices(flag string) []string {
 		return []string{ScopeCluster, ScopeNode}
 	case "service-translation":
 		return []string{TranslationAuto, TranslationOff}
-	case "sockets":
-		return []string{SocketsAuto, SocketsOn, SocketsOff}
-	case "host-pods":
-		return []string{HostPodsAuto, HostPodsOn, HostPodsOff}
+	case "sockets", "host-pods":
+		return []string{ModeAuto, ModeOn, ModeOff}
 	case "log-level":
 		return []string{"debug", "info", "warn", "error"}
 	case "log-format":

@@ -182,10 +182,10 @@ func (c Config) checkIdentity() (faults []error) {
 	if !filepath.IsAbs(c.CgroupRoot) {
 		faults = append(faults, fault("cgroup-root", strconv.Quote(c.CgroupRoot), "an absolute path is expected, such as %s", DefaultCgroups))
 	}
-	if c.Sockets == SocketsOn && (static || c.Identity == IdentityNone) {
+	if c.Sockets == ModeOn && (static || c.Identity == IdentityNone) {
 		faults = append(faults, fault("sockets", c.Sockets, "the API server tells the names of containers, and identity is %s", c.Identity))
 	}
-	if c.HostPods == HostPodsOn && (static || c.Identity == IdentityNone) {
+	if c.HostPods == ModeOn && (static || c.Identity == IdentityNone) {
 		faults = append(faults, fault("host-pods", c.HostPods, "the API server tells which pods are in the node's network, and identity is %s", c.Identity))
 	}
 	if c.Scope == ScopeNode && (static || c.Identity == IdentityNone) {

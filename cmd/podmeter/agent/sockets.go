@@ -12,7 +12,7 @@ import (
 
 // openSockets attaches to the node's cgroups.
 func (a *Agent) openSockets(context.Context) (err error) {
-	if a.cgroups == nil || a.config.Sockets == SocketsOff {
+	if a.cgroups == nil || a.config.Sockets == ModeOff {
 		return a.meter.DropSockets()
 	}
 	a.sockets, err = a.meter.OpenSockets(datapath.SocketOptions{Cgroups: a.cgroups.Root()})
@@ -24,13 +24,7 @@ func (a *Agent) openSockets(context.Context) (err error) {
 
 // withoutSockets goes on without them, unless they are asked for.
 func (a *Agent) withoutSockets(err error) error {
-	switch a.config.Sockets {
-	case SocketsOn:
-		return err
-	case SocketsAuto:
-		a.log.Warn("sockets cannot be looked at: the container of a pod with several stays empty", "error", err)
-	}
-	return nil
+	return a.goWithout(a.config.Sockets, "sockets cannot be looked at: the container of a pod with several stays empty", err)
 }
 
 // Sockets implements [flows.SocketReader].
