@@ -22,7 +22,7 @@ const deployFolder = "../deploy"
 func ruleTests(t *testing.T) []string {
 	t.Helper()
 	var files []string
-	for _, pattern := range []string{deployFolder + "/prometheus/rules/tests/*.yml", "../hack/prometheus/testdata/alerts.yml"} {
+	for _, pattern := range []string{deployFolder + "/prometheus/*/tests/*.yml", "../hack/prometheus/testdata/alerts.yml"} {
 		found, err := filepath.Glob(pattern)
 		if err != nil || len(found) == 0 {
 			t.Fatalf("%s: got %v, %v, want files", pattern, found, err)

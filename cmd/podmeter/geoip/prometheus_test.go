@@ -53,7 +53,7 @@ func startPrometheus(t *testing.T, target string) string {
 		}
 		t.Skip("prometheus is not installed, which this test asks:", err)
 	}
-	rules, err := filepath.Abs("../../../deploy/prometheus/rules/compatibility.rules.yml")
+	rules, err := filepath.Abs("../../../deploy/prometheus/compatibility/compatibility.rules.yml")
 	if err != nil {
 		t.Fatal(err)
 	}
