@@ -19,6 +19,12 @@ help: ## List the targets
 build: ## Build bin/podmeter (needs Go alone)
 	@CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-X main.version=$(VERSION)" -o bin/podmeter ./cmd/podmeter
 
+GEOIP_DIR ?= bin/geoip
+
+.PHONY: geoip
+geoip: build ## Fetch a free database of places to bin/geoip, for --geoip; GEOIP_DIR=folder
+	@bin/podmeter geoip fetch --dir $(GEOIP_DIR)
+
 .PHONY: image
 image: $(IMAGE_ARCHITECTURES:%=bin/image/podmeter-%) ## Pack bin/podmeter-image.tar, an OCI archive of both architectures; IMAGE=name:tag (no container engine)
 	@cd hack/image && $(GO) run . -out ../../bin/podmeter-image.tar -name $(IMAGE) -version $(VERSION) \

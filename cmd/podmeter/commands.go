@@ -13,6 +13,7 @@ import (
 
 	"github.com/podmeter/podmeter/cmd/podmeter/agent"
 	"github.com/podmeter/podmeter/cmd/podmeter/geoip"
+	"github.com/podmeter/podmeter/cmd/podmeter/geoip/fetch"
 	"github.com/spf13/cobra"
 )
 
@@ -29,6 +30,8 @@ type commands struct {
 	runDemo func(ctx context.Context, options demoOptions, out io.Writer) error
 	// runGeoIP asks and serves until the context ends.
 	runGeoIP func(context.Context, geoip.Config, *slog.Logger) error
+	// runFetch fetches databases of places.
+	runFetch func(context.Context, fetch.Config, *slog.Logger) error
 	// uninstall removes what an agent leaves on the host and returns what it
 	// removed, also if it had to stop with an error.
 	uninstall func(context.Context, uninstallOptions) (removed []string, err error)
@@ -70,7 +73,7 @@ func (c *commands) root(stdout, stderr io.Writer) *cobra.Command {
 	root.AddCommand(c.agent(), c.demo(), c.status(), c.geoip(), c.uninstaller(), versionCommand())
 	root.InitDefaultCompletionCmd()
 	for _, command := range root.Commands() {
-		if command.HasSubCommands() { // cobra's completion, which is silent on a shell that it does not know
+		if command.HasSubCommands() && !command.Runnable() { // cobra's completion, which is silent on a shell that it does not know
 			command.Args, command.RunE = knownSubcommand, needSubcommand
 		}
 	}

@@ -28,8 +28,9 @@ A country database is enough for a map: where a database has no coordinates,
 latitude and longitude are the middle of the country. The labels of podmeter's own
 series that hold addresses are opt-in: 'podmeter agent --external-labels ip'.
 
-The query is also taken from QUERY in the environment. A binary, or a link to it,
-that is called prometheus-geoip is this command.
+'podmeter geoip fetch' brings a free database. The query is also taken from QUERY
+in the environment. A binary, or a link to it, that is called prometheus-geoip is
+this command.
 What the metrics mean: https://github.com/podmeter/podmeter/blob/main/docs/METRICS.md`
 
 const geoipExample = `  podmeter geoip -p http://prometheus:9090 -d GeoLite2-City.mmdb -l namespace -l pod \
@@ -53,6 +54,7 @@ func (c *commands) geoip() *cobra.Command {
 	command.Flags().SortFlags = false
 	geoip.AddFlags(command.Flags(), &config)
 	completeChoices(command)
+	command.AddCommand(c.geoipFetch())
 	return command
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/podmeter/podmeter/cmd/podmeter/geoip"
+	"github.com/podmeter/podmeter/cmd/podmeter/geoip/fetch"
 )
 
 // The flags of the service that this command was are still its flags.
@@ -54,5 +55,26 @@ func TestGeoIPByItsOldName(t *testing.T) {
 		if diff := cmp.Diff(test.want, arguments(test.line)); diff != "" {
 			t.Errorf("%q (-want +got):\n%s", test.line, diff)
 		}
+	}
+}
+
+func TestFetchGetsItsConfig(t *testing.T) {
+	want := fetch.Defaults()
+	want.Dir, want.Databases, want.MaxAge, want.Mirror = "/geoip", []string{"country", "asn"}, time.Hour, "http://198.51.100.1/dbip"
+	for name, test := range map[string]struct {
+		environ []string
+		args    []string
+	}{
+		"flags": {nil, []string{"--dir=/geoip", "--database=country,asn", "--max-age=1h", "--mirror=http://198.51.100.1/dbip"}},
+		"environment": {[]string{"PODMETER_DIR=/geoip", "PODMETER_DATABASE=country,asn", "PODMETER_MAX_AGE=1h",
+			"PODMETER_MIRROR=http://198.51.100.1/dbip"}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var r recorder
+			got := r.run(t, test.environ, append([]string{"geoip", "fetch"}, test.args...)...)
+			if diff := cmp.Diff(want, r.fetch); got.code != 0 || diff != "" {
+				t.Errorf("got %+v, configuration (-want +got):\n%s", got, diff)
+			}
+		})
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/podmeter/podmeter/cmd/podmeter/agent"
 	"github.com/podmeter/podmeter/cmd/podmeter/geoip"
+	"github.com/podmeter/podmeter/cmd/podmeter/geoip/fetch"
 	"github.com/spf13/pflag"
 )
 
@@ -35,6 +36,7 @@ type recorder struct {
 	config    agent.Config
 	demo      demoOptions
 	geoip     geoip.Config
+	fetch     fetch.Config
 	uninstall uninstallOptions
 
 	removed []string
@@ -58,6 +60,10 @@ func (r *recorder) run(t *testing.T, environ []string, args ...string) result {
 		},
 		runGeoIP: func(_ context.Context, config geoip.Config, _ *slog.Logger) error {
 			r.geoip = config
+			return r.err
+		},
+		runFetch: func(_ context.Context, config fetch.Config, _ *slog.Logger) error {
+			r.fetch = config
 			return r.err
 		},
 		uninstall: func(_ context.Context, options uninstallOptions) ([]string, error) {
@@ -115,6 +121,9 @@ func TestExitCodes(t *testing.T) {
 		{name: "geoip without a query", args: "geoip -d a.mmdb", code: 2, stderr: "podmeter: --query is expected, or QUERY in the environment", see: "podmeter geoip"},
 		{name: "geoip without a database", args: "geoip -q up", code: 2, stderr: "podmeter: --geoip is expected", see: "podmeter geoip"},
 		{name: "bad geoip URL", args: "geoip -q up -d a.mmdb -p prometheus:9090", code: 2, stderr: `podmeter: --prometheus-url "prometheus:9090": a URL`, see: "podmeter geoip"},
+		{name: "fetch fails", args: "geoip fetch", err: failure, code: 1, stderr: "podmeter: attach"},
+		{name: "unknown database", args: "geoip fetch --database cities", code: 2, stderr: `podmeter: --database "cities": country, city, asn are known`, see: "podmeter geoip fetch"},
+		{name: "mistyped fetch", args: "geoip fetsh", code: 2, stderr: `podmeter: "fetsh" is too much`, see: "podmeter geoip"},
 		{name: "bad pin path", args: "uninstall --pin-path /sys/fs/bpf", code: 2, stderr: `podmeter: --pin-path "/sys/fs/bpf": `, see: "podmeter uninstall"},
 		{name: "bad output", args: "version -o yaml", code: 2, stderr: `podmeter: --output "yaml": text or json`, see: "podmeter version"},
 		{name: "bad status output", args: "status -o yaml", code: 2, stderr: `podmeter: --output "yaml": text or json`, see: "podmeter status"},

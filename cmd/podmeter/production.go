@@ -12,6 +12,7 @@ import (
 	"github.com/podmeter/podmeter/cmd/podmeter/agent"
 	"github.com/podmeter/podmeter/cmd/podmeter/demo"
 	"github.com/podmeter/podmeter/cmd/podmeter/geoip"
+	"github.com/podmeter/podmeter/cmd/podmeter/geoip/fetch"
 	"k8s.io/klog/v2"
 )
 
@@ -19,7 +20,7 @@ import (
 func production(environ []string) *commands {
 	return &commands{
 		environ: environ, hostname: os.Hostname, now: time.Now,
-		runAgent: runAgent, runDemo: runDemo, runGeoIP: runGeoIP,
+		runAgent: runAgent, runDemo: runDemo, runGeoIP: runGeoIP, runFetch: fetch.Run,
 		uninstall: func(_ context.Context, o uninstallOptions) ([]string, error) {
 			return agent.Uninstall(o.PinPath, o.StateDir)
 		},

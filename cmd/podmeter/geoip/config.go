@@ -127,7 +127,7 @@ func (c Config) checkQuery() error {
 		faults = append(faults, errors.New("--ip-label is empty: the label that holds the address is expected"))
 	}
 	if len(c.GeoIP) == 0 {
-		faults = append(faults, errors.New("--geoip is expected: a MaxMind database such as GeoLite2-City.mmdb"))
+		faults = append(faults, errors.New("--geoip is expected: a MaxMind database such as GeoLite2-City.mmdb, or a free one as 'podmeter geoip fetch' brings it"))
 	}
 	return errors.Join(faults...)
 }

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package fetch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/podmeter/podmeter/flows/geo"
+)
+
+// attribution is what the licence asks to be told with the data, in attributionFile
+// beside it.
+const (
+	attributionFile = "dbip-lite.txt"
+	attribution     = `IP Geolocation by DB-IP (https://db-ip.com)
+
+The dbip-*-lite databases of this folder are DB-IP Lite, under the Creative Commons Attribution 4.0
+International License (https://creativecommons.org/licenses/by/4.0/). Pages that show what is
+in them have to name DB-IP with a link.
+`
+)
+
+// fetcher fetches databases. Its fields are what it needs of the world.
+type fetcher struct {
+	config   Config
+	log      *slog.Logger
+	client   *http.Client
+	registry string
+	now      func() time.Time
+}
+
+// Run fetches the databases of a configuration that is valid. One that cannot be had is
+// an error, unless an older file of it is there, which is kept.
+func Run(ctx context.Context, config Config, log *slog.Logger) error {
+	f := &fetcher{config: config, log: log, client: &http.Client{}, registry: registry, now: time.Now}
+	return f.run(ctx)
+}
+
+func (f *fetcher) run(ctx context.Context) error {
+	if err := os.MkdirAll(f.config.Dir, 0o755); err != nil {
+		return fmt.Errorf("make --dir: %w", err)
+	}
+	var errs []error
+	for _, d := range databases() {
+		if slices.Contains(f.config.Databases, d.name) {
+			errs = append(errs, f.provide(ctx, d))
+		}
+	}
+	errs = append(errs, os.WriteFile(filepath.Join(f.config.Dir, attributionFile), []byte(attribution), 0o644))
+	return errors.Join(errs...)
+}
+
+// provide leaves a usable file of a database, or fails.
+func (f *fetcher) provide(ctx context.Context, d database) error {
+	path := filepath.Join(f.config.Dir, d.file())
+	_, unusable := look(path)
+	if info, err := os.Stat(path); err == nil && unusable == nil && f.now().Sub(info.ModTime()) < f.config.MaxAge {
+		f.log.Info("database is recent and stays", "path", path, "fetched", info.ModTime().UTC().Format(time.DateTime))
+		return nil
+	}
+	err := f.fetch(ctx, d, path)
+	if err != nil && unusable == nil {
+		f.log.Warn("database cannot be fetched, the one that is there stays", "path", path, "error", err)
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("fetch database %s (give a --mirror, or another database to --geoip): %w", d.name, err)
+	}
+	return nil
+}
+
+// fetch asks one source after the other.
+func (f *fetcher) fetch(ctx context.Context, d database, path string) error {
+	var errs []error
+	for _, s := range f.sources(d) {
+		f.log.Info("fetching database", "name", d.name, "url", s.url)
+		info, err := f.install(ctx, s, path)
+		if err == nil {
+			f.log.Info("database is there", "path", path, "size", info.Size, "built", info.Built.Format(time.DateOnly),
+				"attribution", "IP Geolocation by DB-IP, https://db-ip.com, CC BY 4.0")
+			return nil
+		}
+		f.log.Info("database is not there", "url", s.url, "error", err)
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// install puts what a source has in the place of path, if it is a database.
+func (f *fetcher) install(ctx context.Context, s source, path string) (info geo.Info, err error) {
+	ctx, cancel := context.WithTimeout(ctx, f.config.Timeout)
+	defer cancel()
+	file, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
+	if err != nil {
+		return geo.Info{}, err
+	}
+	defer os.Remove(file.Name()) // unless it is in its place
+	if err := errors.Join(s.read(ctx, file, s.url), file.Chmod(0o644), file.Close()); err != nil {
+		return geo.Info{}, err
+	}
+	if info, err = look(file.Name()); err != nil {
+		return geo.Info{}, err
+	}
+	return info, os.Rename(file.Name(), path)
+}
+
+// look says what is in a file, or why it is no database.
+func look(path string) (info geo.Info, err error) {
+	d, err := geo.Open(geo.Options{Paths: []string{path}})
+	if err != nil {
+		return geo.Info{}, err
+	}
+	return d.Info()[0], d.Close()
+}
