@@ -28,6 +28,7 @@ geoip: build ## Fetch a free database of places to bin/geoip, for --geoip; GEOIP
 .PHONY: image
 image: $(IMAGE_ARCHITECTURES:%=bin/image/podmeter-%) ## Pack bin/podmeter-image.tar, an OCI archive of both architectures; IMAGE=name:tag (no container engine)
 	@cd hack/image && $(GO) run . -out ../../bin/podmeter-image.tar -name $(IMAGE) -version $(VERSION) \
+		-link /usr/local/bin/prometheus-geoip \
 		-revision "$$(git rev-parse HEAD 2>/dev/null)" -created "$$(git log -1 --format=%ct 2>/dev/null || echo 0)" \
 		$(foreach a,$(IMAGE_ARCHITECTURES),$(a)=../../bin/image/podmeter-$(a))
 

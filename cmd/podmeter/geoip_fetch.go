@@ -46,7 +46,8 @@ func (c *commands) geoipFetch() *cobra.Command {
 }
 
 func (c *commands) fetch(command *cobra.Command, config *fetch.Config) error {
-	if _, err := agent.Load(command.Flags(), c.environ); err != nil {
+	warnings, err := agent.Load(command.Flags(), c.environ)
+	if err != nil {
 		return err
 	}
 	if err := config.Validate(); err != nil {
@@ -55,6 +56,9 @@ func (c *commands) fetch(command *cobra.Command, config *fetch.Config) error {
 	log, err := newLogger(command.ErrOrStderr(), "info", config.LogFormat)
 	if err != nil {
 		return err
+	}
+	for _, warning := range warnings {
+		log.Warn(warning)
 	}
 	return c.runFetch(command.Context(), *config, log)
 }

@@ -29,9 +29,11 @@ type options struct {
 	name, version, revision, source, licenses string
 	// binaryPath is where the binary is in the image, and its entry point.
 	binaryPath string
-	created    time.Time
-	limit      int64 // bytes of one architecture's files
-	binaries   []binaryOf
+	// link is another path of the binary, none if empty.
+	link     string
+	created  time.Time
+	limit    int64 // bytes of one architecture's files
+	binaries []binaryOf
 }
 
 // binaryOf is the program for one architecture, as GOARCH names it.
@@ -55,7 +57,10 @@ func newIndex(o options) (v1.ImageIndex, []size, error) {
 	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
 	var sizes []size
 	for _, b := range o.binaries {
-		files := []file{{certificatesPath, 0o644, caCertificates()}, {o.binaryPath, 0o755, b.content}}
+		files := []file{{path: certificatesPath, mode: 0o644, content: caCertificates()}, {path: o.binaryPath, mode: 0o755, content: b.content}}
+		if o.link != "" {
+			files = append(files, file{path: o.link, mode: 0o777, link: o.binaryPath})
+		}
 		image, s, err := newImage(o, b.architecture, files)
 		if err != nil {
 			return nil, nil, fmt.Errorf("make image for %s: %w", b.architecture, err)
@@ -116,11 +121,12 @@ func (o options) labels() map[string]string {
 	}
 }
 
-// file is one file of an image.
+// file is one file of an image, or a symbolic link to another.
 type file struct {
 	path    string
 	mode    int64
 	content []byte
+	link    string // the other's path; empty for a file
 }
 
 // layer packs the file and the directories above it, all of them root's and of
@@ -136,9 +142,11 @@ func (f file) layer() (v1.Layer, error) {
 			return nil, err
 		}
 	}
-	if err := w.WriteHeader(&tar.Header{
-		Typeflag: tar.TypeReg, Name: f.path[1:], Mode: f.mode, Size: int64(len(f.content)), ModTime: epoch,
-	}); err != nil {
+	header := &tar.Header{Typeflag: tar.TypeReg, Name: f.path[1:], Mode: f.mode, Size: int64(len(f.content)), ModTime: epoch}
+	if f.link != "" {
+		header.Typeflag, header.Linkname = tar.TypeSymlink, f.link
+	}
+	if err := w.WriteHeader(header); err != nil {
 		return nil, err
 	}
 	if _, err := w.Write(f.content); err != nil {

@@ -23,7 +23,7 @@ const testName = "registry.example:5000/podmeter/podmeter:1.2.3"
 
 func testOptions() options {
 	return options{
-		name: testName, version: "1.2.3", revision: "0123abc", source: "https://source.example", binaryPath: "/podmeter", created: time.Unix(1_700_000_000, 0), limit: 1 << 20,
+		name: testName, version: "1.2.3", revision: "0123abc", source: "https://source.example", binaryPath: "/podmeter", link: "/usr/local/bin/podmeter-link", created: time.Unix(1_700_000_000, 0), limit: 1 << 20,
 		binaries: []binaryOf{{"amd64", []byte("for amd64")}, {"arm64", []byte("for arm64")}},
 	}
 }
@@ -85,6 +85,9 @@ func untar(t *testing.T, r io.Reader) map[string][]byte {
 		if files[header.Name], err = io.ReadAll(archive); err != nil {
 			t.Fatal(err)
 		}
+		if header.Typeflag == tar.TypeSymlink {
+			files[header.Name] = []byte("-> " + header.Linkname)
+		}
 	}
 }
 
@@ -132,6 +135,9 @@ func checkImage(t *testing.T, image v1.Image, want binaryOf) {
 	files := untar(t, content)
 	if got := files["podmeter"]; !bytes.Equal(got, want.content) {
 		t.Errorf("binary: got %q, want %q", got, want.content)
+	}
+	if got := string(files["usr/local/bin/podmeter-link"]); got != "-> /podmeter" {
+		t.Errorf("link: got %q, want one to the binary", got)
 	}
 	if !bytes.Equal(files["etc/ssl/certs/ca-certificates.crt"], caCertificates()) {
 		t.Errorf("certificates: got others than the bundle's in %d files", len(files))

@@ -28,6 +28,7 @@ func run() int {
 	var created int64
 	flag.StringVar(&o.name, "name", "", "the image's `name`, with a tag")
 	flag.StringVar(&o.binaryPath, "path", "/podmeter", "where the binary is in the image, its entry `point`")
+	flag.StringVar(&o.link, "link", "", "another `path` of the binary in the image, a symbolic link")
 	flag.StringVar(&o.source, "source", "https://github.com/podmeter/podmeter", "the `address` of the source in its labels")
 	flag.StringVar(&o.licenses, "licenses", "Apache-2.0 AND (GPL-2.0-only OR BSD-2-Clause)", "the `licenses` in its labels")
 	flag.StringVar(&o.version, "version", "", "the `version` in its labels")
