@@ -18,9 +18,11 @@ import (
 
 // Who installs with helm and who applies the manifests have the same.
 func TestManifestsAreTheChart(t *testing.T) {
+	created := map[string]any{"create": true}
 	for folder, values := range map[string]map[string]any{
-		"base":                {"namespace": map[string]any{"create": true}},
+		"base":                {"namespace": created},
 		"overlays/podmonitor": manifestValues(),
+		geoipFolder:           {"namespace": created, "geoip": map[string]any{"fetch": map[string]any{"enabled": true}}},
 	} {
 		t.Run(folder, func(t *testing.T) {
 			want := helm(t, values)
@@ -208,6 +210,49 @@ func TestVolumes(t *testing.T) {
 	}
 	if want := "--web-config-file=/etc/podmeter/web/web-config.yml"; !slices.Contains(pod.Containers[0].Args, want) {
 		t.Errorf("args: got %q, want %s in it", pod.Containers[0].Args, want)
+	}
+}
+
+// Databases are fetched to the volume that the agent reads, which names them unless told.
+func TestFetchedDatabases(t *testing.T) {
+	for _, test := range []struct {
+		name          string
+		geoip, agent  map[string]any
+		fetch, args   []string
+		hasOwnStorage bool
+	}{
+		{"default", map[string]any{"fetch": map[string]any{"enabled": true}}, map[string]any{},
+			[]string{"geoip", "fetch", "--dir=/geoip", "--database=country"}, []string{"--geoip=/geoip/dbip-country-lite.mmdb"}, true},
+		{"two, of a mirror, to a volume", map[string]any{
+			"fetch":  map[string]any{"enabled": true, "databases": []any{"city", "asn"}, "mirror": "http://mirror.example.com/dbip"},
+			"volume": map[string]any{"hostPath": map[string]any{"path": "/var/lib/GeoIP"}},
+		}, map[string]any{}, []string{"geoip", "fetch", "--dir=/geoip", "--database=city,asn", "--mirror=http://mirror.example.com/dbip"},
+			[]string{"--geoip=/geoip/dbip-city-lite.mmdb,/geoip/dbip-asn-lite.mmdb"}, false},
+		{"named", map[string]any{"fetch": map[string]any{"enabled": true}}, map[string]any{"geoip": []any{"/geoip/own.mmdb"}},
+			[]string{"geoip", "fetch", "--dir=/geoip", "--database=country"}, []string{"--geoip=/geoip/own.mmdb"}, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			pod := daemonSet(t, helm(t, map[string]any{"geoip": test.geoip, "agent": test.agent})).Spec.Template.Spec
+			if len(pod.InitContainers) != 1 {
+				t.Fatalf("got %d containers that initialize, want one", len(pod.InitContainers))
+			}
+			if diff := cmp.Diff(test.fetch, pod.InitContainers[0].Args); diff != "" {
+				t.Errorf("arguments (-want +got):\n%s", diff)
+			}
+			var args []string
+			for _, arg := range pod.Containers[0].Args {
+				if strings.HasPrefix(arg, "--geoip=") {
+					args = append(args, arg)
+				}
+			}
+			if diff := cmp.Diff(test.args, args); diff != "" {
+				t.Errorf("agent's (-want +got):\n%s", diff)
+			}
+			volume := pod.Volumes[len(pod.Volumes)-1]
+			if volume.Name != "geoip" || (volume.EmptyDir != nil) != test.hasOwnStorage {
+				t.Errorf("volume: got %+v, want its own %v", volume, test.hasOwnStorage)
+			}
+		})
 	}
 }
 

@@ -207,8 +207,8 @@ func TestRestricted(t *testing.T) {
 		t.Run(id, func(t *testing.T) {
 			var d appsv1.Deployment
 			o.decode(t, &d)
-			if d.Namespace != "podmeter-monitoring" {
-				t.Errorf("namespace: got %s, want podmeter-monitoring", d.Namespace)
+			if d.Namespace != "podmeter-monitoring" && d.Namespace != "podmeter-demo" {
+				t.Errorf("namespace: got %s, want podmeter-monitoring or -demo", d.Namespace)
 			}
 			checkRestricted(t, d.Spec.Template.Spec)
 		})
@@ -227,7 +227,7 @@ func checkRestricted(t *testing.T, pod corev1.PodSpec) {
 			t.Errorf("volume %s: got a path of the host", v.Name)
 		}
 	}
-	for _, c := range pod.Containers {
+	for _, c := range slices.Concat(pod.InitContainers, pod.Containers) {
 		s := c.SecurityContext
 		if s == nil || s.AllowPrivilegeEscalation == nil || *s.AllowPrivilegeEscalation || s.Capabilities == nil ||
 			!slices.Equal(s.Capabilities.Drop, []corev1.Capability{"ALL"}) || len(s.Capabilities.Add) > 0 {

@@ -25,6 +25,12 @@ const (
 	kubernetesFolder = "../../deploy/kubernetes"
 )
 
+// Overlays as users write them, with components of deploy/kubernetes.
+const (
+	geoipFolder   = "../../hack/deploy/testdata/geoip"
+	storageFolder = "../../hack/deploy/testdata/storage"
+)
+
 // object is one of Kubernetes'.
 type object map[string]any
 
@@ -126,7 +132,7 @@ func daemonSet(t *testing.T, objects map[string]object) *appsv1.DaemonSet {
 
 // Every field of every object is one that Kubernetes has.
 func TestObjectsAreKubernetes(t *testing.T) {
-	for _, folder := range []string{"base", "overlays/podmonitor", "overlays/prometheus", "overlays/stack"} {
+	for _, folder := range []string{"base", "overlays/podmonitor", "overlays/prometheus", "overlays/stack", "overlays/compatibility", storageFolder} {
 		t.Run(folder, func(t *testing.T) {
 			for id, o := range kustomize(t, folder) {
 				types := map[string]any{
@@ -134,7 +140,7 @@ func TestObjectsAreKubernetes(t *testing.T) {
 					"Namespace": new(corev1.Namespace), "ConfigMap": new(corev1.ConfigMap), "Service": new(corev1.Service),
 					"ServiceAccount": new(corev1.ServiceAccount), "ClusterRole": new(rbacv1.ClusterRole),
 					"ClusterRoleBinding": new(rbacv1.ClusterRoleBinding), "Role": new(rbacv1.Role), "RoleBinding": new(rbacv1.RoleBinding),
-					"PodMonitor": new(map[string]any),
+					"PodMonitor": new(map[string]any), "PersistentVolumeClaim": new(corev1.PersistentVolumeClaim),
 				}
 				kind, ok := types[fmt.Sprint(o["kind"])]
 				if !ok {

@@ -31,6 +31,13 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{- if and .Values.webConfig.secret (not $flags.webConfigFile) }}
 {{- $_ := set $flags "webConfigFile" "/etc/podmeter/web/web-config.yml" }}
 {{- end }}
+{{- if and .Values.geoip.fetch.enabled (not $flags.geoip) }}
+{{- $files := list }}
+{{- range .Values.geoip.fetch.databases }}
+{{- $files = append $files (printf "/geoip/dbip-%s-lite.mmdb" .) }}
+{{- end }}
+{{- $_ := set $flags "geoip" $files }}
+{{- end }}
 {{- if kindIs "invalid" $flags.daemonset }}
 {{- $_ := set $flags "daemonset" (printf "%s/podmeter" .Release.Namespace) }}
 {{- end }}
