@@ -120,12 +120,16 @@ lint: ## Check formatting, vet and staticcheck
 	$(CLANG_FORMAT) --dry-run --Werror bpf/*.c bpf/*.h bpf/*/*.c
 
 .PHONY: generate
-generate: generate-deploy ## Regenerate committed output (needs clang-16, llvm-16, libbpf-dev)
+generate: generate-deploy generate-dashboards ## Regenerate committed output (needs clang-16, llvm-16, libbpf-dev, npm)
 	$(GO) generate ./...
 
 .PHONY: generate-deploy
 generate-deploy: ## Regenerate the manifests of deploy/kubernetes from the Helm chart (needs Go alone)
 	cd hack/deploy && $(GO) run . -deploy ../../deploy
+
+.PHONY: generate-dashboards
+generate-dashboards: ## Regenerate the Grafana dashboards of deploy/grafana (needs npm and Node 18 or later)
+	cd hack/grafana && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error && npm run --silent generate
 
 .PHONY: check-generated
 check-generated: generate ## Fail if committed output is not what the sources give
