@@ -3,6 +3,7 @@
 package main
 
 import (
+	"encoding/json"
 	"maps"
 	"path/filepath"
 	"slices"
@@ -149,28 +150,78 @@ func TestImages(t *testing.T) {
 	}
 }
 
-// What a Deployment mounts of a ConfigMap is in it.
+// What a Deployment mounts of ConfigMaps is in them, and none is larger than what kubectl
+// apply can keep in an annotation.
 func TestMountedFilesExist(t *testing.T) {
 	objects := kustomize(t, "overlays/compatibility")
 	for id, pod := range pods(t, objects) {
 		for _, v := range pod.Volumes {
-			if v.ConfigMap == nil {
-				continue
+			mounted := make(map[string]string)
+			for _, name := range configMaps(v) {
+				var found corev1.ConfigMap
+				o, ok := objects["v1 ConfigMap podmeter-monitoring/"+name]
+				if !ok {
+					t.Errorf("%s: got no ConfigMap %s", id, name)
+					continue
+				}
+				o.decode(t, &found)
+				maps.Copy(mounted, found.Data)
+				if got, err := json.Marshal(found); err != nil || len(got) > 250<<10 {
+					t.Errorf("%s: got %d bytes, %v, want 250 KiB at most", name, len(got), err)
+				}
 			}
-			var found corev1.ConfigMap
-			o, ok := objects["v1 ConfigMap podmeter-monitoring/"+v.ConfigMap.Name]
-			if !ok {
-				t.Errorf("%s: got no ConfigMap %s", id, v.ConfigMap.Name)
-				continue
-			}
-			o.decode(t, &found)
 			for _, c := range pod.Containers {
 				for _, m := range c.VolumeMounts {
-					if _, ok := found.Data[m.SubPath]; m.Name == v.Name && m.SubPath != "" && !ok {
-						t.Errorf("%s: got no %s in ConfigMap %s", id, m.SubPath, v.ConfigMap.Name)
+					if _, ok := mounted[m.SubPath]; m.Name == v.Name && m.SubPath != "" && !ok {
+						t.Errorf("%s: got no %s in volume %s", id, m.SubPath, v.Name)
 					}
 				}
 			}
+		}
+	}
+}
+
+// configMaps are those that a volume has.
+func configMaps(v corev1.Volume) (names []string) {
+	if v.ConfigMap != nil {
+		names = append(names, v.ConfigMap.Name)
+	}
+	if v.Projected == nil {
+		return names
+	}
+	for _, source := range v.Projected.Sources {
+		names = append(names, source.ConfigMap.Name)
+	}
+	return names
+}
+
+// Every dashboard is in Grafana, and the one that it begins with is among them.
+func TestDashboardsAreProvisioned(t *testing.T) {
+	files, err := filepath.Glob("../../deploy/grafana/*.json")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("got %v, %v, want dashboards", files, err)
+	}
+	objects := kustomize(t, "overlays/stack")
+	grafana := pods(t, objects)["apps/v1 Deployment podmeter-monitoring/grafana"]
+	mounted := make(map[string]string)
+	for _, v := range grafana.Volumes {
+		for _, name := range configMaps(v) {
+			var found corev1.ConfigMap
+			objects["v1 ConfigMap podmeter-monitoring/"+name].decode(t, &found)
+			maps.Copy(mounted, found.Data)
+		}
+	}
+	for _, file := range files {
+		if _, ok := mounted[filepath.Base(file)]; !ok {
+			t.Errorf("got no %s in Grafana", file)
+		}
+	}
+	for _, e := range grafana.Containers[0].Env {
+		if e.Name != "GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH" {
+			continue
+		}
+		if _, ok := mounted[strings.TrimPrefix(e.Value, "/etc/grafana/dashboards/")]; !ok {
+			t.Errorf("got home %s, which is not mounted", e.Value)
 		}
 	}
 }
