@@ -29,17 +29,34 @@ func (c *cluster) monitoring(t *testing.T, folder string) *prometheus {
 	t.Helper()
 	c.kustomize(t, folder)
 	c.rolledOut(t, monitoringNamespace, "deployment/prometheus")
+	return c.prometheus(t)
+}
+
+// prometheus returns the one that is applied.
+func (c *cluster) prometheus(t *testing.T) *prometheus {
+	t.Helper()
 	address := c.kubectl(t, "", "get", "service", "prometheus", "--namespace", monitoringNamespace, "--output", "jsonpath={.spec.clusterIP}")
 	return &prometheus{url: "http://" + string(address) + ":9090/api/v1/"}
 }
 
-// kustomize applies a folder of objects for as long as the test. A Prometheus among
-// them scrapes three times as often as the shipped one, which TestQuickStart waits for.
+// kustomize applies a folder of objects for as long as the test.
 func (c *cluster) kustomize(t *testing.T, folder string) {
 	t.Helper()
+	c.applyMonitoring(t, c.rendered(t, folder))
+}
+
+// rendered returns the objects of a folder. Files of other folders are what kubectl
+// apply --kustomize does not read.
+func (c *cluster) rendered(t *testing.T, folder string) string {
+	t.Helper()
+	return string(c.kubectl(t, "", "kustomize", "--load-restrictor", "LoadRestrictionsNone", folder))
+}
+
+// applyMonitoring applies objects for as long as the test. A Prometheus among them
+// scrapes three times as often as the shipped one, which TestQuickStart waits for.
+func (c *cluster) applyMonitoring(t *testing.T, objects string) {
+	t.Helper()
 	t.Cleanup(func() { c.asShipped(t) })
-	// Files of other folders are what kubectl apply --kustomize does not read.
-	objects := string(c.kubectl(t, "", "kustomize", "--load-restrictor", "LoadRestrictionsNone", folder))
 	c.kubectl(t, strings.ReplaceAll(objects, "_interval: 15s", "_interval: 5s"), "apply", "--filename", "-")
 	c.rolledOut(t, agentNamespace, "daemonset/podmeter")
 }
