@@ -9,6 +9,8 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 # What the manifests name, so that they run with a local image as they are.
 IMAGE ?= ghcr.io/podmeter/podmeter:$(shell sed -n 's/^appVersion: *"\(.*\)"/\1/p' deploy/helm/podmeter/Chart.yaml)
 IMAGE_ARCHITECTURES ?= amd64 arm64
+# Symbols and DWARF take a third of the binary; panics show their lines without them.
+BUILD_FLAGS = -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)"
 DEMO_DURATION = $(or $(DURATION),30s)
 
 .PHONY: help
@@ -17,7 +19,7 @@ help: ## List the targets
 
 .PHONY: build
 build: ## Build bin/podmeter (needs Go alone)
-	@CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-X main.version=$(VERSION)" -o bin/podmeter ./cmd/podmeter
+	@CGO_ENABLED=0 $(GO) build $(BUILD_FLAGS) -o bin/podmeter ./cmd/podmeter
 
 GEOIP_DIR ?= bin/geoip
 
@@ -44,9 +46,8 @@ prometheus-image: ## Build the manifests' Prometheus from source and pack bin/pr
 		-version $(lastword $(subst :, ,$(PROMETHEUS_IMAGE))) -source https://github.com/prometheus/prometheus -licenses Apache-2.0 \
 		-limit 100000000 $(shell $(GO) env GOARCH)=../../bin/prometheus
 
-# Symbols and DWARF take a third of the binary; panics show their lines without them.
 bin/image/podmeter-%: always
-	@CGO_ENABLED=0 GOOS=linux GOARCH=$* $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)" -o $@ ./cmd/podmeter
+	@CGO_ENABLED=0 GOOS=linux GOARCH=$* $(GO) build $(BUILD_FLAGS) -o $@ ./cmd/podmeter
 
 .PHONY: always
 always:
