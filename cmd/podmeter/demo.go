@@ -5,8 +5,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net"
-	"slices"
 	"strings"
 	"time"
 
@@ -64,11 +62,6 @@ func (o demoOptions) validate() error {
 	if o.Duration < demo.MinDuration {
 		faults = append(faults, fmt.Errorf("--duration %v: at least %v is expected, for pods to come and to go", o.Duration, demo.MinDuration))
 	}
-	if choices := agent.Choices("attach"); !slices.Contains(choices, o.Attach) {
-		faults = append(faults, fmt.Errorf("--attach %q: one of %s is expected", o.Attach, strings.Join(choices, ", ")))
-	}
-	if _, _, err := net.SplitHostPort(o.Listen); err != nil {
-		faults = append(faults, fmt.Errorf("--listen %q: host:port is expected, such as 127.0.0.1:9739", o.Listen))
-	}
+	faults = append(faults, agent.CheckChoice("attach", o.Attach), agent.CheckListen(o.Listen, "127.0.0.1:9739"))
 	return agent.Usage(errors.Join(faults...))
 }

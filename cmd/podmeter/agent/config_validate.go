@@ -62,18 +62,36 @@ func (c Config) checkChoices() (faults []error) {
 		{"service-translation", c.ServiceTranslation}, {"sockets", c.Sockets}, {"host-pods", c.HostPods},
 		{"log-level", c.LogLevel}, {"log-format", c.LogFormat},
 	} {
-		if !slices.Contains(Choices(choice.flag), choice.value) {
-			faults = append(faults, fault(choice.flag, strconv.Quote(choice.value), "%s is expected", oneOf(choice.flag)))
+		if err := CheckChoice(choice.flag, choice.value); err != nil {
+			faults = append(faults, err)
 		}
 	}
 	return faults
 }
 
+// CheckChoice says what is wrong with the value of a flag that takes one of [Choices].
+func CheckChoice(flag, value string) error {
+	if slices.Contains(Choices(flag), value) {
+		return nil
+	}
+	return fault(flag, strconv.Quote(value), "%s is expected", oneOf(flag))
+}
+
+// CheckListen says what is wrong with the value of --listen. The example is of a good one.
+func CheckListen(address, example string) error {
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return fault("listen", strconv.Quote(address), "host:port is expected, such as %s", example)
+	}
+	if _, err := net.LookupPort("tcp", port); err != nil || port == "" {
+		return fault("listen", strconv.Quote(address), "%q is no port; 0 to 65535 is expected", port)
+	}
+	return nil
+}
+
 func (c Config) checkServing() (faults []error) {
-	if _, port, err := net.SplitHostPort(c.Listen); err != nil {
-		faults = append(faults, fault("listen", strconv.Quote(c.Listen), "host:port is expected, such as :9739 or 127.0.0.1:9739"))
-	} else if _, err := net.LookupPort("tcp", port); err != nil || port == "" {
-		faults = append(faults, fault("listen", strconv.Quote(c.Listen), "%q is no port; 0 to 65535 is expected", port))
+	if err := CheckListen(c.Listen, ":9739 or 127.0.0.1:9739"); err != nil {
+		faults = append(faults, err)
 	}
 	if !filepath.IsAbs(c.Socket) {
 		faults = append(faults, fault("socket", strconv.Quote(c.Socket), "an absolute path is expected, such as %s", DefaultSocket))

@@ -5,10 +5,8 @@ package geoip
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -99,7 +97,8 @@ func (c *Config) Complete(environ []string) {
 // in the error, an [agent.UsageError].
 func (c Config) Validate() error {
 	return agent.Usage(errors.Join(
-		c.checkURL(), c.checkQuery(), c.checkLabels(), c.checkTimes(), c.checkServing(),
+		c.checkURL(), c.checkQuery(), c.checkLabels(), c.checkTimes(),
+		agent.CheckListen(c.Listen, ":8080"), agent.CheckChoice("log-format", c.LogFormat),
 	))
 }
 
@@ -154,19 +153,6 @@ func (c Config) checkTimes() error {
 	}
 	if c.Timeout <= 0 {
 		faults = append(faults, fmt.Errorf("--timeout %v: more than 0 is expected", c.Timeout))
-	}
-	return errors.Join(faults...)
-}
-
-func (c Config) checkServing() error {
-	var faults []error
-	if _, port, err := net.SplitHostPort(c.Listen); err != nil {
-		faults = append(faults, fmt.Errorf("--listen %q: host:port is expected, such as :8080", c.Listen))
-	} else if _, err := net.LookupPort("tcp", port); err != nil || port == "" {
-		faults = append(faults, fmt.Errorf("--listen %q: %s is no port", c.Listen, strconv.Quote(port)))
-	}
-	if choices := agent.Choices("log-format"); !slices.Contains(choices, c.LogFormat) {
-		faults = append(faults, fmt.Errorf("--log-format %q: %s is expected", c.LogFormat, strings.Join(choices, " or ")))
 	}
 	return errors.Join(faults...)
 }

@@ -73,8 +73,6 @@ func (c Config) Validate() error {
 	if u, err := url.Parse(c.Mirror); c.Mirror != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
 		faults = append(faults, errors.New("--mirror: a URL is expected, such as https://mirror.example.com/dbip"))
 	}
-	if choices := agent.Choices("log-format"); !slices.Contains(choices, c.LogFormat) {
-		faults = append(faults, fmt.Errorf("--log-format %q: %s is expected", c.LogFormat, strings.Join(choices, " or ")))
-	}
+	faults = append(faults, agent.CheckChoice("log-format", c.LogFormat))
 	return agent.Usage(errors.Join(faults...))
 }
