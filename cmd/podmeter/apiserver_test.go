@@ -7,6 +7,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
 
 	"github.com/podmeter/podmeter/cmd/podmeter/agent"
 	"github.com/podmeter/podmeter/internal/ktest"
@@ -21,20 +23,7 @@ func TestAgentWithoutAPIServer(t *testing.T) {
 	h := newHost(t)
 	makePod(t, server)
 	server.StopAPI()
-
-	var gate *kubetest.Gate
-	err := h.node.Do(func() (err error) {
-		gate, err = kubetest.NewGate(server.Address) // in the node, to the outside
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(gate.Close)
-	kubeconfig, err := server.KubeconfigVia(gate.Address)
-	if err != nil {
-		t.Fatal(err)
-	}
+	kubeconfig := gateInto(t, h.node, server)
 	p := start(t, h.node, nil, h.flags("--identity", "kubernetes", "--kubeconfig", kubeconfig, "--node-name", "here")...)
 	h.await(t, p, "the API server is missed", func(s *agent.Status) bool {
 		return s.Identity.Problem != "" && !s.Identity.Synced
@@ -56,21 +45,65 @@ func makePod(t *testing.T, server *kubetest.Server) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	api := client.CoreV1()
-	create := func(_ any, err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	create(api.Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "ns"}}, metav1.CreateOptions{}))
-	create(api.Nodes().Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "here"}}, metav1.CreateOptions{}))
-	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "a"},
+	createNamespace(t, client, "ns")
+	createNode(t, client, "here", "")
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "a", Namespace: "ns"},
 		Spec: corev1.PodSpec{NodeName: "here", Containers: []corev1.Container{{Name: "main", Image: "none"}}}}
-	pod, err = api.Pods("ns").Create(t.Context(), pod, metav1.CreateOptions{})
+	createPod(t, client, pod, "198.51.100.2")
+}
+
+func createNamespace(t *testing.T, client kubernetes.Interface, name string) {
+	t.Helper()
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	if _, err := client.CoreV1().Namespaces().Create(t.Context(), namespace, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// createNode makes a node, in a zone unless that is empty.
+func createNode(t *testing.T, client kubernetes.Interface, name, zone string) {
+	t.Helper()
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	if zone != "" {
+		node.Labels = map[string]string{corev1.LabelTopologyZone: zone}
+	}
+	if _, err := client.CoreV1().Nodes().Create(t.Context(), node, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// createPod makes a pod that runs, with an address and with the containers of its status,
+// and returns its UID.
+func createPod(t *testing.T, client kubernetes.Interface, pod *corev1.Pod, address string, containers ...corev1.ContainerStatus) types.UID {
+	t.Helper()
+	pods := client.CoreV1().Pods(pod.Namespace)
+	made, err := pods.Create(t.Context(), pod, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	pod.Status = corev1.PodStatus{Phase: corev1.PodRunning, PodIP: "198.51.100.2", PodIPs: []corev1.PodIP{{IP: "198.51.100.2"}}, StartTime: new(metav1.Now())}
-	create(api.Pods("ns").UpdateStatus(t.Context(), pod, metav1.UpdateOptions{}))
+	made.Status = corev1.PodStatus{Phase: corev1.PodRunning, PodIP: address, PodIPs: []corev1.PodIP{{IP: address}},
+		StartTime: new(metav1.Now()), ContainerStatuses: containers}
+	if _, err := pods.UpdateStatus(t.Context(), made, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	return made.UID
+}
+
+// gateInto opens a way from a namespace to the API server, and returns the kubeconfig file
+// that goes by it.
+func gateInto(t *testing.T, in *ktest.Namespace, server *kubetest.Server) (kubeconfig string) {
+	t.Helper()
+	var gate *kubetest.Gate
+	err := in.Do(func() (err error) {
+		gate, err = kubetest.NewGate(server.Address) // in the namespace, to the outside
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(gate.Close)
+	if kubeconfig, err = server.KubeconfigVia(gate.Address); err != nil {
+		t.Fatal(err)
+	}
+	return kubeconfig
 }
