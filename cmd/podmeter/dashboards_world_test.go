@@ -23,9 +23,10 @@ import (
 	"k8s.io/client-go/kubernetes"
 )
 
-// Addresses of the internet, of ranges that the demo's databases place.
+// Addresses of the internet, of ranges that the demo's databases place, but for the last of
+// worldPlaces, which they do not know.
 var (
-	worldPlaces = []string{"198.51.100.10", "198.51.100.200", "203.0.113.20"}
+	worldPlaces = []string{"198.51.100.10", "198.51.100.200", "203.0.113.20", "192.0.2.200"}
 	worldNew    = "192.0.2.10"
 )
 
