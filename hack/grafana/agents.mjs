@@ -66,6 +66,7 @@ const exactness = () => [
   }, line(sum(['instance'], perSecond('podmeter_flow_transmit_bytes_total', ', peer_kind="unattributed"')), '{{instance}}')),
 ];
 
+const differences = sum(['namespace', 'pod', 'direction'], `podmeter_interface_difference_packets{${here}}`);
 const coverage = () => [
   graph({ title: 'Interfaces by state', unit: 'short', w: 8, h: 8, stack: 'normal', decimals: 0, colours: { attached: 'green', partial: 'orange', shadowed: 'red', bypassed: 'orange', unknown: 'red', differs: 'yellow', settling: 'blue', gone: '#808080' },
     description: 'Interfaces of pods. Attached is exact; partial, shadowed and bypassed are exact too, but not all by flow; unknown may miss packets. docs/METRICS.md has them all.',
@@ -75,8 +76,8 @@ const coverage = () => [
   }, line(sum(['state'], `podmeter_pods{${here}}`), '{{state}}')),
   table({ title: 'Interfaces that count otherwise', w: 8, h: 8, labels: { namespace: 'Namespace', pod: 'Pod', direction: 'Direction' },
     values: [{ name: 'Difference', unit: 'short', decimals: 0 }],
-    description: 'Packets that a pod\'s interface counts beyond podmeter, or less, since the attachment: offloads, XDP, drops. The README has a table of causes. Of pods where it is 0 nothing is shown, but for the 20 of largest amount.',
-  }, rows(`topk(20, abs(sum by (namespace, pod, direction) (podmeter_interface_difference_packets{${here}})))`)),
+    description: 'Packets that a pod\'s interface counts beyond podmeter since the attachment, or less where it is below 0: offloads, XDP, drops. The README has a table of causes. Those farthest from 0, ten to either side.',
+  }, rows(`topk(10, ${differences}) or bottomk(10, ${differences})`)),
 ];
 
 const drains = () => [

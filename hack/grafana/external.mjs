@@ -91,7 +91,7 @@ const addresses = () => [
   }, rows(topk(1000, sum(['ip', 'country', 'city'], `geo_ip{${inCluster}}`)))),
 ];
 
-const windows = () => new IntervalVariableBuilder('window').label('New within').values(['1h', '6h', '12h', '1d', '3d', '7d'])
+const windows = () => new IntervalVariableBuilder('window').label('New within').values('1h,6h,12h,1d,3d,7d')
   .current({ selected: true, text: '1d', value: '1d' }).description('How far back a destination is new, and the window before in which it must not have been.');
 
 export const external = () => dashboard({

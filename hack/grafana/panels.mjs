@@ -4,7 +4,7 @@
 // the first three.
 
 import * as common from '@grafana/grafana-foundation-sdk/common';
-import { FieldColorBuilder, ThresholdsConfigBuilder, ThresholdsMode } from '@grafana/grafana-foundation-sdk/dashboard';
+import { FieldColorBuilder, FieldColorModeId, ThresholdsConfigBuilder, ThresholdsMode } from '@grafana/grafana-foundation-sdk/dashboard';
 import { MapViewConfigBuilder, ControlsOptionsBuilder, TooltipOptionsBuilder, TooltipMode, PanelBuilder as GeomapBuilder } from '@grafana/grafana-foundation-sdk/geomap';
 import { FilterValueRangeBuilder, HeatmapColorMode, HeatmapColorOptionsBuilder, PanelBuilder as HeatmapBuilder, YAxisConfigBuilder } from '@grafana/grafana-foundation-sdk/heatmap';
 import { PanelBuilder as PieBuilder, PieChartLegendOptionsBuilder, PieChartLegendValues, PieChartType } from '@grafana/grafana-foundation-sdk/piechart';
@@ -35,6 +35,8 @@ const thresholds = (steps) => new ThresholdsConfigBuilder().mode(ThresholdsMode.
 // From green to what is wrong at a value.
 export const wrongFrom = (value, color = 'red') => [[null, 'green'], [value, color]];
 
+const coloured = (mode) => new FieldColorBuilder().mode(mode);
+
 function begin(builder, o, targets) {
   for (const what of ['title', 'description', 'unit', 'w', 'h']) {
     if (!o[what]) throw new Error(`panel ${o.title}: it has no ${what}`);
@@ -60,7 +62,7 @@ export function stat(o, target) {
     .reduceOptions(lastValue()).colorMode(o.thresholds ? common.BigValueColorMode.Background : common.BigValueColorMode.Value)
     .graphMode(o.graph === false ? common.BigValueGraphMode.None : common.BigValueGraphMode.Area)
     .justifyMode(common.BigValueJustifyMode.Auto).textMode(o.text ?? common.BigValueTextMode.Value);
-  builder.colorScheme(o.thresholds ? new FieldColorBuilder().mode('thresholds') : new FieldColorBuilder().mode('fixed').fixedColor(o.color ?? 'blue'));
+  builder.colorScheme(o.thresholds ? coloured(FieldColorModeId.Thresholds) : coloured(FieldColorModeId.Fixed).fixedColor(o.color ?? 'blue'));
   return builder.thresholds(thresholds(o.thresholds ?? [[null, o.color ?? 'blue']]));
 }
 
@@ -68,7 +70,7 @@ export function stat(o, target) {
 // below zero.
 export function graph(o, targets) {
   const builder = begin(new TimeseriesBuilder(), o, targets)
-    .colorScheme(new FieldColorBuilder().mode('palette-classic-by-name'))
+    .colorScheme(coloured(FieldColorModeId.PaletteClassicByName))
     .lineWidth(1).fillOpacity(o.stack ? 35 : 10).gradientMode(common.GraphGradientMode.Opacity)
     .showPoints(common.VisibilityMode.Never).spanNulls(false)
     .tooltip(new common.VizTooltipOptionsBuilder().mode(common.TooltipDisplayMode.Multi).sort(common.SortOrder.Descending))
@@ -88,7 +90,7 @@ export function graph(o, targets) {
 // donut is shares of a whole.
 export function donut(o, targets) {
   return begin(new PieBuilder(), o, targets).pieType(PieChartType.Donut).reduceOptions(lastValue())
-    .colorScheme(new FieldColorBuilder().mode('palette-classic-by-name')).displayLabels([])
+    .colorScheme(coloured(FieldColorModeId.PaletteClassicByName)).displayLabels([])
     .tooltip(new common.VizTooltipOptionsBuilder().mode(common.TooltipDisplayMode.Single))
     .legend(new PieChartLegendOptionsBuilder().showLegend(true).displayMode(common.LegendDisplayMode.Table)
       .placement(common.LegendPlacement.Bottom).values([PieChartLegendValues.Value, PieChartLegendValues.Percent]));
@@ -123,16 +125,14 @@ function columns(builder, o, count) {
   const named = { ...o.labels };
   o.values.forEach((v, n) => { named[valueOf(n)] = v.name; });
   if (count > 1) builder.withTransformation({ id: 'merge', options: {} });
-  (o.transformations ?? []).forEach((t) => builder.withTransformation(t));
   builder.withTransformation({ id: 'organize', options: {
     excludeByName: { Time: true }, indexByName: Object.fromEntries(Object.keys(named).map((name, n) => [name, n])), renameByName: named,
   } });
-  for (const v of o.values) builder.overrideByName(v.name, value(v));
   for (const [label, links] of Object.entries(o.linked ?? {})) builder.overrideByName(o.labels[label], [{ id: 'links', value: links }]);
 }
 
 const plainTable = (o, targets) => begin(new TableBuilder(), { ...o, unit: o.unit ?? o.values?.[0].unit }, targets)
-  .cellHeight(common.TableCellHeight.Sm).showHeader(true).filterable(true).colorScheme(new FieldColorBuilder().mode('thresholds'));
+  .cellHeight(common.TableCellHeight.Sm).showHeader(true).filterable(true).colorScheme(coloured(FieldColorModeId.Thresholds));
 
 // table has a row for each label set: columns for labels (label → name), then one for the
 // values of each target (name, unit, cell). It is sorted by the first value.
@@ -140,6 +140,7 @@ export function table(o, targets) {
   const list = [targets].flat();
   const builder = plainTable(o, list).sortBy([new common.TableSortByFieldStateBuilder().displayName(o.sort ?? o.values[0].name).desc(true)]);
   columns(builder, o, list.length);
+  for (const v of o.values) builder.overrideByName(v.name, value(v));
   return builder;
 }
 
@@ -147,7 +148,7 @@ export function table(o, targets) {
 // of the value between them.
 export function matrix(o, target) {
   return plainTable(o, target)
-    .cellOptions(cells.heat).colorScheme(new FieldColorBuilder().mode(o.scheme)).filterable(false).align('auto')
+    .cellOptions(cells.heat).colorScheme(coloured(o.scheme)).filterable(false).align('auto')
     .withTransformation({ id: 'groupingToMatrix', options: { rowField: o.row, columnField: o.column, valueField: 'Value', emptyValue: 'null' } })
     .overrideByName(`${o.row}\\${o.column}`, [
       { id: 'displayName', value: o.corner }, { id: 'custom.cellOptions', value: cells.text }, { id: 'custom.width', value: 220 },
@@ -165,10 +166,12 @@ export function map(o, target) {
       showLegend: true,
       style: {
         size: { ...scale, fixed: 6, min: 5, max: 26 }, color: { ...scale, fixed: 'blue' }, opacity: 0.7,
-        symbol: { mode: 'fixed', fixed: 'img/icons/marker/circle.svg' },
+        symbol: { mode: 'fixed', fixed: 'img/icons/marker/circle.svg' }, symbolAlign: { horizontal: 'center', vertical: 'center' },
+        rotation: { mode: 'mod', fixed: 0, min: -360, max: 360 },
+        textConfig: { fontSize: 12, offsetX: 0, offsetY: 0, textAlign: 'center', textBaseline: 'middle' },
       },
     }).location(new common.FrameGeometrySourceBuilder().mode(common.FrameGeometrySourceMode.Coords).latitude('latitude').longitude('longitude'))])
-    .tooltip(new TooltipOptionsBuilder().mode(TooltipMode.Details)).colorScheme(new FieldColorBuilder().mode('continuous-BlYlRd'));
+    .tooltip(new TooltipOptionsBuilder().mode(TooltipMode.Details)).colorScheme(coloured(FieldColorModeId.ContinuousBlYlRd));
   // Labels are strings, and a place is two numbers.
   builder.withTransformation({ id: 'convertFieldType', options: {
     fields: {}, conversions: ['latitude', 'longitude'].map((targetField) => ({ targetField, destinationType: 'number' })),
