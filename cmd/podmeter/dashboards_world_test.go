@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -101,7 +102,7 @@ func (w *dashboardWorld) createPod(t *testing.T, namespace, workload, on, addres
 	owner := metav1.OwnerReference{APIVersion: "apps/v1", Kind: "StatefulSet", Name: workload, UID: "1", Controller: new(true)}
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: workload + "-0", Namespace: namespace, OwnerReferences: []metav1.OwnerReference{owner}},
 		Spec: corev1.PodSpec{NodeName: on, Containers: []corev1.Container{{Name: "main", Image: "none"}}}}
-	id := fmt.Sprintf("%064x", len(workload))
+	id := fmt.Sprintf("%x", sha256.Sum256([]byte(workload))) // as long as a runtime's
 	uid := createPod(t, w.api, pod, address, corev1.ContainerStatus{Name: "main", ContainerID: "containerd://" + id,
 		State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.Now()}}})
 	return w.cgroups.Child(t, "pod"+string(uid)).Child(t, id)
