@@ -36,11 +36,12 @@ const everywhere = () => [
 export const namespaceVariable = () => chosen('namespace', 'Namespace', 'podmeter_pod_transmit_bytes_total', inCluster);
 
 // dashboard returns one with its panels in the rows [title, panels]; the first row has no title.
-export function dashboard({ uid, title, description, variables = [], time = 'now-1h', rows }) {
+export function dashboard({ uid, title, description, variables = [], links = [], time = 'now-1h', rows }) {
   const builder = new DashboardBuilder(`podmeter / ${title}`).uid(uid).description(description).tags([tag])
     .timezone('browser').time({ from: time, to: 'now' }).refresh('1m').tooltip(DashboardCursorSync.Crosshair).editable()
     .link(new DashboardLinkBuilder('podmeter').type(DashboardLinkType.Dashboards).tags([tag]).icon('external link').tooltip('')
       .url('').asDropdown(false).targetBlank(false).includeVars(true).keepTime(true));
+  links.forEach((link) => builder.link(link));
   [...everywhere(), ...variables].forEach((variable) => builder.withVariable(variable));
   for (const [heading, panels] of rows) {
     if (heading) builder.withRow(new RowBuilder(heading));
@@ -48,9 +49,15 @@ export function dashboard({ uid, title, description, variables = [], time = 'now
   }
   const built = builder.build();
   built.schemaVersion = schema;
+  // The SDK hides links in a menu.
+  built.links.forEach((link) => { delete link.placement; });
   built.panels.forEach((panel, n) => { panel.id = n + 1; });
   return built;
 }
+
+// outside is a link to somebody else's page.
+export const outside = (title, tooltip, url) => new DashboardLinkBuilder(title).type(DashboardLinkType.Link).icon('info').tooltip(tooltip).url(url)
+  .tags([]).asDropdown(false).targetBlank(true).includeVars(false).keepTime(false);
 
 // to is a link of a cell or a line to another dashboard, with the time, what is chosen here of the
 // kept variables, and variables that become what the cell's row or the line has: variable → label.

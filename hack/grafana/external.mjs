@@ -3,7 +3,7 @@
 // Traffic with the internet: where it goes, whose networks these are, and what is new.
 
 import { IntervalVariableBuilder } from '@grafana/grafana-foundation-sdk/dashboard';
-import { chosen, dashboard, namespaceVariable, to, uids } from './dashboard.mjs';
+import { chosen, dashboard, namespaceVariable, outside, to, uids } from './dashboard.mjs';
 import { colours, graph, last, line, map, rows, stat, table } from './panels.mjs';
 import { inCluster, inNamespace, increase, orZero, rate, shown, sum, top, topk } from './promql.mjs';
 
@@ -97,5 +97,6 @@ const windows = () => new IntervalVariableBuilder('window').label('New within').
 export const external = () => dashboard({
   uid: uids.external, title: 'External', description: 'Traffic with the internet by place and network, and destinations that are new.',
   variables: [namespaceVariable(), chosen('pod', 'Pod', bytes('transmit'), inNamespace), windows()],
+  links: [outside('IP Geolocation by DB-IP', 'DB-IP Lite, which the stack fetches, asks for this link.', 'https://db-ip.com')],
   rows: [['', totals()], ['', places()], ['Over time', overTime()], ['Networks', networks()], ['From where', talkers()], ['By address (podmeter geoip)', addresses()]],
 });
