@@ -37,11 +37,14 @@ image: $(IMAGE_ARCHITECTURES:%=bin/image/podmeter-%) ## Pack bin/podmeter-image.
 # The name that the manifests have, whose tag is the version of the module.
 PROMETHEUS_IMAGE = $(shell sed -n 's/^ *image: *\(.*prometheus:v.*\)/\1/p' deploy/kubernetes/overlays/prometheus/prometheus.yaml)
 
-.PHONY: prometheus-image
-prometheus-image: ## Build the manifests' Prometheus from source and pack bin/prometheus-image.tar, for clusters that reach no registry
+.PHONY: prometheus
+prometheus: ## Build the manifests' Prometheus from source, bin/prometheus (minutes the first time)
 	@cd hack/prometheus && CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -tags 'netgo remove_all_sd enable_kubernetes_sd' \
 		-ldflags '-s -w -X github.com/prometheus/common/version.Version=$(patsubst v%,%,$(lastword $(subst :, ,$(PROMETHEUS_IMAGE))))' -o ../../bin/ \
 		github.com/prometheus/prometheus/cmd/prometheus
+
+.PHONY: prometheus-image
+prometheus-image: prometheus ## Pack it as bin/prometheus-image.tar, for clusters that reach no registry
 	@cd hack/image && $(GO) run . -out ../../bin/prometheus-image.tar -name $(PROMETHEUS_IMAGE) -path /bin/prometheus \
 		-version $(lastword $(subst :, ,$(PROMETHEUS_IMAGE))) -source https://github.com/prometheus/prometheus -licenses Apache-2.0 \
 		-limit 100000000 $(shell $(GO) env GOARCH)=../../bin/prometheus

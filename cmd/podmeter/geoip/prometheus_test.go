@@ -3,25 +3,18 @@
 package geoip
 
 import (
-	"bufio"
 	"context"
 	"fmt"
-	"io"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
-)
 
-// requirePrometheus is the variable that turns a test that is skipped without a
-// Prometheus into one that fails.
-const requirePrometheus = "REQUIRE_PROMETHEUS"
+	"github.com/podmeter/podmeter/internal/promtest"
+)
 
 // agentFake exposes what an agent with the opt-in labels of addresses does, with
 // counters that grow by each scrape.
@@ -43,83 +36,21 @@ func agentFake(t *testing.T) *httptest.Server {
 }
 
 // startPrometheus runs one that scrapes a target every second and evaluates the shipped
-// rules of compatibility, and returns its URL. The kernel chooses its port.
-func startPrometheus(t *testing.T, target string) string {
+// rules of compatibility, and returns its URL.
+func startPrometheus(t *testing.T, binary, target string) string {
 	t.Helper()
-	path, err := exec.LookPath("prometheus")
-	if err != nil {
-		if os.Getenv(requirePrometheus) == "1" {
-			t.Fatal(requirePrometheus+"=1, and:", err)
-		}
-		t.Skip("prometheus is not installed, which this test asks:", err)
-	}
 	rules, err := filepath.Abs("../../../deploy/prometheus/compatibility/compatibility.rules.yml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	folder := t.TempDir()
-	config := filepath.Join(folder, "prometheus.yml")
-	content := fmt.Sprintf(`{global: {scrape_interval: 1s, evaluation_interval: 1s}, rule_files: [%q],
-scrape_configs: [{job_name: podmeter, honor_labels: true, static_configs: [{targets: [%q], labels: {node: node-a}}]}]}`, rules, target)
-	if err := os.WriteFile(config, []byte(content), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	command := exec.Command(path, "--config.file="+config, "--storage.tsdb.path="+filepath.Join(folder, "data"), "--web.listen-address=127.0.0.1:0")
-	log, err := command.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := command.Start(); err != nil {
-		t.Fatal(err)
-	}
-	listens := make(chan string, 1)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		follow(log, listens)
-	}()
-	t.Cleanup(func() {
-		command.Process.Kill() // it keeps nothing
-		<-ended
-		command.Wait() // killed, as it says
-	})
-	url, found := <-listens
-	if !found {
-		t.Fatal("Prometheus ended before it listened")
-	}
-	for !ready(t, url) {
-		time.Sleep(50 * time.Millisecond) // between two looks, not for anything to happen
-	}
-	return url
-}
-
-// follow reads the log of Prometheus to its end, lest the pipe fills up, and sends the
-// URL that it says it listens on.
-func follow(log io.Reader, listens chan<- string) {
-	defer close(listens)
-	address := regexp.MustCompile(`Listening on"? address=(\S+)`)
-	for lines := bufio.NewScanner(log); lines.Scan(); {
-		if found := address.FindStringSubmatch(lines.Text()); found != nil {
-			listens <- "http://" + found[1]
-		}
-	}
-}
-
-// ready asks whether a Prometheus that listens has read its data.
-func ready(t *testing.T, url string) bool {
-	t.Helper()
-	response, err := http.Get(url + "/-/ready")
-	if err != nil {
-		t.Fatal(err)
-	}
-	response.Body.Close()
-	return response.StatusCode == http.StatusOK
+	return promtest.New(t, binary, fmt.Sprintf(`{global: {scrape_interval: 1s, evaluation_interval: 1s}, rule_files: [%q],
+scrape_configs: [{job_name: podmeter, honor_labels: true, static_configs: [{targets: [%q], labels: {node: node-a}}]}]}`, rules, target)).URL
 }
 
 // TestWithPrometheus asks the query of older dashboards of a real one, with the rules
 // that give it an answer from podmeter's own series.
 func TestWithPrometheus(t *testing.T) {
-	url := startPrometheus(t, strings.TrimPrefix(agentFake(t).URL, "http://"))
+	url := startPrometheus(t, promtest.Debian(t), strings.TrimPrefix(agentFake(t).URL, "http://"))
 	config := configOf(t, url)
 	config.Query, config.IPLabel = "sum by (k8s_namespace, k8s_pod, destination_ip) (bytes_tx{})", "destination_ip"
 	config.Labels, config.Interval = []string{"k8s_namespace", "k8s_pod"}, time.Second
@@ -153,7 +84,7 @@ func TestWithPrometheus(t *testing.T) {
 
 // What a real one refuses, and what it takes and gives no vector for.
 func TestPrometheusRefuses(t *testing.T) {
-	url := startPrometheus(t, "127.0.0.1:9")
+	url := startPrometheus(t, promtest.Debian(t), "127.0.0.1:9")
 	for query, want := range map[string]string{
 		"sum(": queryRefused, `up * on (a) group_left () up`: queryAnswered, "up[5m]": queryNoVector, "1": queryNoVector, `label_replace(up, "a", "b", "c", "(")`: queryRefused,
 	} {
