@@ -12,7 +12,7 @@ import (
 const (
 	outcomeSent    = "sent"
 	outcomeRetried = "retried" // it failed, and is tried again
-	outcomeRefused = "refused" // the receiver does not take it
+	outcomeRefused = "refused" // the receiver does not take it, or it is damaged
 	outcomeDropped = "dropped" // the spool was full
 )
 
@@ -27,7 +27,7 @@ func newCounts() *counts {
 	return &counts{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "podmeter_remote_write_requests_total",
-			Help: "Requests of remote write, by what came of them: sent; retried (failed, and tried again); refused by the receiver, and given up; dropped from a full spool.",
+			Help: "Requests of remote write, by what came of them: sent; retried (failed, and tried again); refused by the receiver, or damaged in the spool, and given up; dropped from a full spool.",
 		}, []string{"receiver", "outcome"}),
 		lastSuccess: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "podmeter_remote_write_last_success_timestamp_seconds",

@@ -11,6 +11,8 @@ import (
 
 	remote "github.com/prometheus/client_golang/exp/api/remote/genproto/v2"
 	dto "github.com/prometheus/client_model/go"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
@@ -100,9 +102,9 @@ func (e *encoder) histogram(family *dto.MetricFamily, metric *dto.Metric) {
 	if !e.natives || len(h.GetPositiveSpan())+len(h.GetNegativeSpan()) == 0 {
 		return
 	}
-	e.series(family, name, metric, nil, &remote.TimeSeries{
-		Histograms: []*remote.Histogram{native(h, e.now)}, CreatedTimestamp: milliseconds(created),
-	})
+	n := native(h, e.now)
+	start(n, histogramStart, milliseconds(created))
+	e.series(family, name, metric, nil, &remote.TimeSeries{Histograms: []*remote.Histogram{n}, CreatedTimestamp: milliseconds(created)})
 }
 
 // native returns a native histogram of integer counts, as the client library makes them.
@@ -125,9 +127,26 @@ func spans(all []*dto.BucketSpan) (to []*remote.BucketSpan) {
 }
 
 func (e *encoder) sample(f *dto.MetricFamily, name string, m *dto.Metric, extra *label, value float64, created *timestamppb.Timestamp) {
-	e.series(f, name, m, extra, &remote.TimeSeries{
-		Samples: []*remote.Sample{{Value: value, Timestamp: e.now}}, CreatedTimestamp: milliseconds(created),
-	})
+	s := &remote.Sample{Value: value, Timestamp: e.now}
+	start(s, sampleStart, milliseconds(created))
+	e.series(f, name, m, extra, &remote.TimeSeries{Samples: []*remote.Sample{s}, CreatedTimestamp: milliseconds(created)})
+}
+
+// The numbers of the fields start_timestamp of a Sample and of a Histogram, where protocol 2.0
+// as released has what its drafts had in TimeSeries (prompb/io/prometheus/write/v2/types.proto in
+// Prometheus). The types that are used here know the draft's alone.
+const (
+	sampleStart    = 3
+	histogramStart = 17
+)
+
+// start adds when a counter began, in milliseconds, for receivers of protocol 2.0 as released.
+// Those of its drafts skip it, and read the created timestamp of the series.
+func start(m proto.Message, field protowire.Number, at int64) {
+	if at != 0 {
+		b := protowire.AppendTag(nil, field, protowire.VarintType)
+		m.ProtoReflect().SetUnknown(protowire.AppendVarint(b, uint64(at)))
+	}
 }
 
 func (e *encoder) series(f *dto.MetricFamily, name string, m *dto.Metric, extra *label, s *remote.TimeSeries) {
@@ -199,12 +218,14 @@ var types = map[dto.MetricType]remote.Metadata_MetricType{
 	dto.MetricType_HISTOGRAM: remote.Metadata_METRIC_TYPE_HISTOGRAM,
 }
 
-// number writes a bound or quantile as the text format does.
+// number writes a bound or quantile as OpenMetrics does, and Prometheus from 3.0 on whatever it
+// scrapes: "1.0".
 func number(f float64) string {
-	if math.IsInf(f, 1) {
-		return "+Inf"
+	text := strconv.FormatFloat(f, 'g', -1, 64)
+	if !strings.ContainsAny(text, ".eIN") { // nor Inf, nor NaN
+		text += ".0"
 	}
-	return strconv.FormatFloat(f, 'g', -1, 64)
+	return text
 }
 
 func milliseconds(t *timestamppb.Timestamp) int64 {

@@ -73,7 +73,7 @@ func TestEncode(t *testing.T) {
 		`__name__="took",job="podmeter",node="node-a" histogram of 1 @1000`,
 		`__name__="took_bucket",job="podmeter",le="+Inf",node="node-a" 1 @1000`,
 		`__name__="took_bucket",job="podmeter",le="0.5",node="node-a" 0 @1000`,
-		`__name__="took_bucket",job="podmeter",le="1",node="node-a" 1 @1000`,
+		`__name__="took_bucket",job="podmeter",le="1.0",node="node-a" 1 @1000`,
 		`__name__="took_count",job="podmeter",node="node-a" 1 @1000`,
 		`__name__="took_sum",job="podmeter",node="node-a" 0.75 @1000`,
 	}

@@ -3,163 +3,277 @@
 package remotewrite
 
 import (
-	"bufio"
 	"context"
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"regexp"
+	"io"
+	"log/slog"
+	"maps"
+	"math"
+	"net/http"
+	"net/http/httptest"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/api"
-	promv1 "github.com/prometheus/client_golang/api/prometheus/v1"
+	"github.com/google/go-cmp/cmp"
+	"github.com/podmeter/podmeter/internal/promtest"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/prometheus/common/model"
 )
 
-// server is a Prometheus that takes remote write.
-type server struct {
-	t       *testing.T
-	folder  string
-	address string
-	process *exec.Cmd
-	query   promv1.API
+// both runs a test with each of the Prometheuses, which differ by the protocol that they
+// take. The global configuration is what they need to scrape all that is written.
+func both(t *testing.T, test func(t *testing.T, binary, version, global string)) {
+	t.Run("2.0", func(t *testing.T) {
+		t.Parallel()
+		test(t, promtest.Current(t), "2.0.0", "{scrape_native_histograms: true, always_scrape_classic_histograms: true}")
+	})
+	t.Run("1.0", func(t *testing.T) {
+		t.Parallel()
+		test(t, promtest.Debian(t), "0.1.0", "{}")
+	})
 }
 
-var listening = regexp.MustCompile(`msg="Listening on" address=(\S+)`)
+const takesWrites = "--web.enable-remote-write-receiver"
 
-// start starts it at any free port, or at that of the last time.
-func (s *server) start() {
-	s.t.Helper()
-	if s.address == "" {
-		s.address = "127.0.0.1:0"
-	}
-	config := filepath.Join(s.folder, "prometheus.yml")
-	if err := os.WriteFile(config, []byte("storage: {tsdb: {out_of_order_time_window: 1h}}\n"), 0o600); err != nil {
-		s.t.Fatal(err)
-	}
-	s.process = exec.Command("prometheus", "--config.file", config, "--storage.tsdb.path", filepath.Join(s.folder, "data"),
-		"--web.listen-address", s.address, "--web.enable-remote-write-receiver", "--log.level", "info")
-	log, err := s.process.StderrPipe()
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	if err := s.process.Start(); err != nil {
-		s.t.Fatal(err)
-	}
-	addresses := make(chan string, 1)
-	go func() {
-		lines := bufio.NewScanner(log)
-		for lines.Scan() {
-			if found := listening.FindStringSubmatch(lines.Text()); found != nil {
-				addresses <- found[1]
-			}
-		}
-	}()
-	select {
-	case s.address = <-addresses:
-	case <-time.After(30 * time.Second):
-		s.t.Fatal("Prometheus does not listen")
-	}
-	client, err := api.NewClient(api.Config{Address: "http://" + s.address})
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	s.query = promv1.NewAPI(client)
+// scraping is a configuration that scrapes metrics as well, every second.
+func scraping(t *testing.T, metrics prometheus.Gatherer, global, window string) string {
+	target := httptest.NewServer(promhttp.HandlerFor(metrics, promhttp.HandlerOpts{EnableOpenMetrics: true}))
+	t.Cleanup(target.Close)
+	return fmt.Sprintf(`{global: %s, storage: {tsdb: {out_of_order_time_window: %s}},
+scrape_configs: [{job_name: scraped, scrape_interval: 1s, scrape_timeout: 1s, static_configs: [{targets: [%q]}]}]}`,
+		global, window, strings.TrimPrefix(target.URL, "http://"))
 }
 
-func (s *server) stop(signal os.Signal) {
-	if s.process != nil {
-		_ = s.process.Process.Signal(signal)
-		_ = s.process.Wait()
-		s.process = nil
-	}
+// link is the way to a server. It notes the protocols of what was taken, and fails as it is
+// told, once for each fault.
+type link struct {
+	mu       sync.Mutex
+	versions map[string]int
+	faults   []func(taken *http.Response) (*http.Response, error)
 }
 
-func newServer(t *testing.T) *server {
-	t.Helper()
-	if _, err := exec.LookPath("prometheus"); err != nil {
-		t.Skip("needs Prometheus: apt-get install prometheus")
+// RoundTrip implements [http.RoundTripper].
+func (l *link) RoundTrip(request *http.Request) (*http.Response, error) {
+	response, err := http.DefaultTransport.RoundTrip(request)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err != nil || response.StatusCode/100 != 2 {
+		return response, err
 	}
-	s := &server{t: t, folder: t.TempDir()}
-	s.start()
-	t.Cleanup(func() { s.stop(syscall.SIGKILL) })
-	return s
+	l.versions[request.Header.Get("X-Prometheus-Remote-Write-Version")]++
+	if len(l.faults) > 0 {
+		fault := l.faults[0]
+		l.faults = l.faults[1:]
+		response.Body.Close()
+		return fault(response)
+	}
+	return response, nil
 }
 
-// await evaluates a query until it has this value; "none" for no answer.
-func (s *server) await(query, want string) {
-	s.t.Helper()
-	got := ""
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
-		value, _, _, err := s.query.Query(s.t.Context(), query, time.Now())
-		if err != nil {
-			got = err.Error()
-			continue
-		}
-		got = "none"
-		if vector, ok := value.(model.Vector); ok && len(vector) > 0 {
-			got = fmt.Sprint(vector[0].Value)
-		}
-		if got == want {
-			return
-		}
+// fail makes the answers to the next requests go missing, or be others.
+func (l *link) fail() {
+	lost := func(*http.Response) (*http.Response, error) { return nil, io.ErrUnexpectedEOF }
+	refused := func(r *http.Response) (*http.Response, error) {
+		r.StatusCode, r.Body = http.StatusTooManyRequests, http.NoBody
+		return r, nil
 	}
-	s.t.Fatalf("%s: got %s, want %s", query, got, want)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.faults = append(l.faults, lost, refused)
 }
 
-// Debian's Prometheus, which knows protocol 1.0, has what was gathered, with the labels of
-// a scrape; a series that is no more ends; an outage in the middle, by SIGKILL, costs no
-// sample.
+// taken returns how many requests were taken by each protocol.
+func (l *link) taken() map[string]int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return maps.Clone(l.versions)
+}
+
+// A Prometheus has what was gathered, as it does by scraping, by the latest protocol that it
+// knows. A series that is no more ends, and so do all at the end. No sample is lost or there
+// twice when answers get lost, nor in an outage, by SIGKILL, in which the writer restarts.
 func TestWithPrometheus(t *testing.T) {
-	s := newServer(t)
-	registry := prometheus.NewRegistry()
-	bytes := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "bytes_total"}, []string{"pod"})
-	rounds := prometheus.NewCounter(prometheus.CounterOpts{Name: "rounds_total"})
-	registry.MustRegister(bytes, rounds)
+	both(t, func(t *testing.T, binary, version, global string) {
+		registry := prometheus.NewRegistry()
+		bytes := metricsOfAllTypes(registry)
+		s := promtest.New(t, binary, scraping(t, registry, global, "1h"), takesWrites)
+		// One more at each sample, so that a lost one shows.
+		rounds, samples := prometheus.NewCounter(prometheus.CounterOpts{Name: "rounds_total"}), prometheus.NewRegistry()
+		samples.MustRegister(rounds, prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "sampled"}, func() float64 { rounds.Inc(); return 1 }))
+		l := &link{versions: make(map[string]int)}
+		o := Options{
+			URLs: []string{s.URL + "/api/v1/write"}, Gatherer: prometheus.Gatherers{registry, samples}, Interval: 100 * time.Millisecond,
+			Labels: map[string]string{"job": "podmeter", "instance": "node-a", "node": "node-a", "cluster": "c"}, NativeHistograms: true,
+			Client: &http.Client{Transport: l}, Spool: t.TempDir(), Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		}
+		w, stop := running(t, o)
+		s.Await(`bytes_total{pod="web", job="podmeter", instance="node-a", node="node-a", cluster="c"}`, "12345678901")
+		s.Await(`up{job="podmeter", instance="node-a", node="node-a", cluster="c"}`, "1")
+		bytes.DeleteLabelValues("db")
+		s.Await(`bytes_total{pod="db", job="podmeter"}`, "none")
+		l.fail()
+		bytes.WithLabelValues("web").Add(10)
+		awaitRetries(t, w, 2)
+		s.Await(`bytes_total{pod="web", job="podmeter"}`, "12345678911")
+
+		s.Stop(syscall.SIGKILL)
+		bytes.WithLabelValues("web").Add(9)
+		stop()
+		checkOutcomes(t, w)
+		w, stop = running(t, o)
+		awaitRetries(t, w, 1)
+		s.Start()
+		bytes.WithLabelValues("web").Add(80)
+		s.Await(`bytes_total{pod="web", job="podmeter"}`, "12345679000")
+		checkSameAsScraped(t, s, version == "2.0.0")
+		stop()
+		checkOutcomes(t, w)
+		s.Await(`count({job="podmeter"})`, "none") // all have ended
+		s.Await(`resets(bytes_total{pod="web", job="podmeter"}[5m])`, "0")
+		s.Await(fmt.Sprintf(`count_over_time(rounds_total[5m]) == bool %v`, testutil.ToFloat64(rounds)), "1")
+		if taken := l.taken(); taken[version] == 0 || version == "2.0.0" && len(taken) != 1 {
+			t.Errorf("got requests of the protocols %v taken, want them to be %s", taken, version)
+		}
+	})
+}
+
+// metricsOfAllTypes registers some that do not change, and returns a counter.
+func metricsOfAllTypes(registry *prometheus.Registry) *prometheus.CounterVec {
+	bytes := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "bytes_total", Help: "Bytes."}, []string{"pod"})
 	bytes.WithLabelValues("web").Add(12345678901)
 	bytes.WithLabelValues("db").Add(1)
-	// One more at each sample, so that a lost one shows.
-	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "sampled"}, func() float64 { rounds.Inc(); return 1 }))
-	w := newTestWriter(t, Options{
-		URLs: []string{"http://" + s.address + "/api/v1/write"}, Gatherer: registry, Interval: 100 * time.Millisecond,
-		Labels: map[string]string{"job": "podmeter", "instance": "node-a", "node": "node-a", "cluster": "c"},
-	})
-	ctx, cancel := context.WithCancel(t.Context())
-	var running sync.WaitGroup
-	running.Go(func() { _ = w.Run(ctx) })
-	defer running.Wait()
-	defer cancel()
-
-	s.await(`bytes_total{pod="web", job="podmeter", instance="node-a", node="node-a", cluster="c"}`, "12345678901")
-	bytes.DeleteLabelValues("db")
-	s.await(`bytes_total{pod="db"}`, "none")
-	s.await(`count(bytes_total)`, "1")
-
-	s.stop(syscall.SIGKILL)
-	time.Sleep(3 * time.Second) // as long as the outage is to last
-	s.start()
-	bytes.WithLabelValues("web").Add(99)
-	s.await(`bytes_total{pod="web"}`, "12345679000")
-	cancel()
-	running.Wait()
-	s.await(`count(bytes_total or sampled)`, "none") // all have ended
-	// Each sample is there, and counters never went down.
-	s.await(`resets(bytes_total{pod="web"}[5m])`, "0")
-	s.await(fmt.Sprintf(`count_over_time(rounds_total[5m]) == bool %v`, value(t, rounds)), "1")
+	took := prometheus.NewHistogram(prometheus.HistogramOpts{Name: "took", Buckets: []float64{.5, 1}, NativeHistogramBucketFactor: 2})
+	took.Observe(.75)
+	took.Observe(7)
+	lasted := prometheus.NewSummary(prometheus.SummaryOpts{Name: "lasted", Objectives: map[float64]float64{.5: .1, 1: 0}, MaxAge: time.Hour})
+	lasted.Observe(3)
+	age := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "age"}, func() float64 { return math.Inf(1) })
+	registry.MustRegister(bytes, took, lasted, age)
+	return bytes
 }
 
-func value(t *testing.T, c prometheus.Counter) float64 {
+// running runs a writer until stop is called.
+func running(t *testing.T, o Options) (w *Writer, stop func()) {
 	t.Helper()
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(c)
-	families, err := registry.Gather()
+	w, err := New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return families[0].GetMetric()[0].GetCounter().GetValue()
+	ctx, cancel := context.WithCancel(t.Context())
+	var group sync.WaitGroup
+	group.Go(func() { _ = w.Run(ctx) })
+	stop = func() {
+		cancel()
+		group.Wait()
+	}
+	t.Cleanup(stop)
+	return w, stop
+}
+
+func outcome(w *Writer, name string) float64 {
+	return testutil.ToFloat64(w.counts.requests.WithLabelValues(w.senders[0].name, name))
+}
+
+// awaitRetries waits until so many requests could not be sent at once.
+func awaitRetries(t *testing.T, w *Writer, count float64) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); outcome(w, outcomeRetried) < count; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("got %v requests tried again, want %v", outcome(w, outcomeRetried), count)
+		}
+	}
+}
+
+func checkOutcomes(t *testing.T, w *Writer) {
+	t.Helper()
+	for _, name := range []string{outcomeRefused, outcomeDropped} {
+		if n := outcome(w, name); n != 0 {
+			t.Errorf("got %v requests %s, want none", n, name)
+		}
+	}
+}
+
+// checkSameAsScraped compares what was written with what the same server scraped.
+func checkSameAsScraped(t *testing.T, s *promtest.Server, natives bool) {
+	t.Helper()
+	all := func(job string) map[string]string {
+		found, err := s.Query(fmt.Sprintf(`{job=%q, __name__!~"up|scrape_.+|rounds_total|sampled"}`, job))
+		if err != nil {
+			t.Fatal(err)
+		}
+		values := make(map[string]string)
+		for _, series := range found {
+			for _, given := range []model.LabelName{"job", "instance", "node", "cluster"} {
+				delete(series.Metric, given)
+			}
+			values[series.Metric.String()] = fmt.Sprint(series.Value, series.Histogram)
+		}
+		return values
+	}
+	var diff string
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+		written, scraped := all("podmeter"), all("scraped")
+		if _, there := scraped["took"]; there != natives {
+			diff = fmt.Sprintf("native histogram scraped: got %v, want %v", there, natives)
+			continue
+		}
+		if diff = cmp.Diff(scraped, written); diff == "" && len(scraped) >= 10 {
+			return
+		}
+	}
+	t.Errorf("what is written is not what is scraped (-scraped +written):\n%s", diff)
+}
+
+// What waited for longer than a Prometheus takes is refused and counted, and with an
+// out-of-order window it is taken; the last sample is there in any case.
+func TestLongOutage(t *testing.T) {
+	ages := []time.Duration{100 * time.Minute, 80 * time.Minute, 70 * time.Minute, 50 * time.Minute, 30 * time.Minute, 10 * time.Minute, 0}
+	for window, refused := range map[string]int{"0s": 3, "2h": 0} {
+		t.Run("window "+window, func(t *testing.T) {
+			t.Parallel()
+			both(t, func(t *testing.T, binary, _, global string) {
+				registry := prometheus.NewRegistry()
+				counter := prometheus.NewCounter(prometheus.CounterOpts{Name: "bytes_total"})
+				registry.MustRegister(counter)
+				s := promtest.New(t, binary, scraping(t, registry, global, window), takesWrites)
+				w := newTestWriter(t, Options{URLs: []string{s.URL + "/api/v1/write"}, Gatherer: registry, Labels: map[string]string{"job": "podmeter"}})
+				now := time.Now()
+				for _, age := range ages {
+					counter.Add(10)
+					w.sample(now.Add(-age))
+				}
+				s.Await(`up{job="scraped"}`, "1") // its newest sample is of now
+				w.senders[0].flush(t.Context())
+				s.Await(`bytes_total{job="podmeter"}`, "70")
+				s.Await(`count_over_time(bytes_total{job="podmeter"}[2h])`, fmt.Sprint(len(ages)-refused))
+				if got := outcome(w, outcomeRefused); got != float64(refused) {
+					t.Errorf("got %v requests refused, want %d", got, refused)
+				}
+				if got := outcome(w, outcomeSent); got != float64(len(ages)-refused) {
+					t.Errorf("got %v requests sent, want %d", got, len(ages)-refused)
+				}
+			})
+		})
+	}
+}
+
+// A Prometheus that is told to keep when counters began is told so by protocol 2.0.
+func TestCreated(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	metricsOfAllTypes(registry)
+	s := promtest.New(t, promtest.Current(t), "{}", takesWrites, "--enable-feature=created-timestamp-zero-ingestion")
+	w := newTestWriter(t, Options{URLs: []string{s.URL + "/api/v1/write"}, Gatherer: registry, NativeHistograms: true})
+	w.sample(time.Now().Add(time.Millisecond)) // later than they began
+	w.senders[0].flush(t.Context())
+	for _, series := range []string{`bytes_total{pod="web"}`, "took_count", `took_bucket{le="1.0"}`, "lasted_sum", "took"} {
+		s.Await("count_over_time("+series+"[5m])", "2") // 0 when it began, and the sample
+	}
+	s.Await(`min_over_time(bytes_total{pod="web"}[5m])`, "0")
+	s.Await("count_over_time(age[5m])", "1")
+	checkOutcomes(t, w)
 }

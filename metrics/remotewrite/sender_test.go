@@ -26,11 +26,14 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
+// reply is how a receiver answers; an error is that of a connection.
+type reply func(*http.Request, http.ResponseWriter) error
+
 // receiver takes requests and answers as it is told; 204 as of protocol 2.0 when it is told
 // no more.
 type receiver struct {
 	mu       sync.Mutex
-	answers  []func(http.ResponseWriter)
+	answers  []reply
 	contents []string
 	times    []time.Time
 	requests []*remote.Request
@@ -50,7 +53,9 @@ func (r *receiver) RoundTrip(request *http.Request) (*http.Response, error) {
 	if len(r.answers) > 0 {
 		answer := r.answers[0]
 		r.answers = r.answers[1:]
-		answer(w)
+		if err := answer(request, w); err != nil {
+			return nil, err
+		}
 		return w.Result(), nil
 	}
 	if request.Header.Get("Content-Type") == contentV2 {
@@ -69,38 +74,59 @@ func (r *receiver) RoundTrip(request *http.Request) (*http.Response, error) {
 	return w.Result(), nil
 }
 
-func status(code int, headers ...string) func(http.ResponseWriter) {
-	return func(w http.ResponseWriter) {
+func status(code int, headers ...string) reply {
+	return func(_ *http.Request, w http.ResponseWriter) error {
 		for n := 0; n+1 < len(headers); n += 2 {
 			w.Header().Set(headers[n], headers[n+1])
 		}
 		w.WriteHeader(code)
+		return nil
 	}
 }
+
+// slow answers after a time, if the sender waits for so long.
+func slow(lasts time.Duration) reply {
+	return func(request *http.Request, w http.ResponseWriter) error {
+		select {
+		case <-request.Context().Done():
+			return request.Context().Err()
+		case <-time.After(lasts):
+			w.Header().Set(writtenHeader, "1")
+			w.WriteHeader(http.StatusNoContent)
+			return nil
+		}
+	}
+}
+
+func broken(*http.Request, http.ResponseWriter) error { return io.ErrUnexpectedEOF }
 
 // What may pass is tried again, in time; what is refused is given up, and counted; who
 // knows protocol 1.0 alone gets that.
 func TestAnswers(t *testing.T) {
 	for _, test := range []struct {
 		name    string
-		answers []func(http.ResponseWriter)
+		answers []reply
 		// versions are those of the tries, outcomes what is counted.
 		versions []string
 		outcomes map[string]float64
 		took     time.Duration
 	}{
 		{"taken", nil, []string{"2.0.0"}, map[string]float64{"sent": 1}, 0},
-		{"500 twice", []func(http.ResponseWriter){status(500), status(503)}, []string{"2.0.0", "2.0.0", "2.0.0"},
+		{"500 twice", []reply{status(500), status(503)}, []string{"2.0.0", "2.0.0", "2.0.0"},
 			map[string]float64{"retried": 2, "sent": 1}, 3 * time.Second},
-		{"429 that says when", []func(http.ResponseWriter){status(429, "Retry-After", "30")}, []string{"2.0.0", "2.0.0"},
+		{"429 that says when", []reply{status(429, "Retry-After", "30")}, []string{"2.0.0", "2.0.0"},
 			map[string]float64{"retried": 1, "sent": 1}, 30 * time.Second},
-		{"429 that wants too much", []func(http.ResponseWriter){status(429, "Retry-After", "86400")}, []string{"2.0.0", "2.0.0"},
+		{"429 that wants too much", []reply{status(429, "Retry-After", "86400")}, []string{"2.0.0", "2.0.0"},
 			map[string]float64{"retried": 1, "sent": 1}, longestPause},
-		{"408", []func(http.ResponseWriter){status(408)}, []string{"2.0.0", "2.0.0"}, map[string]float64{"retried": 1, "sent": 1}, time.Second},
-		{"400", []func(http.ResponseWriter){status(400)}, []string{"2.0.0"}, map[string]float64{"refused": 1}, 0},
-		{"401", []func(http.ResponseWriter){status(401)}, []string{"2.0.0"}, map[string]float64{"refused": 1}, 0},
-		{"415", []func(http.ResponseWriter){status(415)}, []string{"2.0.0", "0.1.0"}, map[string]float64{"sent": 1}, 0},
-		{"204 without a word of samples", []func(http.ResponseWriter){status(204)}, []string{"2.0.0", "0.1.0"}, map[string]float64{"sent": 1}, 0},
+		{"408", []reply{status(408)}, []string{"2.0.0", "2.0.0"}, map[string]float64{"retried": 1, "sent": 1}, time.Second},
+		{"400", []reply{status(400)}, []string{"2.0.0"}, map[string]float64{"refused": 1}, 0},
+		{"401", []reply{status(401)}, []string{"2.0.0"}, map[string]float64{"refused": 1}, 0},
+		{"415", []reply{status(415)}, []string{"2.0.0", "0.1.0"}, map[string]float64{"sent": 1}, 0},
+		{"slow", []reply{slow(requestTimeout - time.Second)}, []string{"2.0.0"}, map[string]float64{"sent": 1}, 0},
+		{"too slow", []reply{slow(requestTimeout + time.Second)}, []string{"2.0.0", "2.0.0"},
+			map[string]float64{"retried": 1, "sent": 1}, requestTimeout + time.Second},
+		{"a connection that breaks", []reply{broken}, []string{"2.0.0", "2.0.0"}, map[string]float64{"retried": 1, "sent": 1}, time.Second},
+		{"204 without a word of samples", []reply{status(204)}, []string{"2.0.0", "0.1.0"}, map[string]float64{"sent": 1}, 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -171,10 +197,10 @@ func TestEndAndRestart(t *testing.T) {
 			}
 		}
 		run(w, 31*time.Second)
-		if got, want := texts(r.requests), 4; len(got) != want || !strings.Contains(strings.Join(got, "\n"), "ends") {
-			t.Errorf("got %q, want three samples and an end", got)
+		if got, want := texts(r.requests), 2*4; len(got) != want || !strings.Contains(strings.Join(got, "\n"), "ends") {
+			t.Errorf("got %q, want three samples and an end, of up as well", got)
 		}
-		r.answers = slices.Repeat([]func(http.ResponseWriter){status(500)}, 100)
+		r.answers = slices.Repeat([]reply{status(500)}, 100)
 		folder := w.options.Spool
 		run(w, 31*time.Second)
 		r.mu.Lock()
@@ -186,8 +212,39 @@ func TestEndAndRestart(t *testing.T) {
 			t.Fatal(err)
 		}
 		run(next, time.Second)
-		if got := texts(r.requests); len(got) != 4+2 {
-			t.Errorf("got %q, want what the last process could not send, three samples and an end, and two of this one", got)
+		if got := texts(r.requests); len(got) != 2*(4+2) {
+			t.Errorf("got %q, want what the last process could not send, three samples and an end, and two of this one, of up as well", got)
+		}
+	})
+}
+
+// What a crash of the node left without its content is given up, and stops nothing, whatever
+// the receiver says to it.
+func TestDamagedSpool(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &receiver{}
+		w := newTestWriter(t, Options{Client: &http.Client{Transport: r}})
+		for range 3 {
+			w.sample(time.Now())
+		}
+		s := w.senders[0].spool
+		whole, err := os.ReadFile(s.path(0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for number, content := range [][]byte{nil, whole[:len(whole)-1], make([]byte, len(whole))} {
+			if err := os.WriteFile(s.path(uint64(number)), content, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		o := w.options
+		if w, err = New(o); err != nil {
+			t.Fatal(err)
+		}
+		w.sample(time.Now())
+		w.senders[0].flush(t.Context())
+		if got := outcome(w, outcomeRefused); got != 3 || len(r.times) != 1 || len(r.requests) != 1 {
+			t.Errorf("got %v given up, %d sent, %d of them sound, want 3, 1 and 1", got, len(r.times), len(r.requests))
 		}
 	})
 }

@@ -25,6 +25,8 @@ type spool struct {
 	waiting []spooled
 	bytes   int64
 	next    uint64
+	// own is the first number of this process.
+	own uint64
 	// arrived is told when there is something to be sent.
 	arrived chan struct{}
 }
@@ -57,6 +59,7 @@ func openSpool(folder string, limit int64) (*spool, error) {
 		}
 		s.waiting, s.next, s.bytes = append(s.waiting, spooled{n, info.Size()}), n+1, s.bytes+info.Size()
 	}
+	s.own = s.next
 	if len(s.waiting) > 0 {
 		s.arrived <- struct{}{}
 	}
@@ -66,6 +69,9 @@ func openSpool(folder string, limit int64) (*spool, error) {
 func (s *spool) path(number uint64) string {
 	return filepath.Join(s.folder, fmt.Sprintf("%020d%s", number, spoolSuffix))
 }
+
+// inherited reports whether a request is of an earlier process.
+func (s *spool) inherited(number uint64) bool { return number < s.own }
 
 // put appends a request. It returns how many of the eldest had to go for it.
 func (s *spool) put(request []byte) (dropped int, err error) {
@@ -103,7 +109,7 @@ func (s *spool) first() (number uint64, request []byte, ok bool, err error) {
 	number = s.waiting[0].number
 	request, err = os.ReadFile(s.path(number))
 	if err != nil {
-		return number, nil, true, fmt.Errorf("read spool: %w", err)
+		return number, nil, true, err
 	}
 	return number, request, true, nil
 }

@@ -4,14 +4,14 @@ package remotewrite
 
 import (
 	"fmt"
+	"math"
 
 	remote "github.com/prometheus/client_golang/exp/api/remote/genproto/v2"
 	"google.golang.org/protobuf/encoding/protowire"
-	"google.golang.org/protobuf/proto"
 )
 
-// The numbers of the fields of protocol 1.0 (prometheus.WriteRequest, TimeSeries and
-// Label). Samples are the same in both protocols.
+// The numbers of the fields of protocol 1.0 (prometheus.WriteRequest, TimeSeries, Label and
+// Sample).
 const (
 	v1Timeseries = 1
 
@@ -20,6 +20,9 @@ const (
 
 	v1Name  = 1
 	v1Value = 2
+
+	v1SampleValue     = 1
+	v1SampleTimestamp = 2
 )
 
 // encodeV1 returns a request in protocol 1.0, which has neither types nor created
@@ -50,19 +53,11 @@ func seriesV1(symbols []string, s *remote.TimeSeries) (b []byte, err error) {
 		b = appendMessage(b, v1Labels, l)
 	}
 	for _, sample := range s.GetSamples() {
-		if b, err = appendProto(b, v1Samples, sample); err != nil {
-			return nil, err
-		}
+		v := protowire.AppendFixed64(protowire.AppendTag(nil, v1SampleValue, protowire.Fixed64Type), math.Float64bits(sample.GetValue()))
+		v = protowire.AppendVarint(protowire.AppendTag(v, v1SampleTimestamp, protowire.VarintType), uint64(sample.GetTimestamp()))
+		b = appendMessage(b, v1Samples, v)
 	}
 	return b, nil
-}
-
-func appendProto(b []byte, field protowire.Number, m proto.Message) ([]byte, error) {
-	encoded, err := proto.Marshal(m)
-	if err != nil {
-		return nil, fmt.Errorf("encode: %w", err)
-	}
-	return appendMessage(b, field, encoded), nil
 }
 
 func appendMessage(b []byte, field protowire.Number, message []byte) []byte {

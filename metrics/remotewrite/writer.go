@@ -20,6 +20,7 @@ import (
 	"github.com/klauspost/compress/snappy"
 	remote "github.com/prometheus/client_golang/exp/api/remote/genproto/v2"
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -134,14 +135,22 @@ func (w *Writer) Run(ctx context.Context) error {
 	return nil
 }
 
-// sample takes a sample of each series.
+// sample takes a sample of each series, and says whether there was one, as a scrape does.
 func (w *Writer) sample(now time.Time) {
 	families, err := w.options.Gatherer.Gather()
 	if err != nil {
 		w.options.Logger.Error("gather metrics for remote write", "error", err)
 	}
-	if len(families) > 0 { // some may be there in spite of an error
-		w.keep(w.encoder.encode(families, now))
+	// Some may be there in spite of an error.
+	w.keep(w.encoder.encode(append(families, up(len(families) > 0)), now))
+}
+
+// up is the series that Prometheus makes of each scrape.
+func up(is bool) *dto.MetricFamily {
+	value := map[bool]float64{true: 1}[is]
+	return &dto.MetricFamily{
+		Name: proto.String("up"), Help: proto.String("Whether a sample of the metrics could be taken."), Type: dto.MetricType_GAUGE.Enum(),
+		Metric: []*dto.Metric{{Gauge: &dto.Gauge{Value: &value}}},
 	}
 }
 
