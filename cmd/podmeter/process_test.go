@@ -183,7 +183,7 @@ func (h *host) counters(t *testing.T) (packets, bytes float64) {
 
 // value returns the sum of a family's values with a label, as the agent serves
 // them now.
-func (h *host) value(t *testing.T, family, label, is string) float64 {
+func (h *host) value(t testing.TB, family, label, is string) float64 {
 	t.Helper()
 	client := newClient(h.sock)
 	defer client.close()

@@ -3,6 +3,7 @@
 package remotewrite
 
 import (
+	"maps"
 	"math"
 	"slices"
 	"strconv"
@@ -26,40 +27,65 @@ var staleNaN = math.Float64frombits(0x7ff0000000000002)
 type label struct{ name, value string }
 
 // encoder turns what was gathered into requests, and remembers the series of the last
-// time, to end those that are no more.
+// time, to end those that are no more. What it builds a request of is used again for the
+// next, as garbage of thousands of series each time would double an agent's memory.
 type encoder struct {
 	// added are the labels that a scrape configuration would give.
 	added []label
 	// natives is whether native histograms are sent beside the classic ones.
 	natives bool
-	last    map[string][]label
+	// take gets each request, which is its own until it returns.
+	take func(*remote.Request)
 
-	now      int64 // milliseconds
-	seen     map[string][]label
-	requests []*remote.Request
-	symbols  remote.SymbolsTable
+	now    int64 // milliseconds
+	round  uint64
+	series map[string]*uint64 // by key: the round that had it last
+
+	labels  []label
+	key     []byte
+	slots   [requestSeries]slot
+	request remote.Request
+	symbols remote.SymbolsTable
 }
 
-// encode returns requests with a sample for each series at this time, and a staleness
+// slot is room for a series with one sample.
+type slot struct {
+	series    remote.TimeSeries
+	sample    remote.Sample
+	metadata  remote.Metadata
+	samples   [1]*remote.Sample
+	histogram [1]*remote.Histogram
+}
+
+func newEncoder(added map[string]string, natives bool, take func(*remote.Request)) *encoder {
+	e := &encoder{natives: natives, take: take, series: make(map[string]*uint64), symbols: remote.NewSymbolTable()}
+	for _, name := range slices.Sorted(maps.Keys(added)) {
+		e.added = append(e.added, label{name, added[name]})
+	}
+	return e
+}
+
+// encode makes requests with a sample for each series at this time, and a staleness
 // marker for those that the last call had and this one has not.
-func (e *encoder) encode(families []*dto.MetricFamily, now time.Time) []*remote.Request {
-	e.now, e.seen, e.requests = now.UnixMilli(), make(map[string][]label), nil
+func (e *encoder) encode(families []*dto.MetricFamily, now time.Time) {
+	e.now, e.round = now.UnixMilli(), e.round+1
 	for _, family := range families {
 		for _, metric := range family.GetMetric() {
 			e.metric(family, metric)
 		}
 	}
-	for key, labels := range e.last {
-		if _, there := e.seen[key]; !there {
-			e.append(labels, &remote.TimeSeries{Samples: []*remote.Sample{{Value: staleNaN, Timestamp: e.now}}})
+	for key, round := range e.series {
+		if *round != e.round {
+			e.labels = labelsOf(e.labels[:0], key)
+			e.append().sampled(staleNaN, e.now, 0)
+			delete(e.series, key)
 		}
 	}
-	e.last = e.seen
-	return e.end()
+	e.flush()
 }
 
-// finish returns requests that end all series.
-func (e *encoder) finish(now time.Time) []*remote.Request { return e.encode(nil, now) }
+// finish makes requests that end all series.
+func (e *encoder) finish(now time.Time) { e.encode(nil, now) }
 
 func (e *encoder) metric(family *dto.MetricFamily, metric *dto.Metric) {
 	name := family.GetName()
@@ -102,9 +128,12 @@ func (e *encoder) histogram(family *dto.MetricFamily, metric *dto.Metric) {
 	if !e.natives || len(h.GetPositiveSpan())+len(h.GetNegativeSpan()) == 0 {
 		return
 	}
+	e.find(name, metric, nil)
+	to := e.seen(family)
 	n := native(h, e.now)
 	start(n, histogramStart, milliseconds(created))
-	e.series(family, name, metric, nil, &remote.TimeSeries{Histograms: []*remote.Histogram{n}, CreatedTimestamp: milliseconds(created)})
+	to.histogram[0] = n
+	to.series.Histograms, to.series.CreatedTimestamp = to.histogram[:], milliseconds(created)
 }
 
 // native returns a native histogram of integer counts, as the client library makes them.
@@ -127,9 +156,17 @@ func spans(all []*dto.BucketSpan) (to []*remote.BucketSpan) {
 }
 
 func (e *encoder) sample(f *dto.MetricFamily, name string, m *dto.Metric, extra *label, value float64, created *timestamppb.Timestamp) {
-	s := &remote.Sample{Value: value, Timestamp: e.now}
-	start(s, sampleStart, milliseconds(created))
-	e.series(f, name, m, extra, &remote.TimeSeries{Samples: []*remote.Sample{s}, CreatedTimestamp: milliseconds(created)})
+	e.find(name, m, extra)
+	e.seen(f).sampled(value, e.now, milliseconds(created))
+}
+
+// sampled puts a sample of a counter that began at a time, or 0, into a slot.
+func (s *slot) sampled(value float64, now, began int64) {
+	s.sample.Value, s.sample.Timestamp = value, now
+	s.sample.ProtoReflect().SetUnknown(nil)
+	start(&s.sample, sampleStart, began)
+	s.samples[0] = &s.sample
+	s.series.Samples, s.series.CreatedTimestamp = s.samples[:], began
 }
 
 // The numbers of the fields start_timestamp of a Sample and of a Histogram, where protocol 2.0
@@ -149,23 +186,42 @@ func start(m proto.Message, field protowire.Number, at int64) {
 	}
 }
 
-func (e *encoder) series(f *dto.MetricFamily, name string, m *dto.Metric, extra *label, s *remote.TimeSeries) {
-	labels := e.labels(name, m, extra)
-	var key strings.Builder
-	for _, l := range labels {
-		key.WriteString(l.name + "\xff" + l.value + "\xff")
+// seen returns room for the series of the labels that were found, and remembers it.
+func (e *encoder) seen(f *dto.MetricFamily) *slot {
+	e.key = e.key[:0]
+	for _, l := range e.labels {
+		e.key = append(append(append(append(e.key, l.name...), keyEnd), l.value...), keyEnd)
 	}
-	e.seen[key.String()] = labels
-	s.Metadata = &remote.Metadata{Type: types[f.GetType()]}
-	e.append(labels, s)
-	s.Metadata.HelpRef = e.symbols.Symbolize(f.GetHelp())
+	round := e.series[string(e.key)] // which makes no string
+	if round == nil {
+		round = new(uint64)
+		e.series[string(e.key)] = round
+	}
+	*round = e.round
+	s := e.append()
+	s.metadata.Type, s.metadata.HelpRef = types[f.GetType()], e.symbols.Symbolize(f.GetHelp())
+	s.series.Metadata = &s.metadata
+	return s
 }
 
-// labels returns those of a series by name. What is empty is no label, and what the
+// keyEnd ends each name and value in a key: no byte of UTF-8.
+const keyEnd = 0xff
+
+// labelsOf appends the labels of a key.
+func labelsOf(labels []label, key string) []label {
+	for key != "" {
+		var l label
+		l.name, key, _ = strings.Cut(key, string([]byte{keyEnd}))
+		l.value, key, _ = strings.Cut(key, string([]byte{keyEnd}))
+		labels = append(labels, l)
+	}
+	return labels
+}
+
+// find finds the labels of a series, by name. What is empty is no label, and what the
 // metric has of its own stays.
-func (e *encoder) labels(name string, m *dto.Metric, extra *label) []label {
-	labels := make([]label, 0, len(m.GetLabel())+len(e.added)+2)
-	labels = append(labels, label{"__name__", name})
+func (e *encoder) find(name string, m *dto.Metric, extra *label) {
+	labels := append(e.labels[:0], label{"__name__", name})
 	for _, pair := range m.GetLabel() {
 		if pair.GetValue() != "" {
 			labels = append(labels, label{pair.GetName(), pair.GetValue()})
@@ -181,34 +237,34 @@ func (e *encoder) labels(name string, m *dto.Metric, extra *label) []label {
 		}
 	}
 	slices.SortFunc(labels, func(a, b label) int { return strings.Compare(a.name, b.name) })
-	return labels
+	e.labels = labels
 }
 
-// append adds a series to the last request, or to a new one if that is full.
-func (e *encoder) append(labels []label, s *remote.TimeSeries) {
-	if len(e.requests) == 0 || len(e.requests[len(e.requests)-1].Timeseries) >= requestSeries {
-		e.close()
-		e.requests, e.symbols = append(e.requests, &remote.Request{}), remote.NewSymbolTable()
+// append adds a series of the labels that were found to the request, or to a new one if
+// that is full.
+func (e *encoder) append() *slot {
+	if len(e.request.Timeseries) == requestSeries {
+		e.flush()
 	}
-	for _, l := range labels {
-		s.LabelsRefs = append(s.LabelsRefs, e.symbols.Symbolize(l.name), e.symbols.Symbolize(l.value))
+	s := &e.slots[len(e.request.Timeseries)]
+	refs := s.series.LabelsRefs[:0]
+	for _, l := range e.labels {
+		refs = append(refs, e.symbols.Symbolize(l.name), e.symbols.Symbolize(l.value))
 	}
-	request := e.requests[len(e.requests)-1]
-	request.Timeseries = append(request.Timeseries, s)
+	s.series.LabelsRefs, s.series.Samples, s.series.Histograms, s.series.Metadata = refs, nil, nil, nil
+	s.series.CreatedTimestamp = 0
+	e.request.Timeseries = append(e.request.Timeseries, &s.series)
+	return s
 }
 
-// close gives the last request its strings.
-func (e *encoder) close() {
-	if n := len(e.requests); n > 0 {
-		e.requests[n-1].Symbols = e.symbols.Symbols()
+// flush gives away the request, if there is one.
+func (e *encoder) flush() {
+	if len(e.request.Timeseries) > 0 {
+		e.request.Symbols = e.symbols.Symbols()
+		e.take(&e.request)
+		e.request.Timeseries = e.request.Timeseries[:0]
+		e.symbols.Reset()
 	}
-}
-
-func (e *encoder) end() []*remote.Request {
-	e.close()
-	requests := e.requests
-	e.requests, e.seen = nil, nil
-	return requests
 }
 
 var types = map[dto.MetricType]remote.Metadata_MetricType{

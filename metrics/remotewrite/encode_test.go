@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	remote "github.com/prometheus/client_golang/exp/api/remote/genproto/v2"
 	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/protobuf/proto"
 )
 
 // texts are the series of requests as lines, the ended ones with "ends".
@@ -54,14 +55,19 @@ func TestEncode(t *testing.T) {
 	age := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "age"}, func() float64 { return math.Inf(1) })
 	registry.MustRegister(bytes, took, quantiles, age)
 
-	e := encoder{added: []label{{"job", "podmeter"}, {"node", "node-a"}}, natives: true}
+	var requests []*remote.Request
+	e := newEncoder(map[string]string{"job": "podmeter", "node": "node-a"}, true, func(r *remote.Request) {
+		requests = append(requests, proto.CloneOf(r))
+	})
 	encode := func(at int64) []string {
 		t.Helper()
 		families, err := registry.Gather()
 		if err != nil {
 			t.Fatal(err)
 		}
-		return texts(e.encode(families, time.UnixMilli(at)))
+		requests = nil
+		e.encode(families, time.UnixMilli(at))
+		return texts(requests)
 	}
 	want := []string{
 		`__name__="age",job="podmeter",node="node-a" +Inf @1000`,
@@ -98,7 +104,9 @@ func TestEncode(t *testing.T) {
 		`__name__="age",job="podmeter",node="node-a" ends @3000`,
 		`__name__="bytes_total",container="main",job="podmeter",node="its-own",pod="db" ends @3000`,
 	}
-	if diff := cmp.Diff(want, texts(e.finish(time.UnixMilli(3000)))); diff != "" {
+	requests = nil
+	e.finish(time.UnixMilli(3000))
+	if diff := cmp.Diff(want, texts(requests)); diff != "" {
 		t.Errorf("end (-want +got):\n%s", diff)
 	}
 }
@@ -115,8 +123,8 @@ func TestEncodeInParts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var e encoder
-	requests := e.encode(families, time.UnixMilli(1))
+	var requests []*remote.Request
+	newEncoder(nil, false, func(r *remote.Request) { requests = append(requests, proto.CloneOf(r)) }).encode(families, time.UnixMilli(1))
 	if len(requests) != 3 {
 		t.Fatalf("got %d requests, want 3", len(requests))
 	}

@@ -9,11 +9,9 @@ import (
 	"encoding/hex"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net/http"
 	"net/url"
 	"path/filepath"
-	"slices"
 	"sync"
 	"time"
 
@@ -62,19 +60,19 @@ type Options struct {
 // Writer sends metrics to receivers.
 type Writer struct {
 	options Options
-	encoder encoder
+	encoder *encoder
 	senders []*sender
 	counts  *counts
+	// encoded and compressed are the last request, for their room.
+	encoded, compressed []byte
 }
 
 // New opens the spools. The error names what is wrong with a URL or folder.
 func New(o Options) (*Writer, error) {
 	o.Interval, o.SpoolLimit = cmp.Or(o.Interval, defaultInterval), cmp.Or(o.SpoolLimit, defaultSpoolLimit)
 	o.Client = cmp.Or(o.Client, http.DefaultClient)
-	w := &Writer{options: o, counts: newCounts(), encoder: encoder{natives: o.NativeHistograms}}
-	for _, name := range slices.Sorted(maps.Keys(o.Labels)) {
-		w.encoder.added = append(w.encoder.added, label{name, o.Labels[name]})
-	}
+	w := &Writer{options: o, counts: newCounts()}
+	w.encoder = newEncoder(o.Labels, o.NativeHistograms, w.keep)
 	for _, address := range o.URLs {
 		s, err := w.newSender(address)
 		if err != nil {
@@ -125,7 +123,7 @@ func (w *Writer) Run(ctx context.Context) error {
 	sending.Wait()
 	now := time.Now()
 	w.sample(now)
-	w.keep(w.encoder.finish(now.Add(time.Millisecond)))
+	w.encoder.finish(now.Add(time.Millisecond))
 	flushing, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushTime)
 	defer cancel()
 	for _, s := range w.senders {
@@ -142,7 +140,7 @@ func (w *Writer) sample(now time.Time) {
 		w.options.Logger.Error("gather metrics for remote write", "error", err)
 	}
 	// Some may be there in spite of an error.
-	w.keep(w.encoder.encode(append(families, up(len(families) > 0)), now))
+	w.encoder.encode(append(families, up(len(families) > 0)), now)
 }
 
 // up is the series that Prometheus makes of each scrape.
@@ -154,24 +152,23 @@ func up(is bool) *dto.MetricFamily {
 	}
 }
 
-// keep appends requests to the spool of each receiver.
-func (w *Writer) keep(requests []*remote.Request) {
-	for _, request := range requests {
-		encoded, err := proto.Marshal(request)
+// keep appends a request to the spool of each receiver.
+func (w *Writer) keep(request *remote.Request) {
+	encoded, err := proto.MarshalOptions{}.MarshalAppend(w.encoded[:0], request)
+	if err != nil {
+		w.options.Logger.Error("encode for remote write", "error", err)
+		return
+	}
+	w.encoded = encoded
+	w.compressed = snappy.Encode(w.compressed[:cap(w.compressed)], encoded)
+	for _, s := range w.senders {
+		dropped, err := s.spool.put(w.compressed)
 		if err != nil {
-			w.options.Logger.Error("encode for remote write", "error", err)
-			continue
+			w.options.Logger.Error("keep for remote write", "receiver", s.name, "error", err)
+			dropped = max(dropped, 1)
 		}
-		compressed := snappy.Encode(nil, encoded)
-		for _, s := range w.senders {
-			dropped, err := s.spool.put(compressed)
-			if err != nil {
-				w.options.Logger.Error("keep for remote write", "receiver", s.name, "error", err)
-				dropped = max(dropped, 1)
-			}
-			for range dropped {
-				w.counts.add(s.name, outcomeDropped)
-			}
+		for range dropped {
+			w.counts.add(s.name, outcomeDropped)
 		}
 	}
 }
