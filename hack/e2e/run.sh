@@ -44,7 +44,7 @@ for plugin in "${plugins[@]}"; do
 	CNI=$plugin hack/cluster/up.sh
 	. "$state/env"
 	hack/cluster/load.sh bin/podmeter-image.tar "$work/traffic.tar"
-	if selects "$pattern" Prometheus QuickStart Stack; then
+	if selects "$pattern" Prometheus QuickStart RemoteWrite Stack; then
 		hack/e2e/prometheus.sh
 	fi
 	if selects "$pattern" Helm; then
