@@ -8,6 +8,7 @@
 # OUT=file        write all of it there as well
 # BENCHTIME=1s    of each benchmark but those of bpf/ and cmd/podmeter, which are one measurement
 # BENCH=regexp    which benchmarks to run
+# PODMETER_PROMETHEUS=file   of make prometheus, as an absolute path: that of remote write writes to it
 set -euo pipefail
 cd "$(dirname "$0")/.."
 log=$(mktemp)

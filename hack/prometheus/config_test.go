@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/common/model"
@@ -25,14 +26,28 @@ import (
 
 const overlays = "../../deploy/kubernetes/overlays/"
 
-// job returns the shipped scrape configuration of podmeter.
-func job(t *testing.T) *config.ScrapeConfig {
+// shipped returns the shipped configuration.
+func shipped(t *testing.T) *config.Config {
 	t.Helper()
 	c, err := config.LoadFile(overlays+"prometheus/prometheus.yml", false, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, s := range c.ScrapeConfigs {
+	return c
+}
+
+// An outage of an hour costs no sample of an agent that writes remotely, which gets there
+// some time later.
+func TestTakesWhatComesLate(t *testing.T) {
+	if window := time.Duration(shipped(t).StorageConfig.TSDBConfig.OutOfOrderTimeWindow) * time.Millisecond; window <= time.Hour {
+		t.Errorf("got an out-of-order window of %v, want more than an hour", window)
+	}
+}
+
+// job returns the shipped scrape configuration of podmeter.
+func job(t *testing.T) *config.ScrapeConfig {
+	t.Helper()
+	for _, s := range shipped(t).ScrapeConfigs {
 		if s.JobName == "podmeter" {
 			return s
 		}
