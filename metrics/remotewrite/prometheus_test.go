@@ -41,12 +41,12 @@ func both(t *testing.T, test func(t *testing.T, binary, version, global string))
 const takesWrites = "--web.enable-remote-write-receiver"
 
 // scraping is a configuration that scrapes metrics as well, every second.
-func scraping(t *testing.T, metrics prometheus.Gatherer, global, window string) string {
+func scraping(t *testing.T, metrics prometheus.Gatherer, global string) string {
 	target := httptest.NewServer(promhttp.HandlerFor(metrics, promhttp.HandlerOpts{EnableOpenMetrics: true}))
 	t.Cleanup(target.Close)
-	return fmt.Sprintf(`{global: %s, storage: {tsdb: {out_of_order_time_window: %s}},
+	return fmt.Sprintf(`{global: %s,
 scrape_configs: [{job_name: scraped, scrape_interval: 1s, scrape_timeout: 1s, static_configs: [{targets: [%q]}]}]}`,
-		global, window, strings.TrimPrefix(target.URL, "http://"))
+		global, strings.TrimPrefix(target.URL, "http://"))
 }
 
 // link is the way to a server. It notes the protocols of what was taken, and fails as it is
@@ -98,10 +98,11 @@ func (l *link) taken() map[string]int {
 // knows. A series that is no more ends, and so do all at the end. No sample is lost or there
 // twice when answers get lost, nor in an outage, by SIGKILL, in which the writer restarts.
 func TestWithPrometheus(t *testing.T) {
+	t.Parallel()
 	both(t, func(t *testing.T, binary, version, global string) {
 		registry := prometheus.NewRegistry()
 		bytes := metricsOfAllTypes(registry)
-		s := promtest.New(t, binary, scraping(t, registry, global, "1h"), takesWrites)
+		s := promtest.New(t, binary, scraping(t, registry, global), takesWrites)
 		// One more at each sample, so that a lost one shows.
 		rounds, samples := prometheus.NewCounter(prometheus.CounterOpts{Name: "rounds_total"}), prometheus.NewRegistry()
 		samples.MustRegister(rounds, prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "sampled"}, func() float64 { rounds.Inc(); return 1 }))
@@ -232,22 +233,28 @@ func checkSameAsScraped(t *testing.T, s *promtest.Server, natives bool) {
 // What waited for longer than a Prometheus takes is refused and counted, and with an
 // out-of-order window it is taken; the last sample is there in any case.
 func TestLongOutage(t *testing.T) {
+	t.Parallel()
 	ages := []time.Duration{100 * time.Minute, 80 * time.Minute, 70 * time.Minute, 50 * time.Minute, 30 * time.Minute, 10 * time.Minute, 0}
 	for window, refused := range map[string]int{"0s": 3, "2h": 0} {
 		t.Run("window "+window, func(t *testing.T) {
 			t.Parallel()
-			both(t, func(t *testing.T, binary, _, global string) {
+			both(t, func(t *testing.T, binary, _, _ string) {
 				registry := prometheus.NewRegistry()
 				counter := prometheus.NewCounter(prometheus.CounterOpts{Name: "bytes_total"})
 				registry.MustRegister(counter)
-				s := promtest.New(t, binary, scraping(t, registry, global, window), takesWrites)
-				w := newTestWriter(t, Options{URLs: []string{s.URL + "/api/v1/write"}, Gatherer: registry, Labels: map[string]string{"job": "podmeter"}})
+				s := promtest.New(t, binary, fmt.Sprintf("storage: {tsdb: {out_of_order_time_window: %s}}", window), takesWrites)
+				of := func(job string) *Writer {
+					return newTestWriter(t, Options{URLs: []string{s.URL + "/api/v1/write"}, Gatherer: registry, Labels: map[string]string{"job": job}})
+				}
 				now := time.Now()
+				other := of("other") // gives it a sample of now
+				other.sample(now)
+				other.senders[0].flush(t.Context())
+				w := of("podmeter")
 				for _, age := range ages {
 					counter.Add(10)
 					w.sample(now.Add(-age))
 				}
-				s.Await(`up{job="scraped"}`, "1") // its newest sample is of now
 				w.senders[0].flush(t.Context())
 				s.Await(`bytes_total{job="podmeter"}`, "70")
 				s.Await(`count_over_time(bytes_total{job="podmeter"}[2h])`, fmt.Sprint(len(ages)-refused))
@@ -264,6 +271,7 @@ func TestLongOutage(t *testing.T) {
 
 // A Prometheus that is told to keep when counters began is told so by protocol 2.0.
 func TestCreated(t *testing.T) {
+	t.Parallel()
 	registry := prometheus.NewRegistry()
 	metricsOfAllTypes(registry)
 	s := promtest.New(t, promtest.Current(t), "{}", takesWrites, "--enable-feature=created-timestamp-zero-ingestion")
