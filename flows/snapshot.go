@@ -18,6 +18,10 @@ type NoLabels struct{}
 
 // Snapshot is the state of a table at one moment: between two batches.
 type Snapshot struct {
+	// End is that of the last epoch in it: the counters are as of then. Zero before
+	// the first one.
+	End time.Time
+
 	Pods      []Series[NoLabels]
 	Flows     []Series[FlowLabels]
 	Health    []HealthSeries     // of those flow rows that have some
@@ -41,6 +45,7 @@ func (t *Table) Snapshot() *Snapshot {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s := &Snapshot{
+		End:      t.end,
 		FlowSets: t.flows, ExternalSets: t.externals,
 		FoldedFlowBytes: t.foldedFlow, FoldedExternalBytes: t.foldedEx,
 	}

@@ -196,7 +196,7 @@ func (t *Table) restore(s *State) error {
 	if len(t.names) > 0 {
 		return errNotEmpty
 	}
-	t.foldedFlow, t.foldedEx = s.FoldedFlow, s.FoldedExternal
+	t.foldedFlow, t.foldedEx, t.end = s.FoldedFlow, s.FoldedExternal, s.Stats.LastEpoch
 	for i := range s.Accounts {
 		a := s.Accounts[i].account()
 		t.names[a.name] = a

@@ -60,7 +60,7 @@ func compareSnapshots(t *testing.T, seed uint64, want, got *Snapshot) {
 
 // linesOf is a snapshot as sorted text.
 func linesOf(s *Snapshot) []string {
-	lines := []string{fmt.Sprint("limits ", s.FlowSets, s.ExternalSets, s.FoldedFlowBytes, s.FoldedExternalBytes)}
+	lines := []string{fmt.Sprint("end ", s.End, " limits ", s.FlowSets, s.ExternalSets, s.FoldedFlowBytes, s.FoldedExternalBytes)}
 	lines = appendLines(lines, "pod", s.Pods)
 	lines = appendLines(lines, "flow", s.Flows)
 	for _, health := range s.Health {

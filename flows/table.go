@@ -39,6 +39,7 @@ type Table struct {
 	// admitted counts label sets over all pods, folded what limits folded away.
 	flows, externals     int
 	foldedFlow, foldedEx uint64
+	end                  time.Time // of the last epoch
 }
 
 // name is what the series of a pod are told apart by.
@@ -145,6 +146,7 @@ func (t *Table) Add(b *Batch) { t.add(b, func() {}) }
 func (t *Table) add(b *Batch, before func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.end = b.End
 	for _, pod := range b.living {
 		t.account(pod)
 	}

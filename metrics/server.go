@@ -47,6 +47,8 @@ type ServerOptions struct {
 	WebConfigFile string
 	// Pprof is whether /debug/pprof/ is served.
 	Pprof bool
+	// Page serves / and everything below /page/; nil for a landing page with links.
+	Page http.Handler
 	// Version is shown on the landing page.
 	Version string
 	// ShutdownTimeout bounds the wait for requests at the end; 5 s if zero.
@@ -125,12 +127,10 @@ func (s *Server) shutdown(ctx context.Context, server *http.Server) {
 }
 
 func newMux(options ServerOptions) (*http.ServeMux, error) {
-	landing, err := newLandingPage(options)
-	if err != nil {
+	mux := http.NewServeMux()
+	if err := handleRoot(mux, options); err != nil {
 		return nil, err
 	}
-	mux := http.NewServeMux()
-	mux.Handle("GET /{$}", landing)
 	mux.Handle("GET /metrics", newMetricsHandler(options))
 	mux.Handle("GET /healthz", healthHandler(options.Health))
 	mux.Handle("GET /readyz", readinessHandler(options.Readiness))
@@ -142,6 +142,20 @@ func newMux(options ServerOptions) (*http.ServeMux, error) {
 		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	}
 	return mux, nil
+}
+
+func handleRoot(mux *http.ServeMux, options ServerOptions) error {
+	if options.Page != nil {
+		mux.Handle("GET /{$}", options.Page)
+		mux.Handle("GET /page/", options.Page)
+		return nil
+	}
+	landing, err := newLandingPage(options)
+	if err != nil {
+		return err
+	}
+	mux.Handle("GET /{$}", landing)
+	return nil
 }
 
 // newMetricsHandler has no timeout of its own, which would hold each response

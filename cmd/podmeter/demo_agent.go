@@ -22,7 +22,7 @@ func newDemoAgent(ctx context.Context, o demo.AgentOptions) (demo.Agent, error) 
 	config.Identity, config.StaticFile, config.NodeName = agent.IdentityStatic, o.StaticFile, o.NodeName
 	config.Attach, config.Interfaces, config.GeoIP = o.Attach, o.Interfaces, o.GeoIP
 	config.FlowLabels, config.ExternalLabels = o.FlowLabels, o.ExternalLabels
-	config.DrainInterval = o.DrainInterval
+	config.DrainInterval, config.Page = o.DrainInterval, true
 	if err := config.Validate(); err != nil {
 		return nil, fmt.Errorf("configure the demo's agent: %w", err)
 	}

@@ -13,9 +13,10 @@ type middle struct {
 	latitude, longitude string // decimal degrees, as a place has them
 }
 
-// centroid returns the middle of a country, empty if the code is none of the
-// table: such as AP and EU of old databases, which are no countries.
-func centroid(code string) (latitude, longitude string) {
+// Centroid returns the middle of a country by its code of ISO 3166-1 alpha-2, in decimal
+// degrees, empty if the code is none of the table: such as AP and EU of old databases,
+// which are no countries.
+func Centroid(code string) (latitude, longitude string) {
 	i, found := slices.BinarySearchFunc(centroids, code, func(m middle, code string) int { return cmp.Compare(m.code, code) })
 	if !found {
 		return "", ""

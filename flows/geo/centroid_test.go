@@ -17,7 +17,7 @@ func TestCentroid(t *testing.T) {
 		{"", "", ""}, {"A", "", ""}, {"EU", "", ""}, {"AP", "", ""}, {"ZZ", "", ""}, {"de", "", ""},
 	}
 	for _, tt := range tests {
-		if latitude, longitude := centroid(tt.code); latitude != tt.latitude || longitude != tt.longitude {
+		if latitude, longitude := Centroid(tt.code); latitude != tt.latitude || longitude != tt.longitude {
 			t.Errorf("%q: got %q, %q, want %q, %q", tt.code, latitude, longitude, tt.latitude, tt.longitude)
 		}
 	}
@@ -90,7 +90,7 @@ func degrees(t *testing.T, text string, digits int) float64 {
 func TestCentroidsAreInTheirCountries(t *testing.T) {
 	const far = "CN" // the table has Shanghai and Ürümqi alone
 	for code, all := range cities(t) {
-		latitude, longitude := centroid(code)
+		latitude, longitude := Centroid(code)
 		if latitude == "" {
 			t.Errorf("%s: got no centroid", code)
 			continue

@@ -167,7 +167,7 @@ func (d *Databases) locate(address netip.Addr) flows.Place {
 		p.PostalCode = ""
 	}
 	if p.Latitude == "" {
-		p.Latitude, p.Longitude = centroid(p.Country)
+		p.Latitude, p.Longitude = Centroid(p.Country)
 	}
 	return p
 }

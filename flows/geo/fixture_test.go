@@ -137,7 +137,7 @@ func open(t testing.TB, o Options) *Databases {
 
 // atCentroid returns the place with the coordinates of its country.
 func atCentroid(p flows.Place) flows.Place {
-	p.Latitude, p.Longitude = centroid(p.Country)
+	p.Latitude, p.Longitude = Centroid(p.Country)
 	return p
 }
 

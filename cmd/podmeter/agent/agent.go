@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"os/signal"
 	"sync/atomic"
 	"time"
 
+	"github.com/podmeter/podmeter/cmd/podmeter/agent/page"
 	"github.com/podmeter/podmeter/datapath"
 	"github.com/podmeter/podmeter/flows"
 	"github.com/podmeter/podmeter/flows/geo"
@@ -168,9 +170,24 @@ func (a *Agent) makeExporter(context.Context) (err error) {
 	}
 	a.server, err = metrics.NewServer(metrics.ServerOptions{
 		Registry: a.exporter.Registry(), Readiness: a.readiness, Health: a.health, WebConfigFile: a.config.WebConfigFile,
-		Pprof: a.config.Pprof, Version: a.options.Version, Logger: a.log,
+		Page: a.page(), Pprof: a.config.Pprof, Version: a.options.Version, Logger: a.log,
 	})
 	return Usage(err)
+}
+
+// page is what is shown at /, nil if that was not asked for.
+func (a *Agent) page() http.Handler {
+	if !a.config.Page {
+		return nil
+	}
+	return page.New(page.Options{
+		Source: a, Version: a.options.Version, Node: a.node, Located: a.places != nil, Logger: a.log,
+	})
+}
+
+func (a *Agent) node() string {
+	name, _ := a.identity.cache.Here()
+	return name
 }
 
 func (a *Agent) listen(ctx context.Context) (err error) {

@@ -25,6 +25,8 @@ type Config struct {
 	Listen string
 	// WebConfigFile is exporter-toolkit's, for TLS and basic auth; empty for none.
 	WebConfigFile string
+	// Page serves the live page at /.
+	Page bool
 	// Pprof serves /debug/pprof as well.
 	Pprof bool
 	// Socket is the path of the unix socket that the status command talks to.

@@ -31,6 +31,8 @@ func addServingFlags(fs *pflag.FlagSet, c *Config) {
 			"last colon, so that an IPv6 address needs no brackets")
 	fs.StringVar(&c.WebConfigFile, "web-config-file", c.WebConfigFile,
 		"`file` that turns on TLS and basic auth, in the exporter-toolkit format that node_exporter has")
+	fs.BoolVar(&c.Page, "page", c.Page,
+		"show this node live at http://HOST:PORT/ of the same address, to whoever may read /metrics: pods, edges, places and throughput")
 	fs.BoolVar(&c.Pprof, "pprof", c.Pprof, "serve /debug/pprof on the same address")
 	AddSocketFlag(fs, &c.Socket)
 }

@@ -182,7 +182,7 @@ func (a *Agent) Status() Status {
 		Interfaces:             a.interfaceStatus(),
 		Uplinks:                a.uplinks.status(),
 	}
-	s.Node, _ = a.identity.cache.Here()
+	s.Node = a.node()
 	_, s.CheckpointProblem = a.keeper.saves.status()
 	s.CheckpointProblem = joinProblems(s.CheckpointProblem, problem)
 	return s

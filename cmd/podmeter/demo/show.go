@@ -49,6 +49,7 @@ type departed struct {
 // newShow prepares a demo; address is where metrics are served.
 func newShow(options Options, w *world, address net.Addr) *show {
 	hints := []string{
+		"a browser at http://" + address.String() + "/",
 		"curl -s " + address.String() + "/metrics | grep podmeter_flow",
 		"bpftool map dump pinned " + fromOutside(pinPath) + "/flows_0_*",
 	}
@@ -127,7 +128,7 @@ func (s *show) newAgent(listener net.Listener) (Agent, error) {
 		PinPath: pinPath, StateDir: directory + "/state", Socket: directory + "/agent.sock",
 		StaticFile: static, NodeName: nodeName, Attach: s.options.Attach,
 		GeoIP: []string{city, asn}, Interfaces: []string{"!" + uplink},
-		FlowLabels: []string{"peer_ip"}, ExternalLabels: []string{"city"},
+		FlowLabels: []string{"peer_ip"}, ExternalLabels: []string{"city", "latitude", "longitude"},
 		Listener: listener, DrainInterval: refreshEvery,
 		Logger: slog.New(slog.NewTextHandler(s.screen, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package page
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/podmeter/podmeter/flows/geo"
+	"github.com/podmeter/podmeter/metrics"
+)
+
+// mostRows is how many rows of a table are sent, those that grow most: some 20 kB in all,
+// whatever the limits of series are.
+const mostRows = 50
+
+// state is an answer. Times are in milliseconds since 1970, 0 for none; bytes are
+// indexed by direction, sent first.
+type state struct {
+	Node    string `json:"node"`
+	Version string `json:"version"`
+	Started int64  `json:"started"`
+	Now     int64  `json:"now"`
+	// AsOf is when the counters were as they are told, Watch when Moved began.
+	AsOf  int64 `json:"asOf"`
+	Watch int64 `json:"watch"`
+	Moved pair  `json:"moved"`
+	// LastDrain is when the last drain ended.
+	LastDrain int64 `json:"lastDrain"`
+	// GrownSeconds is the time in which rows have grown by what they tell; 0 if nothing
+	// can be said of rates yet.
+	GrownSeconds float64 `json:"grownSeconds"`
+
+	ConservationErrorBytes uint64         `json:"conservationErrorBytes"`
+	LostBytes              uint64         `json:"lostBytes"`
+	UnboundBytes           uint64         `json:"unboundBytes"`
+	Books                  books          `json:"books"`
+	Interfaces             map[string]int `json:"interfaces"`
+	PodStates              map[string]int `json:"podStates"`
+
+	Total   pair             `json:"total"`
+	Pods    section[podRow]  `json:"pods"`
+	Edges   section[edgeRow] `json:"edges"`
+	Located bool             `json:"located"`
+	Places  section[atRow]   `json:"places"`
+}
+
+// section is a table: the rows that grew most, and the sum of the others.
+type section[R any] struct {
+	Rows   []R `json:"rows"`
+	Others int `json:"others"`
+	Rest   row `json:"rest"`
+}
+
+// row is what every row of a table has.
+type row struct {
+	Total pair `json:"total"`
+	Grown pair `json:"grown"`
+}
+
+type podRow struct {
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+	row
+}
+
+type partyRow struct {
+	Kind      string `json:"kind"`
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+}
+
+type edgeRow struct {
+	Local    partyRow `json:"local"`
+	Peer     partyRow `json:"peer"`
+	Locality string   `json:"locality"`
+	row
+}
+
+type atRow struct {
+	Country      string `json:"country"`
+	City         string `json:"city"`
+	ASN          string `json:"asn"`
+	Organization string `json:"organization"`
+	// At is latitude and longitude in degrees; nil if unknown.
+	At *[2]float64 `json:"at"`
+	row
+}
+
+// describe returns the state after the last tally.
+func (p *Page) describe(a metrics.Agent) *state {
+	h := &p.history
+	now, before := h.last, h.before()
+	s := &state{
+		Node: p.options.Node(), Version: p.options.Version, Started: milliseconds(p.started), Now: milliseconds(time.Now()),
+		AsOf: milliseconds(now.at), Watch: milliseconds(h.began), Moved: h.moved,
+		LastDrain: milliseconds(a.LastDrain), GrownSeconds: h.span().Seconds(),
+		ConservationErrorBytes: a.ConservationErrorBytes, UnboundBytes: a.UnboundBytes, Books: now.books,
+		Interfaces: a.Interfaces, PodStates: a.Pods, Located: p.options.Located,
+		Pods:   top(now.pods, before.pods, pod.compare, func(k pod, r row) podRow { return podRow{k.Namespace, k.Name, r} }),
+		Edges:  top(now.edges, before.edges, edge.compare, newEdgeRow),
+		Places: top(now.places, before.places, place.compare, newAtRow),
+	}
+	for _, bytes := range a.LostBytes {
+		s.LostBytes += bytes
+	}
+	for _, bytes := range now.pods {
+		s.Total.add(bytes)
+	}
+	return s
+}
+
+// top returns the rows that have grown most since before, then those with most bytes.
+func top[K comparable, R any](now, before map[K]pair, compare func(a, b K) int, show func(K, row) R) section[R] {
+	type entry struct {
+		key K
+		row
+	}
+	all := make([]entry, 0, len(now))
+	for key, total := range now {
+		all = append(all, entry{key, row{total, total.grown(before[key])}})
+	}
+	slices.SortFunc(all, func(a, b entry) int {
+		return cmp.Or(cmp.Compare(b.Grown.sum(), a.Grown.sum()), cmp.Compare(b.Total.sum(), a.Total.sum()), compare(a.key, b.key))
+	})
+	s := section[R]{Rows: make([]R, 0, min(len(all), mostRows))}
+	for i, e := range all {
+		if i < mostRows {
+			s.Rows = append(s.Rows, show(e.key, e.row))
+			continue
+		}
+		s.Others++
+		s.Rest.Total.add(e.Total)
+		s.Rest.Grown.add(e.Grown)
+	}
+	return s
+}
+
+func newEdgeRow(e edge, r row) edgeRow {
+	return edgeRow{newPartyRow(e.Local), newPartyRow(e.Peer), e.Locality.String(), r}
+}
+
+func newPartyRow(p party) partyRow { return partyRow{p.Kind.String(), p.Namespace, p.Name} }
+
+// newAtRow puts a place where its labels say, else in the middle of its country: series
+// have coordinates on request only.
+func newAtRow(p place, r row) atRow {
+	latitude, longitude := p.Latitude, p.Longitude
+	if latitude == "" || longitude == "" {
+		latitude, longitude = geo.Centroid(p.Country)
+	}
+	shown := atRow{Country: p.Country, City: p.City, ASN: p.ASN, Organization: p.Organization, row: r}
+	north, err1 := strconv.ParseFloat(latitude, 64)
+	east, err2 := strconv.ParseFloat(longitude, 64)
+	if err1 == nil && err2 == nil {
+		shown.At = &[2]float64{north, east}
+	}
+	return shown
+}
+
+func milliseconds(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMilli()
+}
