@@ -22,10 +22,10 @@ import (
 )
 
 const (
-	// demoFor has the job's pod from 27 s to 63 s on; the pictures are taken between.
-	demoFor = 90 * time.Second
-	// enough is how many points the chart has then.
-	enough = 20
+	// demoFor has the job's pod from 36 s to 84 s on; the pictures are taken between.
+	demoFor = 120 * time.Second
+	// enough is how many points the chart has then, one in 2 s.
+	enough = 31
 	height = 900
 )
 
@@ -67,6 +67,9 @@ func run(ctx context.Context, podmeter, out string, width int) (err error) {
 		image, err := b.Screenshot()
 		if err != nil {
 			return fmt.Errorf("take the %s picture: %w", scheme, err)
+		}
+		if image, err = shrink(image); err != nil {
+			return err
 		}
 		if err := os.WriteFile(filepath.Join(out, "page-"+scheme+".png"), image, 0o644); err != nil {
 			return fmt.Errorf("write the %s picture: %w", scheme, err)

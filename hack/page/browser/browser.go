@@ -74,7 +74,7 @@ func Start(ctx context.Context, o Options) (*Browser, error) {
 	if err := chromedp.Listen(page, b.listen); err != nil {
 		return nil, errors.Join(fmt.Errorf("start %s: %w", path, err), b.Close())
 	}
-	return b, b.enable()
+	return b, b.enable(o)
 }
 
 // enter lets a command run in a network namespace. It speaks to us by a pipe.
@@ -85,11 +85,13 @@ func enter(namespace string) func(*exec.Cmd) {
 	}
 }
 
-func (b *Browser) enable() error {
+func (b *Browser) enable(o Options) error {
 	_, err1 := chromedp.Call(b.ctx, network.Enable, network.EnableParams{})
 	_, err2 := chromedp.Call(b.ctx, log.Enable, cdp.Empty{})
 	_, err3 := chromedp.Call(b.ctx, runtime.Enable, cdp.Empty{})
-	if err := errors.Join(err1, err2, err3); err != nil {
+	// A window is at least 500 wide, what it shows need not be.
+	err4 := b.Do(chromedp.EmulateViewport(int64(o.Width), int64(o.Height)))
+	if err := errors.Join(err1, err2, err3, err4); err != nil {
 		return errors.Join(fmt.Errorf("listen to the page: %w", err), b.Close())
 	}
 	return nil
@@ -180,11 +182,13 @@ func Value[T any](b *Browser, expression string) (T, error) {
 	return value, err
 }
 
-// Await waits until an expression of JavaScript is true, for as long as is given.
+// Await waits until an expression of JavaScript is true, for as long as is given. One that
+// throws is not true yet.
 func (b *Browser) Await(expression string, within time.Duration) error {
 	ctx, cancel := context.WithTimeout(b.ctx, within)
 	defer cancel()
-	_, err := chromedp.Run(ctx, chromedp.Poll[bool](expression, chromedp.WithPollingInterval(pollEvery), chromedp.WithPollingTimeout(0)))
+	tried := "(() => { try { return " + expression + "; } catch { return false; } })()"
+	_, err := chromedp.Run(ctx, chromedp.Poll[bool](tried, chromedp.WithPollingInterval(pollEvery), chromedp.WithPollingTimeout(0)))
 	if err != nil {
 		return fmt.Errorf("wait for %s: %w", expression, err)
 	}

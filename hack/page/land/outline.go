@@ -5,6 +5,7 @@ package main
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 )
 
@@ -24,12 +25,38 @@ const (
 func outline(rings [][]point) string {
 	var path strings.Builder
 	for _, ring := range rings {
-		if highest(ring) < south || area(ring) < smallest {
+		if highest(ring) < south || area(unwrap(ring)) < smallest {
 			continue
 		}
-		write(&path, simplify(ring))
+		ring = simplify(unwrap(ring))
+		for turns := range 3 { // what lies beyond an edge is at the other as well
+			if turned := turn(ring, float64(turns-1)*360); visible(turned) {
+				write(&path, turned)
+			}
+		}
 	}
 	return path.String()
+}
+
+// unwrap makes a ring that crosses 180° E go on beyond it.
+func unwrap(ring []point) []point {
+	whole := append([]point(nil), ring...)
+	for i := 1; i < len(whole); i++ {
+		whole[i][0] -= 360 * math.Round((whole[i][0]-whole[i-1][0])/360)
+	}
+	return whole
+}
+
+func turn(ring []point, degrees float64) []point {
+	turned := make([]point, len(ring))
+	for i, p := range ring {
+		turned[i] = point{p[0] + degrees, p[1]}
+	}
+	return turned
+}
+
+func visible(ring []point) bool {
+	return slices.ContainsFunc(ring, func(p point) bool { return p[0] > -180 && p[0] < 180 })
 }
 
 func highest(ring []point) float64 {

@@ -79,7 +79,7 @@ export class Chart {
     if (width === 0) return;
     const real = this.real;
     this.scale = scales(real, width, height);
-    const drawing = svg("svg", { viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" }, ...grid(this.scale, width, height));
+    const drawing = svg("svg", { viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" }, fading(), ...grid(this.scale, width, height));
     for (const kind of kinds) {
       for (const run of runs(this.points)) drawing.append(...curve(run, kind, this.scale));
     }
@@ -102,6 +102,12 @@ export class Chart {
     this.text.textContent = `Most in ${format.duration(newest - real[0].at)}: sent ${format.rate(sent.sent)} at ${format.time(sent.at)}, ` +
       `received ${format.rate(received.received)} at ${format.time(received.at)}.`;
   }
+}
+
+// fading are the fills below the lines.
+function fading() {
+  return svg("defs", {}, ...kinds.map((kind) => svg("linearGradient", { id: `fade-${kind}`, x1: 0, x2: 0, y1: 0, y2: 1 },
+    svg("stop", { class: `fade ${kind}`, offset: 0, "stop-opacity": 0.2 }), svg("stop", { class: `fade ${kind}`, offset: 1, "stop-opacity": 0 }))));
 }
 
 function scales(real, width, height) {
@@ -170,7 +176,7 @@ function curve(run, kind, scale) {
   }
   const line = `M${steps.join("L")}`;
   const area = `${line}L${scale.x(seen.at(-1).at).toFixed(1)} ${scale.bottom}L${scale.x(seen[0].at).toFixed(1)} ${scale.bottom}Z`;
-  return [svg("path", { class: `area ${kind}`, d: area }), svg("path", { class: `curve ${kind}`, d: line })];
+  return [svg("path", { fill: `url(#fade-${kind})`, d: area }), svg("path", { class: `curve ${kind}`, d: line })];
 }
 
 function cursor(point, scale) {

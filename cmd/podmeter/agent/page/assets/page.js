@@ -105,7 +105,7 @@ function partyParts(party) {
 function nameOfEdge(row) {
   const name = element("span", "", ...partyParts(row.local), element("span", "between", " ⇄ "), ...partyParts(row.peer));
   const text = name.textContent;
-  if (row.locality !== "unknown" && row.locality !== "external") name.append(element("span", "note", row.locality.replaceAll("_", " ")));
+  if (row.locality !== "unknown" && row.locality !== "external") name.append(element("span", "note aside", row.locality.replaceAll("_", " ")));
   return { text, name };
 }
 
@@ -116,8 +116,8 @@ function titleOf(row) {
 function nameOfPlace(row) {
   const text = titleOf(row);
   const name = element("span", "", text);
-  const network = [row.organization, row.asn && `AS${row.asn}`].filter(Boolean).join(" · ");
-  if (network) name.append(element("span", "note", network));
+  const network = row.organization || (row.asn && `AS${row.asn}`);
+  if (network) name.append(element("span", "note below", network));
   return { text, name };
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// A table whose rows come anew with every answer: sorted by a column that the reader
-// chooses, of which the first ones are shown until all are asked for.
+// A table whose rows come anew with every answer: the busiest first, or sorted by a column
+// that the reader chooses. The first ones are shown until all are asked for.
 
 import * as format from "./format.js";
 
@@ -21,8 +21,8 @@ export class Table {
     this.body = element("tbody");
     this.columns = columns;
     this.none = none;
-    this.by = 1;
-    this.descending = true;
+    this.by = null;
+    this.descending = false;
     this.all = false;
     this.more = element("button", "more");
     this.more.type = "button";
@@ -51,9 +51,12 @@ export class Table {
     this.draw();
   }
 
+  // sortBy goes from a column's own order to its reverse, and then back to the busiest.
   sortBy(column) {
-    this.descending = column === this.by ? !this.descending : column > 0;
-    this.by = column;
+    const first = column > 0;
+    if (column !== this.by) [this.by, this.descending] = [column, first];
+    else if (this.descending === first) this.descending = !first;
+    else this.by = null;
     this.mark();
     this.draw();
   }
@@ -75,14 +78,15 @@ export class Table {
 
   draw() {
     if (!this.rows) return;
-    const value = [(r) => r.text, (r) => r.sent ?? 0, (r) => r.received ?? 0, (r) => r.total][this.by];
-    const sign = this.descending ? -1 : 1;
+    const busy = (r) => (r.sent ?? 0) + (r.received ?? 0);
+    const value = this.by === null ? busy : [(r) => r.text, (r) => r.sent ?? 0, (r) => r.received ?? 0, (r) => r.total][this.by];
+    const sign = this.by === null || this.descending ? -1 : 1;
     const sorted = this.rows.toSorted((a, b) => {
       const [x, y] = [value(a), value(b)];
       const order = typeof x === "string" ? x.localeCompare(y) : x - y;
       return sign * order || b.total - a.total || a.text.localeCompare(b.text);
     });
-    const most = Math.max(1, ...sorted.map((r) => (r.sent ?? 0) + (r.received ?? 0)));
+    const most = Math.max(1, ...sorted.map(busy));
     const shown = this.all ? sorted : sorted.slice(0, few);
     const lines = shown.map((r) => line(r, most));
     if (this.all && this.rest) lines.push(line(this.rest, 0));

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package page
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/metrics"
+)
+
+// The two ends of an edge on one node are one row, of what each has sent: what is received
+// is the same bytes.
+func TestMirrors(t *testing.T) {
+	near := flows.LocalitySameNode
+	got := newTally(snapshotAt(0,
+		withFlow("shop", "client", toPod("shop", "web", near), 10, 200),
+		withFlow("shop", "web", toPod("shop", "client", near), 201, 11),
+		withFlow("shop", "web", toPod("shop", "client", flows.LocalitySameZone), 7, 8), // of pods elsewhere
+		withFlow("shop", "web", toPod("shop", "web", near), 50, 50),                    // among themselves
+		withFlow("shop", "web", toPod("shop", "unmetered", near), 3, 4),
+		withFlow("shop", "web", toInternet, 5, 6),
+	)).edges
+	web, client := party{flows.PeerPod, "shop", "web"}, party{flows.PeerPod, "shop", "client"}
+	want := map[edge]pair{
+		{client, web, near}:                                            {10, 201},
+		{web, client, flows.LocalitySameZone}:                          {7, 8},
+		{web, web, near}:                                               {50, 0},
+		{web, party{flows.PeerPod, "shop", "unmetered"}, near}:         {3, 4},
+		{web, party{Kind: flows.PeerExternal}, flows.LocalityExternal}: {5, 6},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("edges (-want +got):\n%s", diff)
+	}
+}
+
+func TestRowsAreThoseThatGrow(t *testing.T) {
+	now, before := make(map[pod]pair), make(map[pod]pair)
+	for i := range 3 * mostRows {
+		key := pod{"shop", string(rune('a' + i))}
+		before[key] = pair{uint64(1000 * i), 0} // the later, the larger
+		now[key] = pair{uint64(1000*i + 3*mostRows - i), 1}
+	}
+	s := top(now, before, pod.compare, func(k pod, r row) podRow { return podRow{k.Namespace, k.Name, r} })
+	if len(s.Rows) != mostRows || s.Others != 2*mostRows {
+		t.Fatalf("got %d rows and %d others, want %d and %d", len(s.Rows), s.Others, mostRows, 2*mostRows)
+	}
+	var sum pair
+	for i, r := range s.Rows {
+		if r.Name != string(rune('a'+i)) {
+			t.Errorf("row %d: got %s, want the one that grew most of what is left", i, r.Name)
+		}
+		sum.add(r.Total)
+	}
+	sum.add(s.Rest.Total)
+	var want pair
+	for _, total := range now {
+		want.add(total)
+	}
+	if sum != want {
+		t.Errorf("rows and the rest: got %v, want all of %v", sum, want)
+	}
+}
+
+func TestPlaces(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		place place
+		want  *[2]float64
+	}{
+		{"coordinates", place{Country: "JP", Latitude: "35.6", Longitude: "139.7"}, &[2]float64{35.6, 139.7}},
+		{"country alone", place{Country: "DE"}, &[2]float64{51.1, 10.4}},
+		{"half of them", place{Country: "DE", Latitude: "1"}, &[2]float64{51.1, 10.4}},
+		{"folded", place{Country: "other"}, nil},
+		{"unknown", place{}, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if diff := cmp.Diff(c.want, newAtRow(c.place, row{}).At); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// balanced is a snapshot in which both identities hold.
+func balanced() *flows.Snapshot {
+	s := snapshotAt(0, withPod("shop", "web-0", 130, 60), withFlow("shop", "web", toPod("shop", "api", 0), 50, 10),
+		withFlow("shop", "web", toInternet, 70, 40), withFlow("shop", "web", flows.FlowLabels{PeerKind: flows.PeerUnattributed}, 1, 2),
+		withPlace("shop", "web-0", flows.ExternalLabels{Country: "CH"}, 60, 45))
+	s.Retired = []flows.Series[flows.PeerKind]{series("shop", "web-0", flows.PeerExternal, 9, 8)}
+	s.RetiredExternals = []flows.Series[flows.NoLabels]{series("shop", "web-0", flows.NoLabels{}, 19, 3)}
+	return s
+}
+
+func TestBooks(t *testing.T) {
+	want := books{Pods: 190, Flows: 173, FlowsRetired: 17, External: 127, Places: 105, PlacesRetired: 22, Unattributed: 3}
+	if diff := cmp.Diff(want, newBooks(balanced())); diff != "" {
+		t.Errorf("balanced (-want +got):\n%s", diff)
+	}
+	for name, c := range map[string]struct {
+		spoil func(*flows.Snapshot)
+		want  uint64
+	}{
+		"a byte more in a flow":  {func(s *flows.Snapshot) { s.Flows[0].Counters[0].Bytes++ }, 1},
+		"a pod too few":          {func(s *flows.Snapshot) { s.Pods = nil }, 190},
+		"a place less":           {func(s *flows.Snapshot) { s.Externals[0].Counters[1].Bytes -= 5 }, 5},
+		"in the other direction": {func(s *flows.Snapshot) { s.Pods[0].Counters[0].Bytes++; s.Pods[0].Counters[1].Bytes-- }, 2},
+		"on another pod":         {withPod("shop", "other", 4, 4), 8},
+	} {
+		s := balanced()
+		c.spoil(s)
+		if got := newBooks(s).DifferenceBytes; got != c.want {
+			t.Errorf("%s: got a difference of %d, want %d", name, got, c.want)
+		}
+	}
+}
+
+// Rates are over the last five to ten seconds, from the counters' own times.
+func TestHistory(t *testing.T) {
+	var h history
+	for _, c := range []struct {
+		at, bytes   int
+		span, moved int
+	}{
+		{0, 1000, 0, 0}, {2, 1200, 2, 200}, {2, 1200, 2, 200}, {4, 1400, 4, 400}, {6, 1600, 6, 600},
+		{8, 1800, 8, 800}, {11, 2100, 5, 1100}, {13, 2300, 7, 1300}, {16, 2600, 5, 1600},
+		{18, 50, 7, 1650}, // it has begun anew
+	} {
+		h.add(newTally(snapshotAt(c.at, withPod("shop", "web", uint64(c.bytes), 0))))
+		if got := int(h.span().Seconds()); got != c.span || h.moved != (pair{uint64(c.moved), 0}) {
+			t.Errorf("at %d s: got %d s and %v moved, want %d s and %d", c.at, got, h.moved, c.span, c.moved)
+		}
+	}
+	h.add(newTally(snapshotAt(20))) // its series are gone
+	if h.moved != (pair{1650, 0}) {
+		t.Errorf("without the pod: got %v moved, want still 1650", h.moved)
+	}
+}
+
+// Before the first drain there are no rates, nor a time that could be taken for one.
+func TestStateBeforeTheFirstDrain(t *testing.T) {
+	s := &source{snapshot: &flows.Snapshot{}}
+	got := ask(t, newPage(s))
+	if got.AsOf != 0 || got.Watch != 0 || got.LastDrain != 0 || got.GrownSeconds != 0 {
+		t.Errorf("got %+v, want no times", got)
+	}
+	if got.Pods.Rows == nil || got.Edges.Rows == nil || got.Places.Rows == nil {
+		t.Error("rows: got null, want none")
+	}
+}
+
+func TestStateOfTheAgent(t *testing.T) {
+	s := &source{snapshot: balanced(), agent: metrics.Agent{
+		ConservationErrorBytes: 3, LostBytes: map[string]uint64{"unbound": 4, "no_interface": 5}, UnboundBytes: 6, LastDrain: noon,
+		Interfaces: map[string]int{"attached": 2}, Pods: map[string]int{"metered": 1},
+	}}
+	got := ask(t, newPage(s))
+	want := state{
+		Node: "node-a", Version: "1.2.3", Started: got.Started, Now: got.Now, AsOf: noon.UnixMilli(), Watch: noon.UnixMilli(),
+		LastDrain: noon.UnixMilli(), ConservationErrorBytes: 3, LostBytes: 9, UnboundBytes: 6, Books: newBooks(balanced()),
+		Interfaces: map[string]int{"attached": 2}, PodStates: map[string]int{"metered": 1}, Total: pair{130, 60}, Located: true,
+		Pods: got.Pods, Edges: got.Edges, Places: got.Places,
+	}
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(podRow{}, edgeRow{}, atRow{})); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if got.Started == 0 || got.Now < got.Started || len(got.Pods.Rows) != 1 || len(got.Edges.Rows) != 3 || len(got.Places.Rows) != 1 {
+		t.Errorf("got %+v", got)
+	}
+}
