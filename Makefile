@@ -71,6 +71,14 @@ test: ## Run every test; the kernel ones need root
 test-deploy: ## Test what makes and checks the image and the manifests, which are modules of their own
 	@for module in hack/image hack/deploy hack/prometheus; do (cd $$module && $(GO) vet ./... && $(GO) test -count=1 ./...) || exit; done
 
+.PHONY: test-page
+test-page: ## Look at the agent's page with a real browser (chromium, nft; root)
+	@cd hack/page && $(GO) vet ./... && $(GO) test -count=1 ./...
+
+.PHONY: screenshots
+screenshots: root build ## Take docs/page-light.png and docs/page-dark.png from the demo (chromium, root)
+	@cd hack/page && $(GO) run .
+
 .PHONY: test-vm
 test-vm: ## Run the kernel tests on Debian's Linux 6.1 in a virtual machine; BOOTS="plain nohz_full cpus64" (no root)
 	@hack/vm/run.sh $(BOOTS)
@@ -97,7 +105,7 @@ e2e-long: root ## The same with 300 pods, outages of 2 minutes and a longer floo
 
 .PHONY: race
 race: ## Run the tests that need no kernel under the race detector (needs gcc)
-	@CGO_ENABLED=1 $(GO) test -race -count=1 ./flows/... ./metrics/... ./cmd/podmeter/agent ./cmd/podmeter/geoip
+	@CGO_ENABLED=1 $(GO) test -race -count=1 ./flows/... ./metrics/... ./cmd/podmeter/agent/... ./cmd/podmeter/geoip
 
 .PHONY: stress
 stress: root ## Run the long forms of floods, scans, kills, upgrades and churn (root)

@@ -79,6 +79,8 @@ func TestPaths(t *testing.T) {
 	healthy := newServer(t, o).Handler()
 	o.Health = func() error { return errors.New("no drain for 1m") }
 	stuck := newServer(t, o).Handler()
+	o.Page = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "page of "+r.URL.Path) })
+	withPage := newServer(t, o).Handler()
 	for _, c := range []struct {
 		handler      http.Handler
 		method, path string
@@ -99,6 +101,12 @@ func TestPaths(t *testing.T) {
 		{stuck, "GET", "/readyz", 200, "ready\n"},
 		{plain, "GET", "/readyz", 200, "ready\nidentity: none\n"},
 		{plain, "GET", "/nothing", 404, ""},
+		{plain, "GET", "/page/state", 404, ""},
+		{withPage, "GET", "/", 200, "page of /"},
+		{withPage, "GET", "/page/state", 200, "page of /page/state"},
+		{withPage, "POST", "/page/state", 405, ""},
+		{withPage, "GET", "/pages", 404, ""},
+		{withPage, "GET", "/metrics", 200, "go_goroutines"},
 		{plain, "GET", "/debug/pprof/", 404, ""},
 		{plain, "GET", "/debug/pprof/heap", 404, ""},
 		{withPprof, "GET", "/debug/pprof/", 200, "goroutine"},
@@ -198,6 +206,7 @@ func TestTLSAndBasicAuth(t *testing.T) {
 	directory := t.TempDir()
 	trusted := makeCertificate(t, directory)
 	o := serverOptions(t, &source{snapshot: handMade()})
+	o.Page = http.NotFoundHandler()
 	o.WebConfigFile = filepath.Join(directory, "web.yaml")
 	write(t, o.WebConfigFile, "tls_server_config: {cert_file: cert.pem, key_file: key.pem}\n"+
 		"basic_auth_users: {scraper: "+secretHash+"}\n")
@@ -212,6 +221,9 @@ func TestTLSAndBasicAuth(t *testing.T) {
 		{"right password", "https://" + address + "/metrics", "secret", http.StatusOK},
 		{"wrong password", "https://" + address + "/metrics", "guess", http.StatusUnauthorized},
 		{"no password", "https://" + address + "/readyz", "", http.StatusUnauthorized},
+		{"page without a password", "https://" + address + "/", "", http.StatusUnauthorized},
+		{"its state without one", "https://" + address + "/page/state", "", http.StatusUnauthorized},
+		{"page", "https://" + address + "/", "secret", http.StatusNotFound},
 		{"no TLS", "http://" + address + "/metrics", "secret", http.StatusBadRequest},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -89,6 +89,7 @@ var forbidden = map[string]*regexp.Regexp{
 	"a handler in markup":     regexp.MustCompile(`(?i)<[^>]+\son[a-z]+\s*=`),
 	"a style in markup":       regexp.MustCompile(`(?i)<[^>]+\sstyle\s*=|<style|setAttribute\("style"`),
 	"a style from elsewhere":  regexp.MustCompile(`(?i)@import|url\(["']?http`),
+	"a path from the root":    regexp.MustCompile(`(?:href|src)="/|fetch\("/|from "/`), // there may be a proxy before it
 	"a script in markup":      regexp.MustCompile(`(?i)<script(?:[^>]*)>\s*[^<\s]`),
 }
 

@@ -139,11 +139,12 @@ function grid(scale, width, height) {
     lines.push(svg("line", { class: "grid", x1: margin.left, x2: scale.right, y1: y, y2: y }));
     lines.push(svg("text", { class: "tick", x: margin.left - 10, y: y + 4, "text-anchor": "end" }, bits === 0 ? "0" : short(bits)));
   }
-  const every = scale.span > 150_000 ? 60_000 : scale.span > 75_000 ? 30_000 : 15_000;
+  const room = (scale.span * 72) / (scale.right - margin.left);
+  const every = [15_000, 30_000, 60_000].find((step) => step >= room) ?? 120_000;
   for (let ago = 0; ago <= scale.span; ago += every) {
     const words = ago === 0 ? "now" : ago % 60_000 === 0 ? `−${ago / 60_000} min` : `−${ago / 1000} s`;
     const x = scale.x(scale.end - ago);
-    const anchor = ago === 0 ? "end" : x < margin.left + 20 ? "start" : "middle";
+    const anchor = ago === 0 ? "end" : x < margin.left + 24 ? "start" : "middle";
     lines.push(svg("text", { class: "tick", x: Math.max(x, margin.left), y: height - 4, "text-anchor": anchor }, words));
   }
   return lines;
