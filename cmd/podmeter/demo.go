@@ -25,7 +25,8 @@ type demoOptions struct {
 
 const demoLong = `Run the real agent on a small world that it makes for itself: network namespaces
 as pods, and one that plays the internet, with TCP, UDP, ICMP and IPv6 traffic
-between them. A table shows who talks to whom, and /metrics is served meanwhile.
+between them. A table shows who talks to whom; meanwhile the agent's page for a
+browser and /metrics are served.
 
 At the end podmeter's bytes and packets stand beside the kernel's own counters of
 each interface; if all are equal the exit code is 0, else 1. Nothing is left
@@ -52,7 +53,7 @@ func (c *commands) demo() *cobra.Command {
 	fs := command.Flags()
 	fs.DurationVar(&options.Duration, "duration", 30*time.Second, "how long traffic flows")
 	fs.StringVar(&options.Attach, "attach", "auto", "`mode` of attaching programs: "+strings.Join(agent.Choices("attach"), ", "))
-	fs.StringVar(&options.Listen, "listen", "127.0.0.1:9739", "`host:port` to serve /metrics on")
+	fs.StringVar(&options.Listen, "listen", "127.0.0.1:9739", "`host:port` to serve the page and /metrics on")
 	completeChoices(command)
 	return command
 }

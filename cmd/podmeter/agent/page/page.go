@@ -84,7 +84,10 @@ func (p *Page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (p *Page) serveState(w http.ResponseWriter, r *http.Request) {
-	answer, err := p.state(context.WithoutCancel(r.Context())) // others may wait for it
+	answer, err := p.state(r.Context())
+	if r.Context().Err() != nil {
+		return // nobody is there any more
+	}
 	w.Header().Set("Cache-Control", "no-store")
 	if err != nil {
 		p.options.Logger.Error("make the page's state", "error", err)
@@ -99,10 +102,13 @@ func (p *Page) serveState(w http.ResponseWriter, r *http.Request) {
 func (p *Page) state(ctx context.Context) ([]byte, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if ctx.Err() != nil { // it has waited for too long
+		return nil, ctx.Err()
+	}
 	if p.answer != nil && time.Since(p.made) < shared {
 		return p.answer, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, snapshotTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), snapshotTimeout) // it is for others too
 	defer cancel()
 	snapshot, err := p.options.Source.Snapshot(ctx)
 	if err != nil {

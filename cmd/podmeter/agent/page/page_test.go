@@ -3,8 +3,10 @@
 package page
 
 import (
+	"context"
 	"errors"
 	"net/http"
+	"net/http/httptest"
 	"regexp"
 	"strings"
 	"sync"
@@ -164,6 +166,17 @@ func TestReadersShareAnAnswer(t *testing.T) {
 	})
 }
 
+// Who has gone while others were answered is not worth a drain.
+func TestReaderThatHasGone(t *testing.T) {
+	s := &source{snapshot: snapshotAt(0)}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	newPage(s).ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(ctx, http.MethodGet, "/page/state", nil))
+	if s.asked != 0 {
+		t.Errorf("asked %d times, want none", s.asked)
+	}
+}
+
 // What rates are made of is not kept for nobody, and a rate is not made over that time.
 func TestHistoryIsForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -176,7 +189,10 @@ func TestHistoryIsForgotten(t *testing.T) {
 			t.Errorf("in time: got %v s and %v, want 29 s and 100 bytes", got.GrownSeconds, got.Pods.Rows[0].Grown)
 		}
 		time.Sleep(forgetAfter + time.Second)
-		if p.history.last != nil || p.answer != nil {
+		p.mu.Lock()
+		kept := p.history.last != nil || p.answer != nil
+		p.mu.Unlock()
+		if kept {
 			t.Error("the last answer is still there")
 		}
 		s.put(snapshotAt(60, withPod("shop", "web", 900, 0)))

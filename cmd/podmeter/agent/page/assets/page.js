@@ -38,7 +38,7 @@ function show(state) {
   tables.pods.show(state.pods.rows.map((r) => rates(r, nameOfPod(r))), restOf(state.pods, rates, "pods"));
   tables.edges.show(state.edges.rows.map((r) => rates(r, nameOfEdge(r))), restOf(state.edges, rates, "pairs"));
   by("map-none").hidden = state.located;
-  by("map").hidden = !state.located;
+  by("map-figure").hidden = !state.located;
   by("map-and-places").classList.toggle("map-columns", state.located);
   tables.places.show(state.places.rows.map((r) => rates(r, nameOfPlace(r))), restOf(state.places, rates, "places"));
   if (state.located) world.show(spotsOf(state.places.rows, rates));
