@@ -76,6 +76,7 @@ test-page: ## Look at the agent's page with a real browser (chromium, nft; root)
 	@cd hack/page && $(GO) vet ./... && $(GO) test -count=1 ./...
 
 .PHONY: screenshots
+screenshots: VERSION = $(shell sed -n 's/^appVersion: *"\(.*\)"/\1/p' deploy/helm/podmeter/Chart.yaml)
 screenshots: root build ## Take docs/page-light.png and docs/page-dark.png from the demo (chromium, root)
 	@cd hack/page && $(GO) run .
 

@@ -78,7 +78,7 @@ function ratesOf(state) {
 function restOf(section, rates, things) {
   if (section.others === 0) return null;
   const text = `${section.others} other ${things}`;
-  return rates(section.rest, { text, name: element("span", "", text) });
+  return { ...rates(section.rest, { text, name: element("span", "", text) }), count: section.others };
 }
 
 // Names: of each its text, to sort by, and the nodes that are shown.

@@ -69,7 +69,8 @@ export class Table {
   }
 
   // show takes rows of {text, name, sent, received, total}: name is a node, rates are in
-  // bits a second or null. rest is the row of those that were not sent, or null.
+  // bits a second or null. rest is the row of those that were not sent, with their count,
+  // or null.
   show(rows, rest) {
     this.rows = rows;
     this.rest = rest;
@@ -93,7 +94,8 @@ export class Table {
     if (lines.length === 0) lines.push(this.empty());
     this.body.replaceChildren(...lines);
     this.more.hidden = sorted.length <= few && !this.rest;
-    this.more.textContent = this.all ? `Show the first ${few}` : `Show all ${sorted.length}`;
+    const all = this.rest ? `the busiest ${sorted.length} of ${sorted.length + this.rest.count}` : `all ${sorted.length}`;
+    this.more.textContent = this.all ? `Show the first ${few}` : `Show ${all}`;
   }
 
   empty() {
