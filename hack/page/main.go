@@ -6,6 +6,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -83,7 +84,8 @@ var pageAddress = regexp.MustCompile(`http://[0-9.:]+/`)
 // startDemo returns the address of the demo's page, and what ends the demo.
 func startDemo(ctx context.Context, podmeter string) (address string, end func(), err error) {
 	demo := exec.CommandContext(ctx, podmeter, "demo", "--duration", demoFor.String(), "--listen", "127.0.0.1:0")
-	demo.Stderr = os.Stderr
+	var complaints bytes.Buffer // at our own interrupt too
+	demo.Stderr = &complaints
 	demo.Cancel = func() error { return demo.Process.Signal(os.Interrupt) }
 	output, err := demo.StdoutPipe()
 	if err == nil {
@@ -111,6 +113,6 @@ func startDemo(ctx context.Context, podmeter string) (address string, end func()
 		return address, end, nil
 	case <-read:
 		end()
-		return "", nil, errors.New("start the demo: it ended before it said where its page is")
+		return "", nil, fmt.Errorf("start the demo: it ended before it said where its page is: %s", &complaints)
 	}
 }
