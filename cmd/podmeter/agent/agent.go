@@ -180,9 +180,11 @@ func (a *Agent) page() http.Handler {
 	if !a.config.Page {
 		return nil
 	}
-	return page.New(page.Options{
-		Source: a, Version: a.options.Version, Node: a.node, Located: a.places != nil, Logger: a.log,
-	})
+	options := page.Options{Source: a, Version: a.options.Version, Node: a.node, Logger: a.log}
+	if a.places != nil {
+		options.Databases = a.places.Info
+	}
+	return page.New(options)
 }
 
 func (a *Agent) node() string {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/flows/geo"
 	"github.com/podmeter/podmeter/metrics"
 )
 
@@ -46,7 +47,7 @@ func (s *source) put(snapshot *flows.Snapshot) {
 
 func newPage(s metrics.Source) *Page {
 	return New(Options{
-		Source: s, Version: "1.2.3", Node: func() string { return "node-a" }, Located: true, Logger: slog.New(slog.DiscardHandler),
+		Source: s, Version: "1.2.3", Node: func() string { return "node-a" }, Databases: fakeDatabases, Logger: slog.New(slog.DiscardHandler),
 	})
 }
 
@@ -127,4 +128,9 @@ func many(n, seconds int) *flows.Snapshot {
 		}
 	}
 	return s
+}
+
+// fakeDatabases are two of one maker, who wants to be named.
+func fakeDatabases() []geo.Info {
+	return []geo.Info{{Path: "dbip-city-lite.mmdb"}, {Path: "dbip-asn-lite.mmdb"}, {Path: "own.mmdb"}}
 }

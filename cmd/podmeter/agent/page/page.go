@@ -20,6 +20,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/podmeter/podmeter/flows/geo"
 	"github.com/podmeter/podmeter/metrics"
 )
 
@@ -45,9 +46,9 @@ type Options struct {
 	Version string
 	// Node returns this node's name.
 	Node func() string
-	// Located is whether there is a database of places.
-	Located bool
-	Logger  *slog.Logger
+	// Databases returns those of places; nil where there are none.
+	Databases func() []geo.Info
+	Logger    *slog.Logger
 }
 
 // Page is the handler.

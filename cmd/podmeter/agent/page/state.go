@@ -44,7 +44,9 @@ type state struct {
 	Pods    section[podRow]  `json:"pods"`
 	Edges   section[edgeRow] `json:"edges"`
 	Located bool             `json:"located"`
-	Places  section[atRow]   `json:"places"`
+	// Attributions are what the databases' licences ask to be said.
+	Attributions []geo.Attribution `json:"attributions"`
+	Places       section[atRow]    `json:"places"`
 }
 
 // section is a table: the rows that grew most, and the sum of the others.
@@ -98,7 +100,7 @@ func (p *Page) describe(a metrics.Agent) *state {
 		AsOf: milliseconds(now.at), Watch: milliseconds(h.began), Moved: h.moved,
 		LastDrain: milliseconds(a.LastDrain), GrownSeconds: h.span().Seconds(),
 		ConservationErrorBytes: a.ConservationErrorBytes, UnboundBytes: a.UnboundBytes, Books: now.books,
-		Interfaces: a.Interfaces, PodStates: a.Pods, Located: p.options.Located,
+		Interfaces: a.Interfaces, PodStates: a.Pods, Located: p.options.Databases != nil, Attributions: p.attributions(),
 		Pods:   top(now.pods, before.pods, pod.compare, func(k pod, r row) podRow { return podRow{k.Namespace, k.Name, r} }),
 		Edges:  top(now.edges, before.edges, edge.compare, newEdgeRow),
 		Places: top(now.places, before.places, place.compare, newAtRow),
@@ -110,6 +112,20 @@ func (p *Page) describe(a metrics.Agent) *state {
 		s.Total.add(bytes)
 	}
 	return s
+}
+
+// attributions returns each once.
+func (p *Page) attributions() []geo.Attribution {
+	all := []geo.Attribution{}
+	if p.options.Databases == nil {
+		return all
+	}
+	for _, info := range p.options.Databases() {
+		if a, ok := info.Attribution(); ok && !slices.Contains(all, a) {
+			all = append(all, a)
+		}
+	}
+	return all
 }
 
 // top returns the rows that have grown most since before, then those with most bytes.

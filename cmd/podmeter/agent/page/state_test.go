@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/flows/geo"
 	"github.com/podmeter/podmeter/metrics"
 )
 
@@ -160,7 +161,8 @@ func TestStateOfTheAgent(t *testing.T) {
 		Node: "node-a", Version: "1.2.3", Started: got.Started, Now: got.Now, AsOf: noon.UnixMilli(), Watch: noon.UnixMilli(),
 		LastDrain: noon.UnixMilli(), ConservationErrorBytes: 3, LostBytes: 9, UnboundBytes: 6, Books: newBooks(balanced()),
 		Interfaces: map[string]int{"attached": 2}, PodStates: map[string]int{"metered": 1}, Total: pair{130, 60}, Located: true,
-		Pods: got.Pods, Edges: got.Edges, Places: got.Places,
+		Attributions: []geo.Attribution{{Text: "IP Geolocation by DB-IP", URL: "https://db-ip.com"}},
+		Pods:         got.Pods, Edges: got.Edges, Places: got.Places,
 	}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(podRow{}, edgeRow{}, atRow{})); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

@@ -42,6 +42,7 @@ function show(state) {
   by("map-and-places").classList.toggle("map-columns", state.located);
   tables.places.show(state.places.rows.map((r) => rates(r, nameOfPlace(r))), restOf(state.places, rates, "places"));
   if (state.located) world.show(spotsOf(state.places.rows, rates));
+  showAttributions(state);
   showBooks(state);
   showAgent(state);
   last = state;
@@ -119,6 +120,20 @@ function nameOfPlace(row) {
   const network = row.organization || (row.asn && `AS${row.asn}`);
   if (network) name.append(element("span", "note below", network));
   return { text, name };
+}
+
+// showAttributions names the makers of the databases, as their licences ask. It is made anew
+// only when they change, lest a link goes while somebody is on it.
+function showAttributions({ attributions }) {
+  const key = JSON.stringify(attributions);
+  const box = by("attributions");
+  if (box.dataset.of === key) return;
+  box.dataset.of = key;
+  box.replaceChildren(...attributions.flatMap(({ text, url }) => {
+    const link = element("a", "", text);
+    link.href = url;
+    return [" · ", link];
+  }));
 }
 
 // spotsOf adds up the rows of one place, which differ by network.
