@@ -71,10 +71,6 @@ test: ## Run every test; the kernel ones need root
 test-deploy: ## Test what makes and checks the image and the manifests, which are modules of their own
 	@for module in hack/image hack/deploy hack/prometheus; do (cd $$module && $(GO) vet ./... && $(GO) test -count=1 ./...) || exit; done
 
-.PHONY: test-page
-test-page: ## Look at the agent's page with a real browser (chromium, nft; root)
-	@cd hack/page && $(GO) vet ./... && $(GO) test -count=1 ./...
-
 .PHONY: screenshots
 screenshots: VERSION = $(shell sed -n 's/^appVersion: *"\(.*\)"/\1/p' deploy/helm/podmeter/Chart.yaml)
 screenshots: root build ## Take docs/page-light.png and docs/page-dark.png from the demo (chromium, root)
@@ -128,7 +124,7 @@ bench-api: root build ## Measure an agent in a cluster of 10,000 pods, and what 
 lint: ## Check formatting, vet and staticcheck
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt these: $$unformatted"; exit 1; fi
 	$(GO) mod tidy -diff
-	$(GO) vet ./...
+	$(GO) vet ./... && cd hack/page && $(GO) vet ./...
 	$(GO) tool staticcheck ./...
 	$(CLANG_FORMAT) --dry-run --Werror bpf/*.c bpf/*.h bpf/*/*.c
 
