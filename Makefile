@@ -102,7 +102,7 @@ e2e-long: root ## The same with 300 pods, outages of 2 minutes and a longer floo
 
 .PHONY: race
 race: ## Run the tests that need no kernel under the race detector (needs gcc)
-	@CGO_ENABLED=1 $(GO) test -race -count=1 ./flows/... ./metrics/... ./cmd/podmeter/agent/... ./cmd/podmeter/geoip
+	@CGO_ENABLED=1 $(GO) test -race -count=1 ./flows/... ./metrics/... ./cmd/podmeter/agent/... ./cmd/podmeter/geoip/...
 
 .PHONY: stress
 stress: root ## Run the long forms of floods, scans, kills, upgrades and churn (root)
@@ -124,8 +124,9 @@ bench-api: root build ## Measure an agent in a cluster of 10,000 pods, and what 
 lint: ## Check formatting, vet and staticcheck
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt these: $$unformatted"; exit 1; fi
 	$(GO) mod tidy -diff
-	$(GO) vet ./... && cd hack/page && $(GO) vet ./...
+	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
+	@cd hack/page && $(GO) mod tidy -diff && $(GO) vet ./...
 	$(CLANG_FORMAT) --dry-run --Werror bpf/*.c bpf/*.h bpf/*/*.c
 
 .PHONY: generate

@@ -97,8 +97,20 @@ func (s *Server) path(name string) string { return filepath.Join(s.folder, name)
 // Pid returns the number of its process.
 func (s *Server) Pid() int { return s.process.Process.Pid }
 
-// Start starts it, again after [Server.Stop], and returns when it answers queries.
+// Start starts it, again after [Server.Stop], and returns when it answers queries. Its port
+// may be somebody else's for a while: then it is tried again.
 func (s *Server) Start() {
+	s.tb.Helper()
+	for deadline := time.Now().Add(patience); !s.start(); time.Sleep(200 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			s.tb.Fatal("Prometheus ended before it was ready, each time")
+		}
+	}
+	s.URL = "http://" + s.address
+}
+
+// start reports whether it got ready.
+func (s *Server) start() bool {
 	s.tb.Helper()
 	s.process = exec.Command(s.binary, append([]string{"--config.file", s.path("prometheus.yml"), "--storage.tsdb.path", s.path("data"),
 		"--web.listen-address", s.address, "--log.level", "info"}, s.args...)...)
@@ -118,12 +130,13 @@ func (s *Server) Start() {
 	}()
 	select {
 	case s.address = <-started:
+		return true
 	case <-ended:
-		s.tb.Fatal("Prometheus ended before it was ready")
+		s.Stop(syscall.SIGKILL)
 	case <-time.After(patience):
 		s.tb.Fatal("Prometheus does not get ready")
 	}
-	s.URL = "http://" + s.address
+	return false
 }
 
 var listening = regexp.MustCompile(`msg="Listening on".* address=(\S+)`)
@@ -132,6 +145,7 @@ var listening = regexp.MustCompile(`msg="Listening on".* address=(\S+)`)
 // that and readiness were told.
 func follow(log io.Reader, started chan<- string) {
 	address, ready := "", false
+	defer io.Copy(io.Discard, log) // what is behind a line that is too long
 	for lines := bufio.NewScanner(log); lines.Scan(); {
 		if found := listening.FindStringSubmatch(lines.Text()); found != nil {
 			address = found[1]
@@ -146,13 +160,19 @@ func follow(log io.Reader, started chan<- string) {
 	}
 }
 
-// Stop ends it by a signal. One that has ended stays so.
+// Stop ends it by a signal, or kills it when that does not do. One that has ended stays so.
 func (s *Server) Stop(signal os.Signal) {
 	if s.process == nil {
 		return
 	}
 	_ = s.process.Process.Signal(signal) // it may have ended
-	<-s.said
+	select {
+	case <-s.said:
+	case <-time.After(patience):
+		s.tb.Errorf("Prometheus does not end by the signal %v", signal)
+		_ = s.process.Process.Kill()
+		<-s.said
+	}
 	_ = s.process.Wait() // by the signal, as it says
 	s.process = nil
 }

@@ -25,7 +25,7 @@ type Config struct {
 	// Mirror is a URL below which the files of DB-IP are, and the only place that is
 	// asked; empty for DB-IP.
 	Mirror string
-	// Timeout is the most that one file takes.
+	// Timeout is the most that one source may take for a file.
 	Timeout time.Duration
 	// LogFormat is text or json.
 	LogFormat string
@@ -45,7 +45,7 @@ func AddFlags(fs *pflag.FlagSet, c *Config) {
 	fs.DurationVar(&c.MaxAge, "max-age", c.MaxAge, "files that were fetched less than this `time` ago are kept; 0 fetches always")
 	fs.StringVar(&c.Mirror, "mirror", c.Mirror,
 		"`URL` of a folder with DB-IP's files by their own names, dbip-country-lite-2026-11.mmdb.gz; nothing else is asked then")
-	fs.DurationVar(&c.Timeout, "timeout", c.Timeout, "the most `time` that one file takes")
+	fs.DurationVar(&c.Timeout, "timeout", c.Timeout, "the most `time` that one source may take for a file")
 	fs.StringVar(&c.LogFormat, "log-format", c.LogFormat, "`format` of the log on stderr: "+strings.Join(agent.Choices("log-format"), " or "))
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -54,7 +55,6 @@ func (f *fetcher) run(ctx context.Context) error {
 			errs = append(errs, f.provide(ctx, d))
 		}
 	}
-	errs = append(errs, os.WriteFile(filepath.Join(f.config.Dir, attributionFile), []byte(attribution), 0o644))
 	return errors.Join(errs...)
 }
 
@@ -81,35 +81,47 @@ func (f *fetcher) provide(ctx context.Context, d database) error {
 func (f *fetcher) fetch(ctx context.Context, d database, path string) error {
 	var errs []error
 	for _, s := range f.sources(d) {
-		f.log.Info("fetching database", "name", d.name, "url", s.url)
+		f.log.Info("fetching database", "name", d.name, "url", redacted(s.url))
 		info, err := f.install(ctx, s, path)
 		if err == nil {
 			f.log.Info("database is there", "path", path, "size", info.Size, "built", info.Built.Format(time.DateOnly),
 				"attribution", "IP Geolocation by DB-IP, https://db-ip.com, CC BY 4.0")
 			return nil
 		}
-		f.log.Info("database is not there", "url", s.url, "error", err)
+		f.log.Info("database is not there", "url", redacted(s.url), "error", err)
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
 
-// install puts what a source has in the place of path, if it is a database.
+// redacted is a URL that may be logged: a mirror's may have a password.
+func redacted(text string) string {
+	u, err := url.Parse(text)
+	if err != nil {
+		return "(a URL that cannot be parsed)"
+	}
+	return u.Redacted()
+}
+
+// install puts what a source has in the place of path, if it is a database, with what its
+// licence asks to be told beside it.
 func (f *fetcher) install(ctx context.Context, s source, path string) (info geo.Info, err error) {
 	ctx, cancel := context.WithTimeout(ctx, f.config.Timeout)
 	defer cancel()
-	file, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
+	// Always of one name, so that one that was killed leaves no more than this.
+	file, err := os.OpenFile(path+".part", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
 	if err != nil {
 		return geo.Info{}, err
 	}
 	defer os.Remove(file.Name()) // unless it is in its place
-	if err := errors.Join(s.read(ctx, file, s.url), file.Chmod(0o644), file.Close()); err != nil {
+	if err := errors.Join(s.read(ctx, file, s.url), file.Close()); err != nil {
 		return geo.Info{}, err
 	}
 	if info, err = look(file.Name()); err != nil {
 		return geo.Info{}, err
 	}
-	return info, os.Rename(file.Name(), path)
+	err = os.WriteFile(filepath.Join(filepath.Dir(path), attributionFile), []byte(attribution), 0o644)
+	return info, errors.Join(err, os.Rename(file.Name(), path))
 }
 
 // look says what is in a file, or why it is no database.

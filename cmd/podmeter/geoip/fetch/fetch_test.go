@@ -192,7 +192,7 @@ func TestFetchFromRegistry(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), test.err) || !strings.Contains(err.Error(), "no route to download.db-ip.com") {
 				t.Errorf("got %v, want why neither has it: %s", err, test.err)
 			}
-			if diff := cmp.Diff([]string{attributionFile}, files(t, f.config.Dir)); diff != "" {
+			if diff := cmp.Diff([]string(nil), files(t, f.config.Dir)); diff != "" {
 				t.Errorf("files (-want +got):\n%s", diff)
 			}
 		})
@@ -236,9 +236,9 @@ func TestFetchKeeps(t *testing.T) {
 			if err := f.run(t.Context()); (err == nil) != (test.err == "") || err != nil && !strings.Contains(err.Error(), test.err) {
 				t.Errorf("got %v, want %q", err, test.err)
 			}
-			want := test.there
+			want, names := test.there, []string{"dbip-country-lite.mmdb"}
 			if test.fetched {
-				want = demodb.City()
+				want, names = demodb.City(), append(names, attributionFile)
 			}
 			if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, want) {
 				t.Errorf("got %d bytes, %v, want %d", len(got), err, len(want))
@@ -246,7 +246,7 @@ func TestFetchKeeps(t *testing.T) {
 			if len(s.asked) != test.asked {
 				t.Errorf("asked %q, want %d", s.asked, test.asked)
 			}
-			if diff := cmp.Diff([]string{"dbip-country-lite.mmdb", attributionFile}, files(t, f.config.Dir)); diff != "" {
+			if diff := cmp.Diff(names, files(t, f.config.Dir)); diff != "" {
 				t.Errorf("files (-want +got):\n%s", diff)
 			}
 		})
@@ -292,5 +292,37 @@ func TestValidate(t *testing.T) {
 				t.Errorf("got %v, want %q", err, test.want)
 			}
 		})
+	}
+}
+
+// A mirror's password is neither logged nor in an error.
+func TestFetchKeepsPasswords(t *testing.T) {
+	s := newServer(t)
+	f := fetcherOf(t, s, true)
+	f.config.Mirror = strings.Replace(f.config.Mirror, "http://", "http://user:hunter2@", 1)
+	var log bytes.Buffer
+	f.log = slog.New(slog.NewTextHandler(&log, nil))
+	err := f.run(t.Context())
+	if err == nil || strings.Contains(err.Error(), "hunter2") || strings.Contains(log.String(), "hunter2") || len(s.asked) != 2 {
+		t.Errorf("got %v, asked %q and logged\n%s\nwant no password", err, s.asked, &log)
+	}
+}
+
+// A folder in which nothing can be written will do, as long as what is in it will.
+func TestFetchIntoReadOnlyFolder(t *testing.T) {
+	s := newServer(t)
+	s.files["/dbip/dbip-country-lite-2030-03.mmdb.gz"] = zip(t, demodb.City())
+	f := fetcherOf(t, s, true)
+	if err := f.run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	// Root writes where it may not: another folder of that name is in its way instead.
+	path := filepath.Join(f.config.Dir, "dbip-country-lite.mmdb")
+	if err := os.Mkdir(path+".part", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	f.config.MaxAge = 0
+	if err := f.run(t.Context()); err != nil || place(t, path) == "" {
+		t.Errorf("got %v, want the file that is there", err)
 	}
 }

@@ -34,7 +34,7 @@ func (f *fetcher) get(ctx context.Context, url string) (io.ReadCloser, error) {
 	}
 	if response.StatusCode != http.StatusOK {
 		response.Body.Close() // of which nothing is wanted
-		return nil, fmt.Errorf("get %q: the answer is %s", url, response.Status)
+		return nil, fmt.Errorf("get %q: the answer is %s", redacted(url), response.Status)
 	}
 	return http.MaxBytesReader(nil, response.Body, maxSize), nil
 }
@@ -48,10 +48,10 @@ func (f *fetcher) readGzip(ctx context.Context, w io.Writer, url string) (err er
 	defer func() { err = errors.Join(err, body.Close()) }()
 	content, err := gzip.NewReader(body)
 	if err != nil {
-		return fmt.Errorf("unpack %s: %w", url, err)
+		return fmt.Errorf("unpack %s: %w", redacted(url), err)
 	}
 	if err := copyAll(w, content); err != nil {
-		return fmt.Errorf("unpack %s: %w", url, err)
+		return fmt.Errorf("unpack %s: %w", redacted(url), err)
 	}
 	return nil
 }
