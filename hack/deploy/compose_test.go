@@ -3,7 +3,9 @@
 package main
 
 import (
+	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -41,6 +43,28 @@ func TestComposeIsTheStack(t *testing.T) {
 		if !slices.Contains(want, service.Image) {
 			t.Errorf("%s: got image %s, want one of %q", name, service.Image, want)
 		}
+	}
+}
+
+// Its Prometheus has the rules of the stack's.
+func TestComposeRules(t *testing.T) {
+	var want, got []string
+	for id, o := range kustomize(t, "overlays/stack") {
+		if !strings.HasPrefix(id, "v1 ConfigMap podmeter-monitoring/prometheus-") {
+			continue
+		}
+		var found corev1.ConfigMap
+		o.decode(t, &found)
+		want = slices.DeleteFunc(slices.Sorted(maps.Keys(found.Data)), func(name string) bool { return !strings.HasSuffix(name, ".rules.yml") })
+	}
+	for _, v := range compose(t)["prometheus"].Volumes {
+		if strings.HasSuffix(v.Target, ".rules.yml") {
+			got = append(got, filepath.Base(v.Target))
+		}
+	}
+	slices.Sort(got)
+	if len(want) == 0 || !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 
