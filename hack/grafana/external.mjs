@@ -5,7 +5,7 @@
 import { IntervalVariableBuilder } from '@grafana/grafana-foundation-sdk/dashboard';
 import { chosen, dashboard, namespaceVariable, outside, to, uids } from './dashboard.mjs';
 import { colours, graph, last, line, map, rows, stat, table } from './panels.mjs';
-import { inCluster, inNamespace, increase, orZero, rate, shown, sum, top, topk } from './promql.mjs';
+import { among, busiest, inBoth, inCluster, inNamespace, increase, orZero, rate, shown, sum, top, topk } from './promql.mjs';
 
 const both = ['transmit', 'receive'];
 const bytes = (direction) => `podmeter_external_${direction}_bytes_total`;
@@ -51,17 +51,18 @@ const overTime = () => both.map((direction) => graph({ title: `Countries, ${dire
 
 const as = ['asn', 'organization', 'country'];
 const destination = ['namespace', ...as];
-// What has come to be: its value since it began is all that there is of it. Nothing is new to a
-// Prometheus that was not there before.
-const fresh = (by) => `${sum(by, `last_over_time(${bytes('transmit')}{${here}, country!="other"}[$window])`)}
+// What has come to be: its value since it began is all that there is of it. What is only received
+// from is none, as a scan that nobody answers. Nothing is new to a Prometheus that was not there
+// before.
+const fresh = (by) => `${sum(by, `last_over_time(${bytes('transmit')}{${here}, country!="other"}[$window])`)} > 0
 unless on (${by.join(', ')}) group by (${by.join(', ')}) (last_over_time(${bytes('transmit')}{${here}}[$window] offset $window))
 and on () group(podmeter_build_info{${inCluster}} offset $window)`;
 
 const networks = () => [
   table({ title: 'Autonomous systems', w: 12, h: 11, labels: { asn: 'AS', organization: 'Organization', country: 'Country' },
     values: [{ name: 'Transmitted', unit: 'Bps', cell: 'gauge', min: 0 }, { name: 'Received', unit: 'Bps', cell: 'gauge', min: 0, scheme: 'continuous-greens' }, { name: 'Sent', unit: 'decbytes' }],
-    description: 'The 200 networks with most traffic, by mean rate in the time that is shown, and what was sent in it. One that is in several countries has several rows.',
-  }, [...both.map((direction) => rows(topk(200, sum(as, rate(bytes(direction), here, shown))))), rows(topk(200, sum(as, increase(bytes('transmit'), here))))]),
+    description: 'The 200 networks with most traffic in both directions, by mean rate in the time that is shown, and what was sent in it. One that is in several countries has several rows.',
+  }, [...inBoth(200, as, bytes, here), among(busiest(200, as, bytes, here), as, sum(as, increase(bytes('transmit'), here)))].map(rows)),
   table({ title: 'New destinations in the last $window', w: 12, h: 11,
     labels: { namespace: 'Namespace', country: 'Country', asn: 'AS', organization: 'Organization' }, values: [{ name: 'Sent', unit: 'decbytes', cell: 'gauge', min: 0 }],
     linked: { namespace: [to('Look into ${__data.fields.namespace}', uids.pods, { namespace: 'namespace' })] }, noValue: 'Nothing new',
@@ -73,8 +74,8 @@ const talkers = () => [
   table({ title: 'Who talks to the internet', w: 12, h: 10, labels: { namespace: 'Namespace', pod: 'Pod' },
     values: [{ name: 'Transmitted', unit: 'Bps', cell: 'gauge', min: 0 }, { name: 'Received', unit: 'Bps', cell: 'gauge', min: 0, scheme: 'continuous-greens' }],
     linked: { namespace: [to('Look into ${__data.fields.namespace}', uids.pods, { namespace: 'namespace' })], pod: [to('Look into ${__data.fields.pod}', uids.pods, { namespace: 'namespace', pod: 'pod' })] },
-    description: 'The 100 pods with most traffic with the internet, by mean rate in the time that is shown.',
-  }, both.map((direction) => rows(topk(100, sum(['namespace', 'pod'], rate(`podmeter_flow_${direction}_bytes_total`, flows, shown)))))),
+    description: 'The 100 pods with most traffic with the internet in both directions, by mean rate in the time that is shown.',
+  }, inBoth(100, ['namespace', 'pod'], (direction) => `podmeter_flow_${direction}_bytes_total`, flows).map(rows)),
   graph({ title: 'Namespaces, transmitted to the internet', unit: 'Bps', w: 12, h: 10, stack: 'normal',
     links: [to('Look into ${__field.labels.namespace}', uids.pods, { namespace: 'namespace' }, 'line')],
     description: 'The ten namespaces that send most to the internet in all the time that is shown.',

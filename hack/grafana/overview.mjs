@@ -4,7 +4,7 @@
 
 import { dashboard, namespaceVariable, to, uids } from './dashboard.mjs';
 import { colours, donut, graph, last, line, matrix, rows, stat, table, wrongFrom } from './panels.mjs';
-import { edge, inCluster, inNamespace, orZero, rate, retransmitted, rtt, shown, sum, top, topk } from './promql.mjs';
+import { edge, inBoth, inCluster, inNamespace, orZero, rate, retransmitted, rtt, shown, sum, top, topk } from './promql.mjs';
 
 const sent = (selector, ...range) => rate('podmeter_flow_transmit_bytes_total', selector, ...range);
 const edges = `${inNamespace}, peer_kind="pod"`;
@@ -71,8 +71,8 @@ const busiest = () => [
   table({ title: 'Pods', w: 12, h: 10, labels: { namespace: 'Namespace', pod: 'Pod' },
     values: [{ name: 'Transmitted', unit: 'Bps', cell: 'gauge', min: 0 }, { name: 'Received', unit: 'Bps', cell: 'gauge', min: 0, scheme: 'continuous-greens' }],
     linked: { namespace: toNamespace('row'), pod: [to('Look into ${__data.fields.pod}', uids.pods, { namespace: 'namespace', pod: 'pod' })] },
-    description: 'The mean rate of the busiest pods in the time that is shown. These are exact whatever happens to flows.',
-  }, ['transmit', 'receive'].map((direction) => rows(topk(100, sum(['namespace', 'pod'], rate(`podmeter_pod_${direction}_bytes_total`, inNamespace, shown)))))),
+    description: 'The mean rate of the 100 pods with most traffic in both directions in the time that is shown. These are exact whatever happens to flows.',
+  }, inBoth(100, ['namespace', 'pod'], (direction) => `podmeter_pod_${direction}_bytes_total`, inNamespace).map(rows)),
 ];
 
 const distance = () => [
@@ -94,10 +94,10 @@ const health = () => [
   graph({ title: 'TCP connections', unit: 'cps', w: 8, h: 8, legend: 'list', min: 0, colours: { opened: 'green', failed: colours.failed },
     description: 'Connections that were established, at either end, and those that a pod began and that were not: refused, timed out, unreachable or given up.',
   }, ['opened', 'failed'].map((what) => line(sum([], rate(`podmeter_tcp_connections_${what}_total`, inNamespace)), what))),
-  table({ title: 'Packets lost on an edge', w: 12, h: 8, labels: { namespace: 'Namespace', workload: 'Workload', peer_namespace: 'To namespace', peer: 'To' },
+  table({ title: 'Packets lost on an edge', w: 12, h: 8, labels: { cluster: 'Cluster', namespace: 'Namespace', workload: 'Workload', peer_namespace: 'To namespace', peer: 'To' },
     values: [{ name: 'Lost', unit: 'percentunit', cell: 'heat', decimals: 3, steps: [[null, 'transparent'], [0.001, 'yellow'], [0.01, 'red']] }, { name: 'Sent', unit: 'short' }],
     description: 'Packets that one end sent and the other end was not handed, in the last 15 minutes of the time that is shown. Of TCP only what stays on a node can be compared, as offloads cut and merge its packets on a wire. From the rules of deploy/prometheus/rules/traffic.rules.yml, which Prometheus has to load.',
-  }, ['edge:podmeter_lost_packets:ratio15m', 'edge:podmeter_sent_packets:increase15m'].map((rule) => rows(sum(['namespace', 'workload', 'peer_namespace', 'peer'], `${rule}{${inNamespace}}`)))),
+  }, ['edge:podmeter_lost_packets:ratio15m', 'edge:podmeter_sent_packets:increase15m'].map((rule) => rows(sum(['cluster', 'namespace', 'workload', 'peer_namespace', 'peer'], `${rule}{${inNamespace}}`)))),
   table({ title: 'Edges that send again', w: 12, h: 8, labels: { namespace: 'Namespace', workload: 'Workload', peer_kind: 'Kind', peer_namespace: 'To namespace', peer: 'To' },
     values: [{ name: 'Sent again', unit: 'percentunit', cell: 'heat', decimals: 3, steps: [[null, 'transparent'], [0.01, 'yellow'], [0.03, 'red']] }],
     linked: { workload: [to('Look into ${__data.fields.workload}', uids.pods, { namespace: 'namespace', workload: 'workload' })] },

@@ -5,7 +5,7 @@
 
 import { chosen, dashboard, namespaceVariable, to, uids } from './dashboard.mjs';
 import { colours, donut, graph, heatmap, line, last, rows, stat, table } from './panels.mjs';
-import { inNamespace, inPod, increase, rate, ratio, retransmitted, rtt, shown, sum, top, topk } from './promql.mjs';
+import { among, busiest, inBoth, inNamespace, inPod, increase, rate, ratio, retransmitted, rtt, shown, sum, top } from './promql.mjs';
 
 const both = ['transmit', 'receive'];
 const bytes = (direction) => `podmeter_flow_${direction}_bytes_total`;
@@ -51,11 +51,12 @@ const peers = () => [
       peer_namespace: [to('Look into ${__data.fields.peer_namespace}', uids.pods, { namespace: 'peer_namespace' })],
       peer: [to('Look into ${__data.fields.peer}', uids.pods, { namespace: 'peer_namespace', workload: 'peer' })],
     },
-    description: 'The 200 peers with most traffic, by mean rate in the time that is shown. A peer is a workload, a Service whose backend is not certain, a node or a named range; external ones have no name here, but places on the dashboard External. Empty cells of the last three are peers without TCP.',
+    description: 'The 200 peers with most traffic in both directions, by mean rate in the time that is shown. A peer is a workload, a Service whose backend is not certain, a node or a named range; external ones have no name here, but places on the dashboard External. Empty cells of the last three are peers without TCP.',
   }, [
-    ...both.map((direction) => rows(topk(200, sum(who, rate(bytes(direction), inPod, shown))))),
-    rows(rtt(0.95, who, inPod, shown)), rows(`${retransmitted(who, inPod, shown)} > 0`), rows(`${sum(who, increase('podmeter_tcp_connections_failed_total', inPod))} > 0`),
-  ]),
+    ...inBoth(200, who, bytes, inPod),
+    ...[rtt(0.95, who, inPod, shown), `${retransmitted(who, inPod, shown)} > 0`, `${sum(who, increase('podmeter_tcp_connections_failed_total', inPod))} > 0`]
+      .map((expr) => among(busiest(200, who, bytes, inPod), who, expr)),
+  ].map(rows)),
 ];
 
 const parts = () => [

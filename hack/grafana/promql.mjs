@@ -25,6 +25,17 @@ export const ratio = (part, whole) => `${part} / (${whole} > 0)`;
 export const top = (count, by, metric, selector) =>
   `${sum(by, rate(metric, selector))} and on (${by.join(', ')}) ${topk(count, sum(by, `rate(${metric}{${selector}}[${shown}] @ end())`))}`;
 
+// The label sets that have most in both directions in all the time that is shown, those that have
+// one direction alone among them; bytes names the metric of a direction. A row of a table has
+// several columns, each of which alone would choose other rows.
+export const busiest = (count, by, bytes, selector) => topk(count, sum(by,
+  `${rate(bytes('transmit'), selector, shown)} or label_replace(${rate(bytes('receive'), selector, shown)}, "direction", "receive", "", "")`));
+export const among = (chosen, by, expr) => `(${expr}) and on (${by.join(', ')}) ${chosen}`;
+
+// Transmit and receive of these.
+export const inBoth = (count, by, bytes, selector) => ['transmit', 'receive'].map((direction) =>
+  among(busiest(count, by, bytes, selector), by, sum(by, rate(bytes(direction), selector, shown))));
+
 // A quantile of the RTT, of classic buckets, or of native ones where Prometheus keeps these
 // alone. What has no sample is left out.
 export const rtt = (quantile, by, selector, range = now) => {
