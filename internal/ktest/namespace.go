@@ -3,6 +3,7 @@
 package ktest
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -40,6 +41,8 @@ func NewNamespace(tb testing.TB) *Namespace {
 	return ns
 }
 
+var errEnded = errors.New("what ran in the network namespace did not return")
+
 // Do runs f on a thread inside the namespace and returns its error. What f
 // starts on other goroutines is outside; sockets that it opens stay inside.
 func (ns *Namespace) Do(f func() error) error {
@@ -50,7 +53,9 @@ func (ns *Namespace) Do(f func() error) error {
 			done <- fmt.Errorf("enter network namespace: %w", err)
 			return
 		}
-		done <- f()
+		err := errEnded // by FailNow of a helper, say
+		defer func() { done <- err }()
+		err = f()
 	}()
 	return <-done
 }
