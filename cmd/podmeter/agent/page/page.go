@@ -116,7 +116,7 @@ func (p *Page) state(ctx context.Context) ([]byte, error) {
 		return nil, fmt.Errorf("take snapshot: %w", err)
 	}
 	p.remember(newTally(snapshot))
-	answer, err := json.Marshal(p.describe(p.options.Source.Agent()))
+	answer, err := json.Marshal(p.describe(snapshot, p.options.Source.Agent()))
 	if err != nil {
 		return nil, fmt.Errorf("encode: %w", err)
 	}

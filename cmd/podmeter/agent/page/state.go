@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/podmeter/podmeter/flows"
 	"github.com/podmeter/podmeter/flows/geo"
 	"github.com/podmeter/podmeter/metrics"
 )
@@ -62,6 +63,23 @@ type row struct {
 	Grown pair `json:"grown"`
 }
 
+func (r *row) add(o row) {
+	r.Total.add(o.Total)
+	r.Grown.add(o.Grown)
+}
+
+// take replaces a direction by another row's.
+func (r *row) take(d flows.Direction, from *row) {
+	r.Total[d], r.Grown[d] = from.Total[d], from.Grown[d]
+}
+
+// turn makes sent of received: as the other end would have it.
+func (r *row) turn() {
+	for _, p := range []*pair{&r.Total, &r.Grown} {
+		p[flows.Transmit], p[flows.Receive] = p[flows.Receive], p[flows.Transmit]
+	}
+}
+
 type podRow struct {
 	Namespace string `json:"namespace"`
 	Name      string `json:"name"`
@@ -91,25 +109,26 @@ type atRow struct {
 	row
 }
 
-// describe returns the state after the last tally.
-func (p *Page) describe(a metrics.Agent) *state {
+// describe returns the state of a snapshot, which is the last that the history has.
+func (p *Page) describe(snapshot *flows.Snapshot, a metrics.Agent) *state {
 	h := &p.history
-	now, before := h.last, h.before()
+	before := h.before()
+	pods := rowsOf(snapshot.Pods, before.pods, podOf)
 	s := &state{
 		Node: p.options.Node(), Version: p.options.Version, Started: milliseconds(p.started), Now: milliseconds(time.Now()),
-		AsOf: milliseconds(now.at), Watch: milliseconds(h.began), Moved: h.moved,
+		AsOf: milliseconds(snapshot.End), Watch: milliseconds(h.began), Moved: h.moved,
 		LastDrain: milliseconds(a.LastDrain), GrownSeconds: h.span().Seconds(),
-		ConservationErrorBytes: a.ConservationErrorBytes, UnboundBytes: a.UnboundBytes, Books: now.books,
+		ConservationErrorBytes: a.ConservationErrorBytes, UnboundBytes: a.UnboundBytes, Books: newBooks(snapshot),
 		Interfaces: a.Interfaces, PodStates: a.Pods, Located: p.options.Databases != nil, Attributions: p.attributions(),
-		Pods:   top(now.pods, before.pods, pod.compare, func(k pod, r row) podRow { return podRow{k.Namespace, k.Name, r} }),
-		Edges:  top(now.edges, before.edges, edge.compare, newEdgeRow),
-		Places: top(now.places, before.places, place.compare, newAtRow),
+		Pods:   top(pods, pod.compare, func(k pod, r row) podRow { return podRow{k.Namespace, k.Name, r} }),
+		Edges:  top(edgesOf(snapshot, before.flows), edge.compare, newEdgeRow),
+		Places: top(rowsOf(snapshot.Externals, before.places, placeOf), place.compare, newAtRow),
 	}
 	for _, bytes := range a.LostBytes {
 		s.LostBytes += bytes
 	}
-	for _, bytes := range now.pods {
-		s.Total.add(bytes)
+	for _, r := range pods {
+		s.Total.add(r.Total)
 	}
 	return s
 }
@@ -128,15 +147,15 @@ func (p *Page) attributions() []geo.Attribution {
 	return all
 }
 
-// top returns the rows that have grown most since before, then those with most bytes.
-func top[K comparable, R any](now, before map[K]pair, compare func(a, b K) int, show func(K, row) R) section[R] {
+// top returns the rows that have grown most, then those with most bytes.
+func top[K comparable, R any](rows map[K]row, compare func(a, b K) int, show func(K, row) R) section[R] {
 	type entry struct {
 		key K
 		row
 	}
-	all := make([]entry, 0, len(now))
-	for key, total := range now {
-		all = append(all, entry{key, row{total, total.grown(before[key])}})
+	all := make([]entry, 0, len(rows))
+	for key, r := range rows {
+		all = append(all, entry{key, r})
 	}
 	slices.SortFunc(all, func(a, b entry) int {
 		return cmp.Or(cmp.Compare(b.Grown.sum(), a.Grown.sum()), cmp.Compare(b.Total.sum(), a.Total.sum()), compare(a.key, b.key))
@@ -148,8 +167,7 @@ func top[K comparable, R any](now, before map[K]pair, compare func(a, b K) int, 
 			continue
 		}
 		s.Others++
-		s.Rest.Total.add(e.Total)
-		s.Rest.Grown.add(e.Grown)
+		s.Rest.add(e.row)
 	}
 	return s
 }

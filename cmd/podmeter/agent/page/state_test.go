@@ -11,39 +11,13 @@ import (
 	"github.com/podmeter/podmeter/metrics"
 )
 
-// The two ends of an edge on one node are one row, of what each has sent: what is received
-// is the same bytes.
-func TestMirrors(t *testing.T) {
-	near := flows.LocalitySameNode
-	got := newTally(snapshotAt(0,
-		withFlow("shop", "client", toPod("shop", "web", near), 10, 200),
-		withFlow("shop", "web", toPod("shop", "client", near), 201, 11),
-		withFlow("shop", "web", toPod("shop", "client", flows.LocalitySameZone), 7, 8), // of pods elsewhere
-		withFlow("shop", "web", toPod("shop", "web", near), 50, 50),                    // among themselves
-		withFlow("shop", "web", toPod("shop", "unmetered", near), 3, 4),
-		withFlow("shop", "web", toInternet, 5, 6),
-	)).edges
-	web, client := party{flows.PeerPod, "shop", "web"}, party{flows.PeerPod, "shop", "client"}
-	want := map[edge]pair{
-		{client, web, near}:                                            {10, 201},
-		{web, client, flows.LocalitySameZone}:                          {7, 8},
-		{web, web, near}:                                               {50, 0},
-		{web, party{flows.PeerPod, "shop", "unmetered"}, near}:         {3, 4},
-		{web, party{Kind: flows.PeerExternal}, flows.LocalityExternal}: {5, 6},
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("edges (-want +got):\n%s", diff)
-	}
-}
-
 func TestRowsAreThoseThatGrow(t *testing.T) {
-	now, before := make(map[pod]pair), make(map[pod]pair)
+	rows := make(map[pod]row)
 	for i := range 3 * mostRows {
-		key := pod{"shop", string(rune('a' + i))}
-		before[key] = pair{uint64(1000 * i), 0} // the later, the larger
-		now[key] = pair{uint64(1000*i + 3*mostRows - i), 1}
+		grown := uint64(3*mostRows - i)
+		rows[pod{"shop", string(rune('a' + i))}] = row{pair{uint64(1000*i) + grown, 1}, pair{grown, 0}} // the later, the larger
 	}
-	s := top(now, before, pod.compare, func(k pod, r row) podRow { return podRow{k.Namespace, k.Name, r} })
+	s := top(rows, pod.compare, func(k pod, r row) podRow { return podRow{k.Namespace, k.Name, r} })
 	if len(s.Rows) != mostRows || s.Others != 2*mostRows {
 		t.Fatalf("got %d rows and %d others, want %d and %d", len(s.Rows), s.Others, mostRows, 2*mostRows)
 	}
@@ -56,8 +30,8 @@ func TestRowsAreThoseThatGrow(t *testing.T) {
 	}
 	sum.add(s.Rest.Total)
 	var want pair
-	for _, total := range now {
-		want.add(total)
+	for _, r := range rows {
+		want.add(r.Total)
 	}
 	if sum != want {
 		t.Errorf("rows and the rest: got %v, want all of %v", sum, want)

@@ -4,6 +4,7 @@ package page
 
 import (
 	"cmp"
+	"hash/maphash"
 	"strings"
 	"time"
 
@@ -40,63 +41,40 @@ func (p pod) compare(o pod) int {
 	return cmp.Or(strings.Compare(p.Namespace, o.Namespace), strings.Compare(p.Name, o.Name))
 }
 
-// party is one of the two ends of an edge.
-type party struct {
-	Kind            flows.PeerKind
-	Namespace, Name string
+// identities makes of a series of a family what it is found again by: 8 bytes for its pod
+// and its 200 bytes of labels. That two of 100,000 share one happens in one of a
+// thousand million pages, and then a rate is wrong, no sum.
+var identities = maphash.MakeSeed()
+
+func identity[L comparable](s *flows.Series[L]) uint64 {
+	return maphash.Comparable(identities, struct {
+		pod    pod
+		labels L
+	}{pod{s.Namespace, s.Pod}, s.Labels})
 }
 
-func (p party) compare(o party) int {
-	return cmp.Or(cmp.Compare(p.Kind, o.Kind), strings.Compare(p.Namespace, o.Namespace), strings.Compare(p.Name, o.Name))
-}
-
-// edge is between a workload of this node and its peer.
-type edge struct {
-	Local, Peer party
-	Locality    flows.Locality
-}
-
-func (e edge) compare(o edge) int {
-	return cmp.Or(e.Local.compare(o.Local), e.Peer.compare(o.Peer), cmp.Compare(e.Locality, o.Locality))
-}
-
-// mirror is the same edge as its other end has it.
-func (e edge) mirror() edge { return edge{e.Peer, e.Local, e.Locality} }
-
-// place tells the rows of external peers apart.
-type place struct{ Country, City, Latitude, Longitude, ASN, Organization string }
-
-func (p place) compare(o place) int {
-	return cmp.Or(strings.Compare(p.Country, o.Country), strings.Compare(p.City, o.City), strings.Compare(p.ASN, o.ASN),
-		strings.Compare(p.Organization, o.Organization), strings.Compare(p.Latitude, o.Latitude), strings.Compare(p.Longitude, o.Longitude))
-}
-
-// tally is a snapshot, added up to what is shown.
+// tally is the bytes of each series of a snapshot, by its identity: rows are sums, which
+// also fall when one of their series ends, and say nothing of growth.
 type tally struct {
-	at     time.Time
-	pods   map[pod]pair
-	edges  map[edge]pair
-	places map[place]pair
-	books  books
+	at                  time.Time
+	pods, flows, places map[uint64]pair
 }
 
 func newTally(s *flows.Snapshot) *tally {
-	t := &tally{
-		at: s.End, pods: make(map[pod]pair, len(s.Pods)), edges: make(map[edge]pair, len(s.Flows)),
-		places: make(map[place]pair, len(s.Externals)), books: newBooks(s),
+	return &tally{s.End, bytesBySeries(s.Pods), bytesBySeries(s.Flows), bytesBySeries(s.Externals)}
+}
+
+func bytesBySeries[L comparable](all []flows.Series[L]) map[uint64]pair {
+	bytes := make(map[uint64]pair, len(all))
+	for i := range all {
+		bytes[identity(&all[i])] = bytesOf(&all[i])
 	}
-	for i := range s.Pods {
-		add(t.pods, pod{s.Pods[i].Namespace, s.Pods[i].Pod}, bytesOf(&s.Pods[i]))
-	}
-	for i := range s.Flows {
-		add(t.edges, edgeOf(&s.Flows[i]), bytesOf(&s.Flows[i]))
-	}
-	t.mergeMirrors()
-	for i := range s.Externals {
-		l := &s.Externals[i].Labels
-		add(t.places, place{l.Country, l.City, l.Latitude, l.Longitude, l.ASN, l.Organization}, bytesOf(&s.Externals[i]))
-	}
-	return t
+	return bytes
+}
+
+// grownOf is what a series has grown since; one that was not there has begun since.
+func grownOf[L comparable](s *flows.Series[L], since map[uint64]pair) pair {
+	return bytesOf(s).grown(since[identity(s)])
 }
 
 func add[K comparable](to map[K]pair, key K, bytes pair) {
@@ -110,35 +88,4 @@ func bytesOf[L any](s *flows.Series[L]) (bytes pair) {
 		bytes[d] = s.Counters[d].Bytes
 	}
 	return bytes
-}
-
-func edgeOf(s *flows.Series[flows.FlowLabels]) edge {
-	l := &s.Labels
-	return edge{
-		Local:    party{flows.PeerPod, s.Namespace, cmp.Or(l.Workload.Name, s.Pod)},
-		Peer:     party{l.PeerKind, l.PeerNamespace, l.Peer},
-		Locality: l.Locality,
-	}
-}
-
-// mergeMirrors makes one edge of the two that pods of this node have of each other: each
-// direction is what its sender has sent. What is received is the same packets again.
-func (t *tally) mergeMirrors() {
-	for e, bytes := range t.edges {
-		if e.Peer.Kind != flows.PeerPod || e.Locality != flows.LocalitySameNode {
-			continue
-		}
-		switch order := e.Local.compare(e.Peer); {
-		case order == 0:
-			t.edges[e] = pair{flows.Transmit: bytes[flows.Transmit]}
-		case order > 0:
-			other, both := t.edges[e.mirror()]
-			if !both {
-				continue // only this end is metered
-			}
-			other[flows.Receive] = bytes[flows.Transmit]
-			t.edges[e.mirror()] = other
-			delete(t.edges, e)
-		}
-	}
 }
