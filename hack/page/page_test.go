@@ -102,7 +102,7 @@ func TestPage(t *testing.T) {
 		name string
 		run  func(*testing.T, *reader, *node)
 	}{
-		{"traffic", testTraffic}, {"hostile name", testHostileName}, {"keyboard", testKeyboard}, {"themes", testThemes},
+		{"traffic", testTraffic}, {"hostile name", testHostileName}, {"keyboard", testKeyboard}, {"themes", testThemes}, {"numbers", testNumbers},
 		{"narrow", testNarrow}, {"nothing from elsewhere", testRequests}, {"restart", testRestart},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, &reader{t, r.Browser}, n) })
@@ -238,6 +238,20 @@ func testNarrow(t *testing.T, r *reader, _ *node) {
 		}
 		if got := value[int64](r, `document.documentElement.scrollWidth`); got > width {
 			t.Errorf("%d wide: got a page of %d, which has to be moved sideways", width, got)
+		}
+	}
+}
+
+// Three digits, but no parts of a byte or bit.
+func testNumbers(t *testing.T, r *reader, _ *node) {
+	value[bool](r, `import("./page/format.js").then(module => window.format = module) && true`)
+	r.await("the module", `"bytes" in window.format`)
+	for call, want := range map[string]string{
+		"bytes(0)": "0 B", "bytes(7)": "7 B", "bytes(12)": "12 B", "bytes(99)": "99 B", "bytes(999)": "999 B", "bytes(1000)": "1.00 kB",
+		"bytes(12345)": "12.3 kB", "bytes(999600)": "1.00 MB", "rate(12.4)": "12 bit/s", "rate(123456)": "123 kbit/s", "rate(null)": "–",
+	} {
+		if got := r.text("window.format." + call); got != want {
+			t.Errorf("%s: got %s, want %s", call, got, want)
 		}
 	}
 }

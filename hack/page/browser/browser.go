@@ -5,6 +5,7 @@
 package browser
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,6 +24,8 @@ import (
 
 // doWithin bounds what is done in one step.
 const doWithin = time.Minute
+
+var errLate = errors.New("the browser does not answer")
 
 const pollEvery = 100 * time.Millisecond
 
@@ -45,6 +48,8 @@ type Options struct {
 	Width, Height int
 	// Namespace is the path of a network namespace to run in; this process's if empty.
 	Namespace string
+	// Within bounds the start; a minute if 0.
+	Within time.Duration
 }
 
 // Start runs a Chromium with a window, without a profile and without anything that
@@ -66,15 +71,21 @@ func Start(ctx context.Context, o Options) (*Browser, error) {
 	if o.Namespace != "" {
 		options = append(options, chromedp.ModifyCmdFunc(enter(o.Namespace)))
 	}
+	ctx, abort := context.WithCancelCause(ctx)
 	allocated, endProcess := chromedp.NewExecAllocator(ctx, options...)
 	page, endPage := chromedp.NewContext(allocated)
-	b.ctx, b.cancel = page, []context.CancelFunc{endPage, endProcess}
-	// The first call starts the process, which ends with the call's context: that has
-	// no time limit.
-	if err := chromedp.Listen(page, b.listen); err != nil {
-		return nil, errors.Join(fmt.Errorf("start %s: %w", path, err), b.Close())
+	b.ctx, b.cancel = page, []context.CancelFunc{endPage, endProcess, func() { abort(nil) }}
+	// The first call starts the process, which ends with the call's context: so that has
+	// no deadline, but is ended if the start takes too long.
+	late := time.AfterFunc(cmp.Or(o.Within, doWithin), func() { abort(errLate) })
+	defer late.Stop()
+	if err = chromedp.Listen(page, b.listen); err == nil {
+		err = b.enable(o)
 	}
-	return b, b.enable(o)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("start %s: %w", path, err), context.Cause(ctx), b.Close())
+	}
+	return b, nil
 }
 
 // enter lets a command run in a network namespace. It speaks to us by a pipe.
@@ -91,10 +102,7 @@ func (b *Browser) enable(o Options) error {
 	_, err3 := chromedp.Call(b.ctx, runtime.Enable, cdp.Empty{})
 	// A window is at least 500 wide, what it shows need not be.
 	err4 := b.Do(chromedp.EmulateViewport(int64(o.Width), int64(o.Height)))
-	if err := errors.Join(err1, err2, err3, err4); err != nil {
-		return errors.Join(fmt.Errorf("listen to the page: %w", err), b.Close())
-	}
-	return nil
+	return errors.Join(err1, err2, err3, err4)
 }
 
 // Close ends the browser.
@@ -197,7 +205,9 @@ func (b *Browser) Await(expression string, within time.Duration) error {
 
 // Prefer lets the page see a reader who prefers dark or light.
 func (b *Browser) Prefer(scheme string) error {
-	_, err := chromedp.Call(b.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+	ctx, cancel := context.WithTimeout(b.ctx, doWithin)
+	defer cancel()
+	_, err := chromedp.Call(ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
 		Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}},
 	})
 	if err != nil {

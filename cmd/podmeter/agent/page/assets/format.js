@@ -4,14 +4,15 @@
 
 const prefixes = ["", "k", "M", "G", "T", "P", "E"];
 
-// scaled is a value with a prefix of SI: three digits, as a rate is read and not copied.
+// scaled is a value with a prefix of SI: three digits, as a rate is read and not copied; of
+// single bytes and bits there are no parts.
 function scaled(value, unit) {
   let step = 0;
   while (value >= 999.5 && step < prefixes.length - 1) {
     value /= 1000;
     step++;
   }
-  const digits = value === 0 || value >= 99.5 ? 0 : value >= 9.95 ? 1 : step === 0 ? 0 : 2;
+  const digits = step === 0 || value >= 99.5 ? 0 : value >= 9.95 ? 1 : 2;
   return { number: value.toFixed(digits), unit: prefixes[step] + unit };
 }
 
