@@ -50,13 +50,13 @@ const overTime = () => both.map((direction) => graph({ title: `Countries, ${dire
 }, line(top(10, ['country'], bytes(direction), here), '{{country}}')));
 
 const as = ['asn', 'organization', 'country'];
-const destination = ['namespace', ...as];
+const destination = ['cluster', 'namespace', ...as];
 // What has come to be: its value since it began is all that there is of it. What is only received
 // from is none, as a scan that nobody answers. Nothing is new to a Prometheus that was not there
 // before.
 const fresh = (by) => `${sum(by, `last_over_time(${bytes('transmit')}{${here}, country!="other"}[$window])`)} > 0
 unless on (${by.join(', ')}) group by (${by.join(', ')}) (last_over_time(${bytes('transmit')}{${here}}[$window] offset $window))
-and on () group(podmeter_build_info{${inCluster}} offset $window)`;
+and on (cluster) group by (cluster) (podmeter_build_info{${inCluster}} offset $window)`;
 
 const networks = () => [
   table({ title: 'Autonomous systems', w: 12, h: 11, labels: { asn: 'AS', organization: 'Organization', country: 'Country' },
@@ -64,7 +64,7 @@ const networks = () => [
     description: 'The 200 networks with most traffic in both directions, by mean rate in the time that is shown, and what was sent in it. One that is in several countries has several rows.',
   }, [...inBoth(200, as, bytes, here), among(busiest(200, as, bytes, here), as, sum(as, increase(bytes('transmit'), here)))].map(rows)),
   table({ title: 'New destinations in the last $window', w: 12, h: 11,
-    labels: { namespace: 'Namespace', country: 'Country', asn: 'AS', organization: 'Organization' }, values: [{ name: 'Sent', unit: 'decbytes', cell: 'gauge', min: 0 }],
+    labels: { cluster: 'Cluster', namespace: 'Namespace', country: 'Country', asn: 'AS', organization: 'Organization' }, values: [{ name: 'Sent', unit: 'decbytes', cell: 'gauge', min: 0 }],
     linked: { namespace: [to('Look into ${__data.fields.namespace}', uids.pods, { namespace: 'namespace' })] }, noValue: 'Nothing new',
     description: 'Countries and networks that a namespace sends to and did not in the window before, with all that it has sent there. Nothing is shown where Prometheus has no data of the window before. A destination that comes back after longer than the window is new again.',
   }, rows(fresh(destination))),

@@ -131,10 +131,14 @@ func TestDashboardsChooseRowsOnce(t *testing.T) {
 	}
 }
 
-// A destination is what is sent to, and new if it was not one in the window before.
+// A destination is what is sent to, and new if it was not one of its cluster in the window before.
 func TestDashboardsNewDestinations(t *testing.T) {
 	data := promqltest.LoadedStorage(t, `load 1m
 podmeter_build_info{job="podmeter"} 1x30
+podmeter_build_info{job="podmeter", cluster="west"} 1x30
+podmeter_build_info{job="podmeter", cluster="north"} _x15 1x15
+podmeter_external_transmit_bytes_total{cluster="west", namespace="shop", country="CH", asn="3"} _x15 66x15
+podmeter_external_transmit_bytes_total{cluster="north", namespace="shop", country="CH", asn="3"} _x15 66x15
 podmeter_external_transmit_bytes_total{namespace="shop", country="CA", asn="1"} _x15 66x15
 podmeter_external_receive_bytes_total{namespace="shop", country="CA", asn="1"} _x15 66x15
 podmeter_external_transmit_bytes_total{namespace="shop", country="KP", asn="2"} _x15 0x15
@@ -142,7 +146,7 @@ podmeter_external_receive_bytes_total{namespace="shop", country="KP", asn="2"} _
 podmeter_external_transmit_bytes_total{namespace="shop", country="CH", asn="3"} 0+60x30
 `)
 	got := answers(t, data, "podmeter-external.json", "New destinations in the last $window", 200)
-	if diff := cmp.Diff([][]string{{"1 CA shop 66"}}, got); diff != "" {
+	if diff := cmp.Diff([][]string{{"1 CA shop 66", "3 west CH shop 66"}}, got); diff != "" {
 		t.Error("-want +got\n" + diff)
 	}
 }
