@@ -93,7 +93,7 @@ func edgesOf(s *flows.Snapshot, since map[uint64]pair) map[edge]row {
 	for i := range s.Pods {
 		metered[podOf(&s.Pods[i])] = true
 	}
-	all := make(map[edge]*ends, len(s.Flows))
+	all := make(map[edge]ends, len(s.Flows))
 	for i := range s.Flows {
 		f := &s.Flows[i]
 		e, grown := edgeOf(f), row{bytesOf(f), grownOf(f, since)}
@@ -109,10 +109,9 @@ func edgesOf(s *flows.Snapshot, since map[uint64]pair) map[edge]row {
 				grown.turn()
 			}
 		}
-		if all[e] == nil {
-			all[e] = &ends{}
-		}
-		all[e].add(grown, turned)
+		both := all[e]
+		both.add(grown, turned)
+		all[e] = both
 	}
 	rows := make(map[edge]row, len(all))
 	for e, both := range all {
