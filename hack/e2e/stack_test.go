@@ -5,10 +5,12 @@ package e2e
 import (
 	"bytes"
 	"compress/gzip"
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -58,6 +60,42 @@ func TestStack(t *testing.T) {
 		}
 		return ""
 	})
+	c.checkPage(t)
+}
+
+// checkPage asks for the agent's page as docs/DEPLOY.md says, by the API server's proxy: it
+// shows the demo, and where its crawler's peers are.
+func (c *cluster) checkPage(t *testing.T) {
+	t.Helper()
+	proxy := fmt.Sprintf("/api/v1/namespaces/%s/pods/%s:9739/proxy/", agentNamespace, c.agentPod(t))
+	if html := string(c.kubectl(t, "", "get", "--raw", proxy)); !strings.Contains(html, `src="page/page.js"`) {
+		t.Errorf("page: got %.200q, want its script", html)
+	}
+	await(t, "the demo on the page", func() string {
+		var state struct {
+			Node   string
+			Books  struct{ Difference uint64 }
+			Pods   struct{ Rows []struct{ Namespace string } }
+			Places struct{ Rows []struct{ At []float64 } }
+		}
+		content := c.kubectl(t, "", "get", "--raw", proxy+"page/state")
+		if err := json.Unmarshal(content, &state); err != nil {
+			return err.Error()
+		}
+		demo := slices.ContainsFunc(state.Pods.Rows, func(r struct{ Namespace string }) bool { return r.Namespace == demoNamespace })
+		located := slices.ContainsFunc(state.Places.Rows, func(r struct{ At []float64 }) bool { return len(r.At) == 2 })
+		if state.Node != c.node || state.Books.Difference != 0 || !demo || !located {
+			return string(content)
+		}
+		return ""
+	})
+}
+
+// agentPod is the name of the agent's.
+func (c *cluster) agentPod(t *testing.T) string {
+	t.Helper()
+	return string(c.kubectl(t, "", "get", "pods", "--namespace", agentNamespace, "--selector", agents,
+		"--output", "jsonpath={.items[0].metadata.name}"))
 }
 
 const demoNamespace = "podmeter-demo"
