@@ -100,7 +100,7 @@ func droppedAfterUs(s *scene) (a apart) {
 
 // dropped is what the host's end and its root qdisc dropped of what was sent to
 // the pod.
-func (w *wire) dropped(t *testing.T) (dropped uint64) {
+func (w *wire) dropped(t testing.TB) (dropped uint64) {
 	t.Helper()
 	err := w.host.Do(func() error {
 		l, err := netlink.LinkByIndex(w.index)

@@ -106,12 +106,18 @@ func (w *wire) exchange(t testing.TB, transmit, receive int) {
 func (m *testMeter) awaitPublished(t testing.TB, w *wire, unpublished byDirection) {
 	t.Helper()
 	var got, want byDirection
+	var dropped uint64
 	err := eventually("all that the interface counted is published", func() bool {
-		got, want = m.published("veth0"), byDirection(w.counters(t)).sub(unpublished)
+		got, want, dropped = m.published("veth0"), byDirection(w.counters(t)).sub(unpublished), w.dropped(t)
+		// A slow machine's backlog is full at times. What is dropped then was handed to the
+		// interface, which does not count it; only the number of all such packets is known.
+		if over := got[flows.Receive].Packets - want[flows.Receive].Packets; over > 0 && over <= dropped {
+			want[flows.Receive] = got[flows.Receive]
+		}
 		return got == want
 	})
 	if err != nil {
-		t.Fatalf("%v: got %v, want %v: %+v", err, got, want, m.status("veth0"))
+		t.Fatalf("%v: got %v, want %v, of which %d were dropped: %+v", err, got, want, dropped, m.status("veth0"))
 	}
 }
 
