@@ -5,8 +5,6 @@ package main
 import (
 	"encoding/json"
 	"maps"
-	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -219,21 +217,11 @@ func TestDashboardsShowData(t *testing.T) {
 // something: what passed before is unattributed.
 func (w *dashboardWorld) meter(t *testing.T) *process {
 	t.Helper()
-	var listener net.Listener
-	err := w.node.Do(func() (err error) {
-		listener, err = net.Listen("tcp4", "127.0.0.1:0")
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := &http.Server{Handler: &receiver{counts: make(map[string]float64)}, ReadHeaderTimeout: 10 * time.Second}
-	t.Cleanup(func() { server.Close() })
-	go func() { _ = server.Serve(listener) }()
+	_, url := newReceiver(t, w.node)
 	p := start(t, w.node, nil, w.flags(
 		"--identity", "kubernetes", "--kubeconfig", w.kubeconfig, "--node-name", "here", "--interfaces", "!up0", "--attach", "netlink", "--sockets", "on", "--host-pods", "off",
 		"--geoip", writeDatabase(t, "city.mmdb", demodb.City()), "--geoip", writeDatabase(t, "asn.mmdb", demodb.ASN()),
-		"--external-labels", "city,latitude,longitude,ip", "--remote-write-url", "http://"+listener.Addr().String()+"/api/v1/write",
+		"--external-labels", "city,latitude,longitude,ip", "--remote-write-url", url,
 		"--remote-write-interval", "1s", "--remote-write-spool", filepath.Join(w.dir, "spool"))...)
 	w.await(t, p, "both pods are metered", func(s *agent.Status) bool {
 		bound := 0

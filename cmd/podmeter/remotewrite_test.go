@@ -13,6 +13,7 @@ import (
 
 	"github.com/klauspost/compress/snappy"
 	"github.com/podmeter/podmeter/cmd/podmeter/agent"
+	"github.com/podmeter/podmeter/internal/ktest"
 	remote "github.com/prometheus/client_golang/exp/api/remote/genproto/v2"
 	"google.golang.org/protobuf/proto"
 )
@@ -24,6 +25,24 @@ type receiver struct {
 	counts map[string]float64 // by family
 	labels map[string]string
 	lower  int // values that were less than the one before
+}
+
+// newReceiver serves one in a network namespace, until the test ends, and returns its URL.
+func newReceiver(t *testing.T, node *ktest.Namespace) (r *receiver, url string) {
+	t.Helper()
+	var listener net.Listener
+	err := node.Do(func() (err error) {
+		listener, err = net.Listen("tcp4", "127.0.0.1:0")
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r = &receiver{counts: make(map[string]float64)}
+	server := &http.Server{Handler: r, ReadHeaderTimeout: 10 * time.Second}
+	t.Cleanup(func() { server.Close() })
+	go func() { _ = server.Serve(listener) }()
+	return r, "http://" + listener.Addr().String() + "/api/v1/write"
 }
 
 // ServeHTTP implements http.Handler.
@@ -79,19 +98,8 @@ func (r *receiver) set(away bool) {
 // a restart in its middle.
 func TestRemoteWrite(t *testing.T) {
 	h := newHost(t)
-	r := &receiver{counts: make(map[string]float64)}
-	var listener net.Listener
-	err := h.node.Do(func() (err error) {
-		listener, err = net.Listen("tcp4", "127.0.0.1:0")
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := &http.Server{Handler: r, ReadHeaderTimeout: 10 * time.Second}
-	defer server.Close()
-	go func() { _ = server.Serve(listener) }()
-	flags := h.flags("--remote-write-url", "http://"+listener.Addr().String()+"/api/v1/write", "--remote-write-interval", "1s",
+	r, url := newReceiver(t, h.node)
+	flags := h.flags("--remote-write-url", url, "--remote-write-interval", "1s",
 		"--remote-write-labels", "cluster=c", "--remote-write-spool", filepath.Join(h.dir, "spool"), "--node-name", "node-a")
 	const family = "podmeter_pod_transmit_bytes_total"
 	written := func(p *process) {
