@@ -84,12 +84,9 @@ func (c *commands) meter(command *cobra.Command, config *agent.Config) error {
 	if err := config.Validate(); err != nil {
 		return err
 	}
-	log, err := newLogger(command.ErrOrStderr(), config.LogLevel, config.LogFormat)
+	log, err := newLogger(command.ErrOrStderr(), config.LogLevel, config.LogFormat, warnings)
 	if err != nil {
 		return err
-	}
-	for _, warning := range warnings {
-		log.Warn(warning)
 	}
 	return c.inManifest(config, c.runAgent(command.Context(), *config, log))
 }
@@ -114,16 +111,20 @@ func (c *commands) inManifest(config *agent.Config, err error) error {
 	return err
 }
 
-// newLogger returns a logger that writes to w.
-func newLogger(w io.Writer, level, format string) (*slog.Logger, error) {
+// newLogger returns a logger that writes to w, first of all the warnings.
+func newLogger(w io.Writer, level, format string, warnings []string) (*slog.Logger, error) {
 	var options slog.HandlerOptions
 	var least slog.Level
 	if err := least.UnmarshalText([]byte(level)); err != nil {
 		return nil, agent.Usage(fmt.Errorf("--log-level: %w", err))
 	}
 	options.Level = least
+	log := slog.New(slog.NewTextHandler(w, &options))
 	if format == "json" {
-		return slog.New(slog.NewJSONHandler(w, &options)), nil
+		log = slog.New(slog.NewJSONHandler(w, &options))
 	}
-	return slog.New(slog.NewTextHandler(w, &options)), nil
+	for _, warning := range warnings {
+		log.Warn(warning)
+	}
+	return log, nil
 }

@@ -71,12 +71,9 @@ func (c *commands) locate(command *cobra.Command, config *geoip.Config) error {
 	if config.Debug {
 		level = "debug"
 	}
-	log, err := newLogger(command.ErrOrStderr(), level, config.LogFormat)
+	log, err := newLogger(command.ErrOrStderr(), level, config.LogFormat, warnings)
 	if err != nil {
 		return err
-	}
-	for _, warning := range warnings {
-		log.Warn(warning)
 	}
 	return c.runGeoIP(command.Context(), *config, log)
 }

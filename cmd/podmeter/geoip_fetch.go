@@ -53,12 +53,9 @@ func (c *commands) fetch(command *cobra.Command, config *fetch.Config) error {
 	if err := config.Validate(); err != nil {
 		return err
 	}
-	log, err := newLogger(command.ErrOrStderr(), "info", config.LogFormat)
+	log, err := newLogger(command.ErrOrStderr(), "info", config.LogFormat, warnings)
 	if err != nil {
 		return err
-	}
-	for _, warning := range warnings {
-		log.Warn(warning)
 	}
 	return c.runFetch(command.Context(), *config, log)
 }

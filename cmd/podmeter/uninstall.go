@@ -50,7 +50,7 @@ func (c *commands) remove(command *cobra.Command, config *agent.Config) error {
 	if err := config.ValidatePaths(); err != nil {
 		return err
 	}
-	log, err := newLogger(command.ErrOrStderr(), config.LogLevel, config.LogFormat)
+	log, err := newLogger(command.ErrOrStderr(), config.LogLevel, config.LogFormat, nil)
 	if err != nil {
 		return err
 	}
