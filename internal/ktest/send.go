@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ktest
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// Send sends count UDP datagrams with so many bytes of payload from the namespace to an
+// address with its port, all of one flow. Nobody needs to listen there.
+func (ns *Namespace) Send(tb testing.TB, to string, size, count int) {
+	tb.Helper()
+	err := ns.Do(func() error {
+		conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.MustParseAddrPort(to)))
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		payload := make([]byte, size)
+		for sent := 0; sent < count; {
+			_, err := conn.Write(payload)
+			switch {
+			case err == nil:
+				sent++
+			case !errors.Is(err, unix.ECONNREFUSED): // what ICMP said of an earlier one
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		tb.Fatalf("send to %s: %v", to, err)
+	}
+}
