@@ -4,8 +4,6 @@ package datapath
 
 import (
 	"errors"
-	"net"
-	"net/netip"
 	"testing"
 	"time"
 
@@ -31,44 +29,20 @@ type wire struct {
 
 func newWire(t testing.TB) *wire {
 	t.Helper()
-	return wireFrom(t, ktest.NewNamespace(t))
+	return wireFrom(t, ktest.NewNode(t), ktest.PodOptions{})
 }
 
-// wireFrom joins a host that is there to a pod.
-func wireFrom(t testing.TB, host *ktest.Namespace) *wire {
+// wireFrom joins a pod to a host that is there.
+func wireFrom(t testing.TB, host *ktest.Namespace, o ktest.PodOptions) *wire {
 	t.Helper()
-	w := &wire{host: host, pod: ktest.NewNamespace(t), name: "veth0", address: "198.51.100.2"}
-	w.host.Sysctl(t, "net/ipv6/conf/default/disable_ipv6", "1")
-	w.pod.Sysctl(t, "net/ipv6/conf/default/disable_ipv6", "1")
-	w.index = w.host.Veth(t, "veth0", w.pod, "eth0")
-	w.host.Address(t, "veth0", "198.51.100.1/24")
-	w.pod.Address(t, "eth0", "198.51.100.2/24")
-	return w
+	p := host.Pod(t, o)
+	return &wire{host: host, pod: p.Namespace, index: p.Index, name: p.Device, address: p.IP}
 }
 
-// sendUDP sends count datagrams of 100 bytes from one namespace to an address.
-func sendUDP(t testing.TB, from *ktest.Namespace, to string, count int) {
-	t.Helper()
-	err := from.Do(func() error {
-		conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.MustParseAddrPort(to)))
-		if err != nil {
-			return err
-		}
-		defer conn.Close()
-		for sent := 0; sent < count; {
-			_, err := conn.Write(make([]byte, 100))
-			switch {
-			case err == nil:
-				sent++
-			case !errors.Is(err, unix.ECONNREFUSED): // what ICMP said of an earlier one
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatalf("send to %s: %v", to, err)
-	}
+// beside is another pod on the host of a wire. Its end there has the ifindex that is
+// asked for, any if 0.
+func beside(device string, index int) ktest.PodOptions {
+	return ktest.PodOptions{Device: device, Index: index, Gateway: "203.0.113.1/24", Address: "203.0.113.2/24"}
 }
 
 // counters are the interface's own, by direction as the pod sees it.
@@ -172,8 +146,8 @@ func TestAttachCountsWhatTheInterfaceCounts(t *testing.T) {
 			}
 			before := w.settled(t)
 			h := attachTo(t, w, newAttacher(mode, &objects.MeterObjects, testPins(t)))
-			sendUDP(t, w.host, "198.51.100.2:9", 50)
-			sendUDP(t, w.pod, "198.51.100.1:9", 70)
+			w.host.Send(t, "198.51.100.2:9", 100, 50)
+			w.pod.Send(t, "198.51.100.1:9", 100, 70)
 			after := w.settled(t)
 			got := metered(t, d, w.index)
 			for direction := range flows.Direction(flows.Directions) {
@@ -185,7 +159,7 @@ func TestAttachCountsWhatTheInterfaceCounts(t *testing.T) {
 			if err := w.host.Do(h.detach); err != nil {
 				t.Fatalf("detach: %v", err)
 			}
-			sendUDP(t, w.host, "198.51.100.2:9", 5)
+			w.host.Send(t, "198.51.100.2:9", 100, 5)
 			w.settled(t)
 			if now := metered(t, d, w.index); now != got {
 				t.Errorf("after detach: got %+v, want %+v as before", now, got)
@@ -244,7 +218,7 @@ func TestForeignProgramsStay(t *testing.T) {
 			check := func(when string) {
 				t.Helper()
 				tcx, cls := runs(), filterRuns()
-				sendUDP(t, w.pod, "198.51.100.1:9", 20)
+				w.pod.Send(t, "198.51.100.1:9", 100, 20)
 				w.settled(t)
 				if got := runs() - tcx; got < 20 && hasTCX {
 					t.Errorf("%s: foreign TCX program ran %d times, want at least 20", when, got)

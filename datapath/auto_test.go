@@ -33,7 +33,7 @@ func TestAutoTakesWhatTheKernelHas(t *testing.T) {
 		if err != nil || got != want {
 			t.Fatalf("attach: got %s, %v, want %s", got, err, want)
 		}
-		sendUDP(t, w.pod, "198.51.100.1:9", 30)
+		w.pod.Send(t, "198.51.100.1:9", 100, 30)
 		after := w.settled(t)
 		for direction := range flows.Direction(flows.Directions) {
 			got, want := metered(t, d, w.index)[direction].Sub(counted[direction]), after[direction].Sub(before[direction])

@@ -85,19 +85,19 @@ func TestBandwidthPluginWithNetlink(t *testing.T) {
 	o.Attach, o.Ready = AttachNetlink, list.ready
 	cleanPins(t, o)
 	l := a.start(t, o)
-	await(t, "first listing", func() bool { return l.LastDrain().Count > 0 })
+	ktest.Await(t, "first listing", func() bool { return l.LastDrain().Count > 0 })
 	w := newPod(t, host, "veth0", "198.51.100.2")
-	await(t, "the pod is asked for", func() bool { return list.times() > 0 })
+	ktest.Await(t, "the pod is asked for", func() bool { return list.times() > 0 })
 	mustLimitBandwidth(t, w)
 	start := takeInventory(t, host, o.PinPath)
 	w.talk(t)
 	list.add("198.51.100.2")
-	await(t, "veth0 is attached", l.settled(1))
+	ktest.Await(t, "veth0 is attached", l.settled(1))
 	l = a.restarts(t, o, l, []*wire{w}, func(when string) {
 		compareLists(t, when, takeInventory(t, host, o.PinPath).foreign, start.foreign)
 	})
 	want := byDirection(w.settled(t))
-	await(t, "the interface's packets are all accounted for", func() bool {
+	ktest.Await(t, "the interface's packets are all accounted for", func() bool {
 		totals, seeded := a.of("veth0")
 		got := totals.add(seeded)
 		sent := got[flows.Transmit].Packets

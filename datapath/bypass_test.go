@@ -25,9 +25,7 @@ type detour struct {
 // newDetour attaches the program where its device's packets come in.
 func newDetour(t testing.TB, w *wire) *detour {
 	t.Helper()
-	outside := ktest.NewNamespace(t)
-	outside.Sysctl(t, "net/ipv6/conf/default/disable_ipv6", "1")
-	uplink := &wire{host: w.host, pod: outside, index: w.host.Veth(t, "up0", outside, "eth0")}
+	uplink := wireFrom(t, w.host, ktest.PodOptions{Device: "up0", NoAddress: true})
 	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SchedCLS, License: "GPL", Instructions: asm.Instructions{
 		asm.Mov.Imm(asm.R1, int32(w.index)),
 		asm.Mov.Imm(asm.R2, 0),
@@ -51,7 +49,7 @@ func newDetour(t testing.TB, w *wire) *detour {
 	if err != nil {
 		t.Fatalf("add filter: %v", err)
 	}
-	return &detour{wire: w, injector: outside.NewInjector(t, "eth0", false)}
+	return &detour{wire: w, injector: uplink.pod.NewInjector(t, "eth0", false)}
 }
 
 // send takes frames round the host's end.
@@ -97,7 +95,7 @@ func (w *wire) surplus(t testing.TB) byDirection {
 // for what is not to be.
 func (m *testMeter) awaitPodSide(t testing.TB, w *wire, unpublished byDirection) {
 	t.Helper()
-	await(t, "all that the pod's end counted is published", func() bool {
+	ktest.Await(t, "all that the pod's end counted is published", func() bool {
 		return m.published("veth0") == w.podSide(t).sub(unpublished)
 	})
 }
@@ -167,9 +165,9 @@ func TestBypassedInAGap(t *testing.T) {
 			var m *testMeter
 			if !existing {
 				m = start()
-				await(t, "a drain", func() bool { return m.LastDrain().Count > 0 })
+				ktest.Await(t, "a drain", func() bool { return m.LastDrain().Count > 0 })
 			}
-			w := wireFrom(t, host)
+			w := wireFrom(t, host, ktest.PodOptions{})
 			d := newDetour(t, w)
 			d.send(t)
 			w.exchange(t, 5, 5)
@@ -183,7 +181,7 @@ func TestBypassedInAGap(t *testing.T) {
 			d.send(t)
 			m.awaitState(t, "veth0", StateBypassed)
 			w.rename(t, "other")
-			await(t, "veth0 has been left", func() bool { return m.state("veth0") == "" && m.state("other") == "" })
+			ktest.Await(t, "veth0 has been left", func() bool { return m.state("veth0") == "" && m.state("other") == "" })
 			w.exchange(t, 20, 30)
 			d.send(t)
 			w.settled(t)
@@ -191,7 +189,7 @@ func TestBypassedInAGap(t *testing.T) {
 			m.awaitState(t, "veth0", StateBypassed)
 			d.send(t)
 			w.exchange(t, 20, 30)
-			await(t, "all that the pod's end counted is published", func() bool {
+			ktest.Await(t, "all that the pod's end counted is published", func() bool {
 				return m.published("veth0", "other") == w.podSide(t).sub(unpublished)
 			})
 		})

@@ -81,7 +81,7 @@ func (c *churn) grow(v *vethLife, op int) error {
 	}
 	// It may just be let go of, as it was away.
 	drains := c.meter.LastDrain().Count
-	err := eventually("drains", func() bool { return c.meter.LastDrain().Count > drains+sets })
+	err := ktest.Eventually(ktest.Patience, "drains", func() bool { return c.meter.LastDrain().Count > drains+sets })
 	return errors.Join(err, c.awaitAttached(v))
 }
 
@@ -169,7 +169,7 @@ func sendFrames(from *ktest.Namespace, find func() (netlink.Link, error)) error 
 // have to be there as well: they do not move with a device, which may not be known yet.
 func (c *churn) awaitAttached(v *vethLife) error {
 	var last InterfaceStatus
-	err := eventually("attached", func() bool {
+	err := ktest.Eventually(ktest.Patience, "attached", func() bool {
 		for _, last = range c.meter.Interfaces() {
 			if int(last.Point) == v.index && (last.Name == v.name() || last.Name == v.renamed()) {
 				return last.State == StateAttached && (c.meter.options.Attach != AttachNetlink || c.filters(v) == 2)
@@ -221,7 +221,7 @@ func (c *churn) lastCounters(v *vethLife) (counters byDirection, err error) {
 		if err := netlink.LinkSetDown(l); err != nil {
 			return err
 		}
-		return eventually("counters at rest", func() bool {
+		return ktest.Eventually(ktest.Patience, "counters at rest", func() bool {
 			before := counters
 			if l, err = netlink.LinkByIndex(v.index); err == nil {
 				counters = ledgerOf(l)

@@ -47,14 +47,14 @@ func testChurn(t *testing.T, mode AttachMode) {
 	unpublished := m.Interfaces()[0].Before
 	stop := trickle(t, w.pod)
 	t.Cleanup(stop)
-	c := &churn{meter: m, host: w.host, away: quietNamespace(t), exact: make(map[int]byDirection), atMost: make(map[int]byDirection)}
+	c := &churn{meter: m, host: w.host, away: ktest.NewNode(t), exact: make(map[int]byDirection), atMost: make(map[int]byDirection)}
 	c.run(t)
 	c.checkLiving(t)
 	stop()
 	want := w.ended(t).sub(unpublished)
 	w.host.DeleteLink(t, "veth0")
 	c.deleteLiving(t)
-	await(t, "all are forgotten", func() bool { return len(m.Interfaces()) == 0 })
+	ktest.Await(t, "all are forgotten", func() bool { return len(m.Interfaces()) == 0 })
 	checkEmpty(t, m)
 	m.stop()
 	if got := m.published("veth0"); got != want {
@@ -64,20 +64,14 @@ func testChurn(t *testing.T, mode AttachMode) {
 	if pins := pinsIn(t, m.options.PinPath); len(pins) != len(pinNames())+sets {
 		t.Errorf("pins: got %v, want those of the maps alone", pins)
 	}
-	await(t, "no goroutine and no file is left", func() bool { return resourcesNow(t).within(before) })
-}
-
-func quietNamespace(t testing.TB) *ktest.Namespace {
-	ns := ktest.NewNamespace(t)
-	ns.Sysctl(t, "net/ipv6/conf/default/disable_ipv6", "1")
-	return ns
+	ktest.Await(t, "no goroutine and no file is left", func() bool { return resourcesNow(t).within(before) })
 }
 
 func (c *churn) run(t *testing.T) {
 	var workers sync.WaitGroup
 	pods := make([][2]*ktest.Namespace, churnWorkers)
 	for n := range pods {
-		pods[n] = [2]*ktest.Namespace{quietNamespace(t), quietNamespace(t)}
+		pods[n] = [2]*ktest.Namespace{ktest.NewNode(t), ktest.NewNode(t)}
 	}
 	for n, pod := range pods {
 		workers.Go(func() {
@@ -115,7 +109,7 @@ func (c *churn) vanish(t *testing.T, worker int, pod *ktest.Namespace) {
 // checkLiving looks at the veths that are still there.
 func (c *churn) checkLiving(t *testing.T) {
 	t.Helper()
-	await(t, "exactly the living are attached", func() bool {
+	ktest.Await(t, "exactly the living are attached", func() bool {
 		all := c.meter.Interfaces()
 		return len(all) == len(c.living)+1 && // and veth0
 			!slices.ContainsFunc(all, func(i InterfaceStatus) bool { return i.State != StateAttached })
@@ -169,7 +163,7 @@ func (c *churn) checkPublished(t *testing.T) {
 func checkEmpty(t *testing.T, m *testMeter) {
 	t.Helper()
 	for n, s := range m.drainer.sets {
-		await(t, "no totals", func() bool {
+		ktest.Await(t, "no totals", func() bool {
 			totals, err := s.readTotals()
 			if err != nil {
 				t.Fatal(err)
@@ -181,7 +175,7 @@ func checkEmpty(t *testing.T, m *testMeter) {
 		}
 	}
 	r := m.attachments
-	await(t, "no interface is remembered", func() bool {
+	ktest.Await(t, "no interface is remembered", func() bool {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		return len(r.of) == 0 && len(r.accounted) == 0

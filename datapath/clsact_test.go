@@ -135,12 +135,12 @@ func TestClsactGoesOnlyIfItIsOurs(t *testing.T) {
 		step(n, c.before)
 	}
 	l := a.start(t, o)
-	await(t, "all are attached", l.attached(len(cases)))
+	ktest.Await(t, "all are attached", l.attached(len(cases)))
 	started := time.Now()
 	for n, c := range cases {
 		step(n, c.during)
 	}
-	await(t, "one is attached again", func() bool {
+	ktest.Await(t, "one is attached again", func() bool {
 		return l.attached(len(cases))() && slices.ContainsFunc(l.Interfaces(), func(i InterfaceStatus) bool { return i.Since.After(started) })
 	})
 	l.kill(t)
@@ -148,7 +148,7 @@ func TestClsactGoesOnlyIfItIsOurs(t *testing.T) {
 		step(n, c.between)
 	}
 	l = a.start(t, o)
-	await(t, "all are attached", l.attached(len(cases)))
+	ktest.Await(t, "all are attached", l.attached(len(cases)))
 	l.stop(t)
 	uninstall(t, host, o.PinPath)
 	for n, c := range cases {
@@ -183,7 +183,7 @@ func TestMarksGoWithWhatTheyAreAbout(t *testing.T) {
 		t.Errorf("attached: got marks %v, want one", got)
 	}
 	w.host.DeleteLink(t, "veth0")
-	await(t, "veth0 is forgotten", func() bool { return m.state("veth0") == "" })
+	ktest.Await(t, "veth0 is forgotten", func() bool { return m.state("veth0") == "" })
 	if got := marks(t, m.options.PinPath); len(got) != 0 {
 		t.Errorf("interface gone: got marks %v, want none", got)
 	}

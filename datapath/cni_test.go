@@ -144,20 +144,20 @@ func TestBindsWhatCNIPluginsMake(t *testing.T) {
 			pods := map[string]*ktest.Namespace{"a": ktest.NewNamespace(t), "b": ktest.NewNamespace(t)}
 			for name, pod := range pods {
 				n.add(t, pod, name)
-				sendUDP(t, pod, "198.51.100.1:9", 25)
+				pod.Send(t, "198.51.100.1:9", 100, 25)
 			}
-			await(t, "interfaces are metered", func() bool { return len(m.Interfaces()) >= 2 })
+			ktest.Await(t, "interfaces are metered", func() bool { return len(m.Interfaces()) >= 2 })
 			n.tell("a")
-			await(t, "pod a is bound", func() bool { return cmp.Equal(n.bound(), []string{"a"}) })
+			ktest.Await(t, "pod a is bound", func() bool { return cmp.Equal(n.bound(), []string{"a"}) })
 			n.tell("b")
-			await(t, "pod b is bound", func() bool { return cmp.Equal(n.bound(), []string{"a", "b"}) })
+			ktest.Await(t, "pod b is bound", func() bool { return cmp.Equal(n.bound(), []string{"a", "b"}) })
 			for name, pod := range pods {
 				if got := n.publisher.Pods()[flows.Point(n.peer(t, pod))]; got == nil || got.Name != name {
 					t.Errorf("the interface of %s: bound to %+v", name, got)
 				}
 			}
 			drains := m.LastDrain().Count
-			await(t, "some drains", func() bool { return m.LastDrain().Count > drains+3 })
+			ktest.Await(t, "some drains", func() bool { return m.LastDrain().Count > drains+3 })
 			if got := n.bound(); !cmp.Equal(got, []string{"a", "b"}) {
 				t.Errorf("bound in the end: got %v, want one interface of each pod", got)
 			}
@@ -178,10 +178,10 @@ func TestWaitsForCNIPluginsAlone(t *testing.T) {
 	m := startMeter(t, n.host, func(o *Options) {
 		o.Sink, o.Attach, o.Ready = n.publisher, AttachNetlink, n.source.Made
 	})
-	await(t, "first listing", func() bool { return m.LastDrain().Count > 0 })
+	ktest.Await(t, "first listing", func() bool { return m.LastDrain().Count > 0 })
 	n.tell("a")
 	pod := ktest.NewNamespace(t)
 	n.add(t, pod, "a")
-	await(t, "the interface is attached", func() bool { return len(m.Interfaces()) == 1 })
-	await(t, "the pod is bound", func() bool { return cmp.Equal(n.bound(), []string{"a"}) })
+	ktest.Await(t, "the interface is attached", func() bool { return len(m.Interfaces()) == 1 })
+	ktest.Await(t, "the pod is bound", func() bool { return cmp.Equal(n.bound(), []string{"a"}) })
 }

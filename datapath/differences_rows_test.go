@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	datagram = 14 + 20 + 8 + 100 // bytes of a frame of sendUDP
+	datagram = 14 + 20 + 8 + 100 // bytes of a frame with 100 of payload
 	injected = 100               // frames that a row injects
 )
 
@@ -31,7 +31,7 @@ func xdpRows() []row {
 	return []row{
 		{name: "native XDP on the host's end, UDP from the pod", state: StateAttached,
 			prepare: func(t *testing.T, w *wire) string { return attachXDP(t, w.host, "veth0", link.XDPDriverMode, 0) },
-			traffic: func(t *testing.T, w *wire) { sendUDP(t, w.pod, "198.51.100.1:9", 200) },
+			traffic: func(t *testing.T, w *wire) { w.pod.Send(t, "198.51.100.1:9", 100, 200) },
 			predict: func(s *scene) (a apart) {
 				a[flows.Transmit].bytes = -ethernetHeader * int64(s.sent[flows.Transmit].packets)
 				return a
@@ -55,7 +55,7 @@ func xdpRows() []row {
 }
 
 func pathRows() []row {
-	toPod := func(t *testing.T, w *wire) { sendUDP(t, w.host, "198.51.100.2:9", 300) }
+	toPod := func(t *testing.T, w *wire) { w.host.Send(t, "198.51.100.2:9", 100, 300) }
 	return []row{
 		{name: "pod's MTU below the packet", prepare: smallMTU, traffic: toPod, predict: droppedAfterUs, state: StateDiffers},
 		{name: "tbf on the host's end", state: StateDiffers, traffic: toPod, predict: droppedAfterUs,
@@ -79,8 +79,8 @@ func pathRows() []row {
 			}},
 		{name: "a VLAN device in the pod", prepare: vlanDevices, predict: equal, state: StateAttached, equal: true,
 			traffic: func(t *testing.T, w *wire) {
-				sendUDP(t, w.pod, "203.0.113.1:9", 200)
-				sendUDP(t, w.host, "203.0.113.2:9", 200)
+				w.pod.Send(t, "203.0.113.1:9", 100, 200)
+				w.host.Send(t, "203.0.113.2:9", 100, 200)
 			}},
 		{name: "PACKET_QDISC_BYPASS", prepare: unprepared, state: StateDiffers,
 			traffic: func(t *testing.T, w *wire) { inject(t, w.host, "veth0", true, plainFrames()) },

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/internal/ktest"
 	"golang.org/x/sys/unix"
 )
 
@@ -106,8 +107,8 @@ func offloadRows() []row {
 			traffic: func(t *testing.T, w *wire) {
 				sendTCP(t, w.pod, w.host, "198.51.100.1")
 				sendTCP(t, w.host, w.pod, "198.51.100.2")
-				sendUDP(t, w.pod, "198.51.100.1:9", 200)
-				sendUDP(t, w.host, "198.51.100.2:9", 200)
+				w.pod.Send(t, "198.51.100.1:9", 100, 200)
+				w.host.Send(t, "198.51.100.2:9", 100, 200)
 			}},
 		{name: "TSO off on the host's end", prepare: offloads(false, true, false, false), state: StateDiffers,
 			traffic: func(t *testing.T, w *wire) { sendTCP(t, w.host, w.pod, "198.51.100.2") },
@@ -166,7 +167,7 @@ func (r *row) check(t *testing.T, w *wire) {
 	if (want == apart{}) != r.equal || r.large && !s.large() {
 		t.Fatalf("the traffic does not show the case: predicted %+v of %+v", want, s.sent)
 	}
-	await(t, fmt.Sprintf("a difference of %v packets and the state %q", want.packets(), r.state), func() bool {
+	ktest.Await(t, fmt.Sprintf("a difference of %v packets and the state %q", want.packets(), r.state), func() bool {
 		i := m.Interfaces()[0]
 		return i.Difference == want.packets() && i.State == r.state
 	})

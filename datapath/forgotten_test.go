@@ -5,6 +5,8 @@ package datapath
 import (
 	"testing"
 	"time"
+
+	"github.com/podmeter/podmeter/internal/ktest"
 )
 
 // A meter that is killed after it deleted a point, and before its checkpoint could
@@ -13,9 +15,9 @@ func TestKilledWhenAPointWasDeleted(t *testing.T) {
 	w := newWire(t)
 	// Only the test drains.
 	a, o, l, unpublished := install(t, w, func(o *Options) { o.Interfaces, o.DrainInterval = []string{"veth*"}, time.Hour })
-	sendUDP(t, w.pod, "198.51.100.1:9", 40)
+	w.pod.Send(t, "198.51.100.1:9", 100, 40)
 	w.rename(t, "other")
-	await(t, "veth0 has been left", func() bool { return l.stateOf(w.index) == StateGone })
+	ktest.Await(t, "veth0 has been left", func() bool { return l.stateOf(w.index) == StateGone })
 	for l.stateOf(w.index) != "" {
 		if err := l.Drain(t.Context()); err != nil {
 			t.Fatal(err)
@@ -24,10 +26,10 @@ func TestKilledWhenAPointWasDeleted(t *testing.T) {
 	l.kill(t)
 	o.DrainInterval = 20 * time.Millisecond
 	l = a.start(t, o)
-	sendUDP(t, w.pod, "198.51.100.1:9", 10)
+	w.pod.Send(t, "198.51.100.1:9", 100, 10)
 	w.rename(t, "veth0")
-	await(t, "veth0 is attached again", l.attached(1))
-	sendUDP(t, w.pod, "198.51.100.1:9", 5)
+	ktest.Await(t, "veth0 is attached again", l.attached(1))
+	w.pod.Send(t, "198.51.100.1:9", 100, 5)
 	want := w.ended(t).sub(unpublished)
 	l.stop(t)
 	var got byDirection

@@ -65,11 +65,7 @@ func everywhere(b *testing.B) (on []func(func() error) error) {
 // called.
 func busy(b *testing.B, places []func(func() error) error) (stop func()) {
 	b.Helper()
-	node, pod := ktest.NewNamespace(b), ktest.NewNamespace(b)
-	node.Veth(b, "veth0", pod, "eth0")
-	node.Address(b, "veth0", "198.51.100.1/24")
-	pod.Address(b, "eth0", "198.51.100.2/24")
-	pod.Introduce(b, "eth0", "198.51.100.1", node, "veth0")
+	pod := ktest.NewNode(b).Pod(b, ktest.PodOptions{Introduced: true}).Namespace
 	var sending sync.WaitGroup
 	var ended atomic.Bool
 	for _, place := range places {

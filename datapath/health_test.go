@@ -163,7 +163,7 @@ func TestHealthExactlyOnceAcrossKills(t *testing.T) {
 	o.DrainInterval = 20 * time.Millisecond
 	closeSockets := w.follow(a)
 	l := a.start(t, o)
-	await(t, "there is a checkpoint", a.hasSaved)
+	ktest.Await(t, "there is a checkpoint", a.hasSaved)
 	long, err := w.dial(8081)
 	if err != nil {
 		t.Fatal(err)
@@ -183,7 +183,7 @@ func TestHealthExactlyOnceAcrossKills(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := stop()
-	await(t, "all is acknowledged", func() bool { return unacknowledged(t, long) == 0 })
+	ktest.Await(t, "all is acknowledged", func() bool { return unacknowledged(t, long) == 0 })
 	segments, bytes := retransmitted(t, long)
 	if lives := a.all(ofLong); lives.RetransmittedSegments == 0 || lives.Opened != 1 {
 		t.Errorf("while it lives: got %+v, want it", lives)

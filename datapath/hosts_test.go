@@ -110,7 +110,7 @@ func (w *hostWorld) counted() byDirection {
 func (w *hostWorld) want(t *testing.T, transmit, receive flows.Counters) {
 	t.Helper()
 	want := byDirection{flows.Transmit: transmit, flows.Receive: receive}
-	if err := eventually("all that the pod's sockets sent and received", func() bool { return w.counted() == want }); err != nil {
+	if err := ktest.Eventually(ktest.Patience, "all that the pod's sockets sent and received", func() bool { return w.counted() == want }); err != nil {
 		t.Fatalf("%v: got %+v, want %+v", err, w.counted(), want)
 	}
 	w.book.mu.Lock()
@@ -306,7 +306,7 @@ func TestHostPodOfManySenders(t *testing.T) {
 	// What the socket's buffer has no room for was received all the same, as the cgroup's
 	// program comes before it. A CPU that cannot keep up drops before that.
 	all := datagramsOf(senders*count, size, 28)
-	await(t, "all that was sent", func() bool { return w.counted()[flows.Transmit] == all })
+	ktest.Await(t, "all that was sent", func() bool { return w.counted()[flows.Transmit] == all })
 	w.stop()
 	if got := w.counted()[flows.Receive]; got.Packets > all.Packets || got.Packets < all.Packets/2 || got.Bytes != got.Packets*(size+28) {
 		t.Errorf("received: got %+v, want most of %+v", got, all)
@@ -340,13 +340,13 @@ func TestHostPodWithoutCheckpoint(t *testing.T) {
 	w.stop()
 	w.sink.saved = nil
 	w.start(t)
-	await(t, "what the cgroup's programs had counted", func() bool {
+	ktest.Await(t, "what the cgroup's programs had counted", func() bool {
 		totals, _ := w.book.of("")
 		return totals[flows.Transmit] == datagramsOf(10, 100, 28)
 	})
 	w.meterPod(t)
 	w.exchange(t, "127.0.0.1", 5, 100)
-	await(t, "the pod's part", func() bool { return w.counted()[flows.Transmit] == datagramsOf(5, 100, 28) })
+	ktest.Await(t, "the pod's part", func() bool { return w.counted()[flows.Transmit] == datagramsOf(5, 100, 28) })
 	w.sink.mu.Lock()
 	defer w.sink.mu.Unlock()
 	if got := w.sink.uids[w.name()]; got != hostPodUID {
@@ -362,7 +362,7 @@ func TestHostPodEnds(t *testing.T) {
 		end  func(*testing.T, *hostWorld)
 	}{
 		{"cgroup removed", func(t *testing.T, w *hostWorld) {
-			await(t, "the end of the cgroup", func() bool {
+			ktest.Await(t, "the end of the cgroup", func() bool {
 				err := os.Remove(w.cgroup.Path)
 				return err == nil || errors.Is(err, os.ErrNotExist)
 			})
@@ -377,7 +377,7 @@ func TestHostPodEnds(t *testing.T) {
 			if err := w.MeterHostPods(nil); err != nil {
 				t.Fatal(err)
 			}
-			await(t, "the end of the point", func() bool { return len(w.HostPods()) == 0 })
+			ktest.Await(t, "the end of the point", func() bool { return len(w.HostPods()) == 0 })
 			w.want(t, datagramsOf(10, 100, 28), datagramsOf(2, 100, 28))
 			entries, err := os.ReadDir(w.options.PinPath)
 			if err != nil {
@@ -412,7 +412,7 @@ func TestHostPodsAtOnce(t *testing.T) {
 	if err := w.MeterHostPods(pods[:5]); err != nil {
 		t.Fatal(err)
 	}
-	await(t, "five pods", func() bool { return len(w.HostPods()) == 5 })
+	ktest.Await(t, "five pods", func() bool { return len(w.HostPods()) == 5 })
 	if err := w.MeterHostPods(append(pods[:5:5], HostPod{UID: "gone", Cgroup: w.cgroup.Path + "/gone"})); err != nil {
 		t.Errorf("a cgroup that has gone: got %v, want no error", err)
 	}

@@ -35,7 +35,7 @@ func TestChoosesInterfaces(t *testing.T) {
 				}
 				return names
 			}
-			await(t, "a drain after the first listing", func() bool { return m.LastDrain().Count > 3 })
+			ktest.Await(t, "a drain after the first listing", func() bool { return m.LastDrain().Count > 3 })
 			if got := names(); !slices.Equal(got, test.want) {
 				t.Errorf("got %v, want %v", got, test.want)
 			}
@@ -60,7 +60,7 @@ func TestOverrunListsAgain(t *testing.T) {
 			return host.Do(f)
 		}
 	})
-	await(t, "first listing", func() bool { return m.LastDrain().Count > 0 })
+	ktest.Await(t, "first listing", func() bool { return m.LastDrain().Count > 0 })
 	pod := ktest.NewNamespace(t)
 	const veths = 60
 	hold.Lock()
@@ -71,7 +71,7 @@ func TestOverrunListsAgain(t *testing.T) {
 		host.DeleteLink(t, fmt.Sprint("veth", i))
 	}
 	hold.Unlock()
-	await(t, "exactly the living are attached", func() bool {
+	ktest.Await(t, "exactly the living are attached", func() bool {
 		all := m.Interfaces()
 		return len(all) == veths/2 && !slices.ContainsFunc(all, func(i InterfaceStatus) bool { return i.State != StateAttached })
 	})

@@ -139,7 +139,7 @@ func testStrangers(t *testing.T, mode AttachMode, all []stranger) {
 	}
 	a := newArchive()
 	l := a.start(t, o)
-	await(t, "all are attached", l.settled(len(all)))
+	ktest.Await(t, "all are attached", l.settled(len(all)))
 	check("attached")
 	for i, s := range all {
 		if s.after != nil {
@@ -163,7 +163,7 @@ func testStrangers(t *testing.T, mode AttachMode, all []stranger) {
 			clsacts++
 		}
 	}
-	await(t, "nothing of ours", func() bool { // the kernel ends a TCX link a moment after its last user
+	ktest.Await(t, "nothing of ours", func() bool { // the kernel ends a TCX link a moment after its last user
 		return len(takeInventory(t, host, o.PinPath).all) == len(foreign)+clsacts
 	})
 	check("uninstalled")
@@ -183,7 +183,7 @@ func (a *archive) restarts(t *testing.T, o Options, l *life, wires []*wire, chec
 		life func(*life, *testing.T)
 	}{{"stopped", (*life).stop}, {"killed", (*life).kill}} {
 		talk()
-		await(t, "a checkpoint", a.hasSaved)
+		ktest.Await(t, "a checkpoint", a.hasSaved)
 		end.life(l, t)
 		check(end.name)
 		talk()
@@ -191,7 +191,7 @@ func (a *archive) restarts(t *testing.T, o Options, l *life, wires []*wire, chec
 		if resumed, why := l.Resumed(); !resumed {
 			t.Fatalf("%s: not resumed: %v", end.name, why)
 		}
-		await(t, "all are attached", l.settled(len(wires)))
+		ktest.Await(t, "all are attached", l.settled(len(wires)))
 		check("started after it was " + end.name)
 	}
 	talk()
@@ -211,7 +211,7 @@ func (a *archive) awaitTotals(t testing.TB, name string, want byDirection) {
 			t.Logf("%s: got %v, %v of it seeded, want %v", name, got, seeded, want)
 		}
 	}()
-	await(t, "all is published", func() bool {
+	ktest.Await(t, "all is published", func() bool {
 		totals, s := a.of(name)
 		got, seeded = totals.add(s), s
 		return got == want
@@ -243,17 +243,14 @@ func (l *life) before() map[string]byDirection {
 // newQuietWire makes a wire on which nothing is sent but by the test.
 func newQuietWire(t testing.TB) *wire {
 	t.Helper()
-	w := newWire(t)
-	w.host.Introduce(t, "veth0", "198.51.100.2", w.pod, "eth0")
-	w.pod.Introduce(t, "eth0", "198.51.100.1", w.host, "veth0")
-	return w
+	return wireFrom(t, ktest.NewNode(t), ktest.PodOptions{Introduced: true})
 }
 
 // talk sends packets both ways.
 func (w *wire) talk(t testing.TB) {
 	t.Helper()
-	sendUDP(t, w.pod, "198.51.100.1:9", 30)
-	sendUDP(t, w.host, w.address+":9", 30)
+	w.pod.Send(t, "198.51.100.1:9", 100, 30)
+	w.host.Send(t, w.address+":9", 100, 30)
 }
 
 func compareLists(t testing.TB, when string, got, want []string) {

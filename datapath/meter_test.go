@@ -70,8 +70,7 @@ type testMeter struct {
 
 func testOptions(t testing.TB, host *ktest.Namespace, sink Sink) Options {
 	return Options{
-		PinPath: "/sys/fs/bpf/" + fmt.Sprintf("podmeter-test-%d-%d", os.Getpid(), time.Now().UnixNano()),
-		Sink:    sink, DrainInterval: 50 * time.Millisecond, MapMemory: 8 << 20,
+		PinPath: ktest.PinPath(t), Sink: sink, DrainInterval: 50 * time.Millisecond, MapMemory: 8 << 20,
 		Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 		within: host.Do,
 	}
@@ -117,24 +116,6 @@ func cleanPins(t testing.TB, o Options) {
 	})
 }
 
-// await waits until a condition holds.
-func await(t testing.TB, what string, condition func() bool) {
-	t.Helper()
-	if err := eventually(what, condition); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// eventually is await for goroutines that are not the test's own.
-func eventually(what string, condition func() bool) error {
-	for deadline := time.Now().Add(20 * time.Second); !condition(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			return fmt.Errorf("never came: %s", what)
-		}
-	}
-	return nil
-}
-
 func (m *testMeter) state(name string) State {
 	for _, i := range m.Interfaces() {
 		if i.Name == name {
@@ -146,7 +127,7 @@ func (m *testMeter) state(name string) State {
 
 func (m *testMeter) awaitState(t testing.TB, name string, want State) {
 	t.Helper()
-	await(t, fmt.Sprintf("%s is %q", name, want), func() bool { return m.state(name) == want })
+	ktest.Await(t, fmt.Sprintf("%s is %q", name, want), func() bool { return m.state(name) == want })
 }
 
 // At high water the agent drains long before its time.
@@ -168,7 +149,7 @@ func TestHighWaterCallsTheAgent(t *testing.T) {
 		t.Fatalf("below high water: got %d drains, want %d", got, drains)
 	}
 	send(t, m.objects, 0)
-	await(t, "a drain", func() bool { return m.LastDrain().Count > drains })
+	ktest.Await(t, "a drain", func() bool { return m.LastDrain().Count > drains })
 }
 
 // Programs and maps outlive the meter; Uninstall removes all of it.
@@ -202,7 +183,7 @@ func TestUninstallLeavesNothingBehind(t *testing.T) {
 				t.Errorf("filters: got %v, %v, want none", used, err)
 			}
 			if mode == AttachTCX { // the kernel ends a link a moment after its last user
-				await(t, "no TCX program", func() bool { return tcxPrograms(t, w) == 0 })
+				ktest.Await(t, "no TCX program", func() bool { return tcxPrograms(t, w) == 0 })
 			}
 		})
 	}
@@ -280,10 +261,9 @@ func TestOutcomeNamesAreComplete(t *testing.T) {
 // testPins makes a directory for pins that is removed with all in it.
 func testPins(t testing.TB) string {
 	t.Helper()
-	path := fmt.Sprintf("/sys/fs/bpf/podmeter-test-%d-%d", os.Getpid(), time.Now().UnixNano())
+	path := ktest.ScratchPins(t)
 	if err := preparePinPath(path); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(path) })
 	return path
 }

@@ -65,18 +65,18 @@ func testMovesAwayAndBack(t *testing.T, mode AttachMode, how string) {
 	away := ktest.NewNamespace(t)
 	away.Sysctl(t, "net/ipv6/conf/default/disable_ipv6", "1")
 	a, o, l, unpublished := install(t, w, func(o *Options) { o.Attach = mode })
-	sendUDP(t, w.pod, "198.51.100.1:9", 30)
+	w.pod.Send(t, "198.51.100.1:9", 100, 30)
 	index := w.index
 	w.move(t, w.host, away, "veth0")
 	if how != "at once" {
-		await(t, "veth0 has been let go of", l.attached(0))
-		sendUDP(t, w.pod, "198.51.100.1:9", 20) // counted by the interface alone
+		ktest.Await(t, "veth0 has been let go of", l.attached(0))
+		w.pod.Send(t, "198.51.100.1:9", 100, 20) // counted by the interface alone
 		(&wire{host: away, index: w.index}).settled(t)
 	}
 	switch how {
 	case "with another ifindex":
 		w.host.VethAt(t, index, "veth1", ktest.NewNamespace(t), "eth0")
-		await(t, "veth1 is attached", l.attached(1))
+		ktest.Await(t, "veth1 is attached", l.attached(1))
 	case "to another meter":
 		l.stop(t)
 		l = a.start(t, o)
@@ -85,8 +85,8 @@ func testMovesAwayAndBack(t *testing.T, mode AttachMode, how string) {
 	if (w.index == index) == (how == "with another ifindex") {
 		t.Fatalf("ifindex: got %d after %d", w.index, index)
 	}
-	await(t, "veth0 is attached again", func() bool { return l.stateOf(w.index) == StateAttached })
-	sendUDP(t, w.pod, "198.51.100.1:9", 10)
+	ktest.Await(t, "veth0 is attached again", func() bool { return l.stateOf(w.index) == StateAttached })
+	w.pod.Send(t, "198.51.100.1:9", 100, 10)
 	want := w.ended(t).sub(unpublished)
 	l.stop(t)
 	if totals, seeded := a.of("veth0"); totals.add(seeded) != want {

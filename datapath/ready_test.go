@@ -44,15 +44,7 @@ func (p *podList) times() int {
 // newPod makes another pod's veth, its address routed as most CNI plugins do.
 func newPod(t testing.TB, host *ktest.Namespace, name, address string) *wire {
 	t.Helper()
-	const gateway = "198.51.100.1"
-	w := &wire{host: host, pod: ktest.NewNamespace(t), name: name, address: address}
-	host.Sysctl(t, "net/ipv6/conf/default/disable_ipv6", "1")
-	w.pod.Sysctl(t, "net/ipv6/conf/default/disable_ipv6", "1")
-	w.index = host.Veth(t, name, w.pod, "eth0")
-	host.Address(t, name, gateway+"/32")
-	w.pod.Address(t, "eth0", address+"/24")
-	host.Introduce(t, name, address, w.pod, "eth0")
-	w.pod.Introduce(t, "eth0", gateway, host, name)
+	w := wireFrom(t, host, ktest.PodOptions{Device: name, Gateway: "198.51.100.1/32", Address: address + "/24", Introduced: true})
 	routeTo(t, host, w.index, address)
 	return w
 }
@@ -68,8 +60,8 @@ func TestWaitsUntilThePodIsReady(t *testing.T) {
 		t.Errorf("of what was there: asked %d times, want never", got)
 	}
 	w := newPod(t, old.host, "veth1", "198.51.100.7")
-	sendUDP(t, w.pod, "198.51.100.1:9", 25)
-	await(t, "the pod is asked for again and again", func() bool { return list.times() > 4 })
+	w.pod.Send(t, "198.51.100.1:9", 100, 25)
+	ktest.Await(t, "the pod is asked for again and again", func() bool { return list.times() > 4 })
 	if got := m.state("veth1"); got != "" || w.clsactThere(t) {
 		t.Errorf("not ready: got state %q, clsact %t, want it untouched", got, w.clsactThere(t))
 	}
@@ -78,7 +70,7 @@ func TestWaitsUntilThePodIsReady(t *testing.T) {
 	}
 	list.add("198.51.100.7")
 	m.awaitState(t, "veth1", StateAttached)
-	sendUDP(t, w.pod, "198.51.100.1:9", 5)
+	w.pod.Send(t, "198.51.100.1:9", 100, 5)
 	want := byDirection(w.settled(t))
 	m.stop()
 	totals, seeded := m.book.of("veth1")
@@ -95,7 +87,7 @@ func TestWaitsNoLongerThanItMust(t *testing.T) {
 		m := startMeter(t, host, func(o *Options) {
 			o.Attach, o.Ready, o.readyWait = AttachNetlink, list.ready, 200*time.Millisecond
 		})
-		await(t, "first listing", func() bool { return m.LastDrain().Count > 0 })
+		ktest.Await(t, "first listing", func() bool { return m.LastDrain().Count > 0 })
 		w := newPod(t, host, "veth1", "198.51.100.7")
 		m.awaitState(t, "veth1", StateAttached)
 		asked := list.times()
@@ -105,7 +97,7 @@ func TestWaitsNoLongerThanItMust(t *testing.T) {
 		first := m.Interfaces()[0].Since
 		w.deleteClsact(t)
 		w.nudge(t)
-		await(t, "it is attached again", func() bool {
+		ktest.Await(t, "it is attached again", func() bool {
 			all := m.Interfaces()
 			return len(all) == 1 && all[0].State == StateAttached && all[0].Since != first
 		})
@@ -117,7 +109,7 @@ func TestWaitsNoLongerThanItMust(t *testing.T) {
 		ktest.RequireTCX(t)
 		host, list := ktest.NewNamespace(t), &podList{}
 		m := startMeter(t, host, func(o *Options) { o.Ready = list.ready })
-		await(t, "first listing", func() bool { return m.LastDrain().Count > 0 })
+		ktest.Await(t, "first listing", func() bool { return m.LastDrain().Count > 0 })
 		newPod(t, host, "veth1", "198.51.100.7")
 		m.awaitState(t, "veth1", StateAttached)
 		if got := list.times(); got != 0 {
@@ -131,18 +123,18 @@ func TestWaitsNoLongerThanItMust(t *testing.T) {
 func TestWaitingEndsWithTheLink(t *testing.T) {
 	host, list := ktest.NewNamespace(t), &podList{}
 	m := startMeter(t, host, func(o *Options) { o.Attach, o.Ready = AttachNetlink, list.ready })
-	await(t, "first listing", func() bool { return m.LastDrain().Count > 0 })
+	ktest.Await(t, "first listing", func() bool { return m.LastDrain().Count > 0 })
 	w := newPod(t, host, "veth1", "198.51.100.7")
-	await(t, "a question", func() bool { return list.times() > 0 })
+	ktest.Await(t, "a question", func() bool { return list.times() > 0 })
 	host.DeleteLink(t, "veth1")
-	await(t, "no question any more", func() bool {
+	ktest.Await(t, "no question any more", func() bool {
 		before, drains := list.times(), m.LastDrain().Count
-		await(t, "some drains", func() bool { return m.LastDrain().Count > drains+3 })
+		ktest.Await(t, "some drains", func() bool { return m.LastDrain().Count > drains+3 })
 		return list.times() == before
 	})
 	host.VethAt(t, w.index, "veth2", ktest.NewNamespace(t), "eth0")
 	asked := list.times()
-	await(t, "a question about the next", func() bool { return list.times() > asked })
+	ktest.Await(t, "a question about the next", func() bool { return list.times() > asked })
 	if got := m.state("veth2"); got != "" {
 		t.Errorf("the next: got state %q, want it to wait", got)
 	}

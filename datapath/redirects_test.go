@@ -17,7 +17,7 @@ func TestCountsRedirects(t *testing.T) {
 	d := newDetour(t, w)
 	d.send(t)
 	w.exchange(t, 1, 50) // comes to the pod's end after what was redirected
-	await(t, "what was sent has come", func() bool { return w.podSide(t)[flows.Receive].Packets >= 50 })
+	ktest.Await(t, "what was sent has come", func() bool { return w.podSide(t)[flows.Receive].Packets >= 50 })
 	time.Sleep(100 * time.Millisecond) // for a softirq of another CPU
 	counted := w.podSide(t)[flows.Receive].Packets >= 50+injected
 	if got := countsRedirects(); got != counted {

@@ -80,7 +80,7 @@ func install(t *testing.T, w *wire, change func(*Options)) (*archive, Options, *
 	}
 	cleanPins(t, o)
 	l := a.start(t, o)
-	await(t, "veth0 is attached", l.attached(1))
+	ktest.Await(t, "veth0 is attached", l.attached(1))
 	return a, o, l, l.Interfaces()[0].Before
 }
 
@@ -193,7 +193,7 @@ func TestExactlyOnceAcrossKills(t *testing.T) {
 			o.Attach, o.DrainInterval = mode, 20*time.Millisecond
 			cleanPins(t, o)
 			l := a.start(t, o)
-			await(t, "veth0 is attached", func() bool {
+			ktest.Await(t, "veth0 is attached", func() bool {
 				all := l.Interfaces()
 				return len(all) == 1 && all[0].State == StateAttached && a.saved != nil
 			})
@@ -231,7 +231,7 @@ func (a *archive) next(t *testing.T, l *life, o Options, way int, random *rand.R
 		a.lock.Lock()
 		a.before, a.after = way == 2, way == 3
 		a.lock.Unlock()
-		await(t, "the kill", a.isDead)
+		ktest.Await(t, "the kill", a.isDead)
 		l.kill(t)
 	}
 	next := a.start(t, o)
@@ -254,7 +254,7 @@ func TestStateThatDoesNotFit(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			w := newWire(t)
 			a, o, l, unpublished := install(t, w, nil)
-			sendUDP(t, w.pod, "198.51.100.1:9", 30)
+			w.pod.Send(t, "198.51.100.1:9", 100, 30)
 			l.stop(t)
 			test.change(a.saved)
 			a.book = newBook() // the counters begin anew
@@ -262,8 +262,8 @@ func TestStateThatDoesNotFit(t *testing.T) {
 			if resumed, why := l.Resumed(); resumed || why == nil {
 				t.Errorf("got resumed %t, %v, want a reason why not", resumed, why)
 			}
-			await(t, "veth0 is attached", l.attached(1))
-			sendUDP(t, w.pod, "198.51.100.1:9", 20)
+			ktest.Await(t, "veth0 is attached", l.attached(1))
+			w.pod.Send(t, "198.51.100.1:9", 100, 20)
 			want := w.ended(t).sub(unpublished)
 			l.stop(t)
 			totals, _ := a.of("veth0")
@@ -282,7 +282,7 @@ func TestStateThatDoesNotFit(t *testing.T) {
 func TestEpochsThatWereNotSaved(t *testing.T) {
 	w := newWire(t)
 	a, o, l, unpublished := install(t, w, nil)
-	sendUDP(t, w.pod, "198.51.100.1:9", 30)
+	w.pod.Send(t, "198.51.100.1:9", 100, 30)
 	drainBoth := func() {
 		for range 2 {
 			if err := l.Drain(t.Context()); err != nil {
@@ -293,7 +293,7 @@ func TestEpochsThatWereNotSaved(t *testing.T) {
 	drainBoth()
 	saved := a.saved
 	totals, _ := a.of("veth0")
-	sendUDP(t, w.pod, "198.51.100.1:9", 40)
+	w.pod.Send(t, "198.51.100.1:9", 100, 40)
 	drainBoth()
 	drainBoth()
 	l.kill(t)
@@ -313,29 +313,23 @@ func TestEpochsThatWereNotSaved(t *testing.T) {
 // What came, went and changed while no meter ran.
 func TestChangesWhileNoMeterRuns(t *testing.T) {
 	w := newWire(t)
-	gone := &wire{host: w.host, pod: ktest.NewNamespace(t)}
-	gone.index = w.host.Veth(t, "veth1", gone.pod, "eth0")
-	gone.host.Address(t, "veth1", "203.0.113.1/24")
-	gone.pod.Address(t, "eth0", "203.0.113.2/24")
+	gone := wireFrom(t, w.host, beside("veth1", 0))
 	a := newArchive()
 	o := testOptions(t, w.host, nil)
 	cleanPins(t, o)
 	l := a.start(t, o)
-	await(t, "both are attached", l.attached(2))
+	ktest.Await(t, "both are attached", l.attached(2))
 	unpublished := byDirection(l.Interfaces()[1].Before)
-	await(t, "a checkpoint", a.hasSaved)
+	ktest.Await(t, "a checkpoint", a.hasSaved)
 	l.stop(t)
-	sendUDP(t, gone.pod, "203.0.113.1:9", 25) // counted while nobody looks
+	gone.pod.Send(t, "203.0.113.1:9", 100, 25) // counted while nobody looks
 	want := gone.ended(t).sub(unpublished)
 	w.host.DeleteLink(t, "veth1")
-	young := &wire{host: w.host, pod: ktest.NewNamespace(t)}
-	young.index = w.host.VethAt(t, gone.index, "veth2", young.pod, "eth0") // with the index of one that went
-	young.host.Address(t, "veth2", "203.0.113.1/24")
-	young.pod.Address(t, "eth0", "203.0.113.2/24")
-	sendUDP(t, young.pod, "203.0.113.1:9", 15) // counted by nobody but the ledger
+	young := wireFrom(t, w.host, beside("veth2", gone.index)) // with the index of one that went
+	young.pod.Send(t, "203.0.113.1:9", 100, 15)               // counted by nobody but the ledger
 	l = a.start(t, o)
-	await(t, "veth0 and veth2 are attached", l.attached(2))
-	sendUDP(t, young.pod, "203.0.113.1:9", 5)
+	ktest.Await(t, "veth0 and veth2 are attached", l.attached(2))
+	young.pod.Send(t, "203.0.113.1:9", 100, 5)
 	wantYoung := young.ended(t)
 	l.stop(t)
 	if totals, seeded := a.of("veth1"); totals.add(seeded) != want {
@@ -365,24 +359,21 @@ func testSeedAcrossAKill(t *testing.T, aim func(*archive)) {
 	}
 	cleanPins(t, o)
 	l := a.start(t, o)
-	await(t, "a checkpoint", a.hasSaved)
+	ktest.Await(t, "a checkpoint", a.hasSaved)
 	hold.Lock()
 	a.lock.Lock()
 	aim(a)
 	a.lock.Unlock()
-	w := &wire{host: host, pod: ktest.NewNamespace(t)}
-	w.index = w.host.Veth(t, "veth1", w.pod, "eth0")
-	w.host.Address(t, "veth1", "203.0.113.1/24")
-	w.pod.Address(t, "eth0", "203.0.113.2/24")
-	sendUDP(t, w.pod, "203.0.113.1:9", 10)
+	w := wireFrom(t, host, beside("veth1", 0))
+	w.pod.Send(t, "203.0.113.1:9", 100, 10)
 	w.settled(t)
 	hold.Unlock()
-	await(t, "veth1 is attached", l.attached(1))
-	await(t, "the kill", a.isDead)
-	sendUDP(t, w.pod, "203.0.113.1:9", 20)
+	ktest.Await(t, "veth1 is attached", l.attached(1))
+	ktest.Await(t, "the kill", a.isDead)
+	w.pod.Send(t, "203.0.113.1:9", 100, 20)
 	l.kill(t)
 	l = a.start(t, o)
-	await(t, "veth1 is attached again", l.attached(1))
+	ktest.Await(t, "veth1 is attached again", l.attached(1))
 	want := w.ended(t)
 	l.stop(t)
 	if totals, seeded := a.of("veth1"); totals.add(seeded) != want || seeded[flows.Transmit].Packets < 10 {

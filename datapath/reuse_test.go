@@ -15,19 +15,15 @@ func TestIndexThatComesBackBeforeAKill(t *testing.T) {
 	w := newWire(t)
 	// No drain but those that free the index.
 	a, o, l, before := install(t, w, func(o *Options) { o.DrainInterval = time.Hour })
-	sendUDP(t, w.pod, "198.51.100.1:9", 100)
+	w.pod.Send(t, "198.51.100.1:9", 100, 100)
 	want := w.ended(t).sub(before)
 	w.host.DeleteLink(t, "veth0")
-	young := &wire{host: w.host, pod: ktest.NewNamespace(t)}
-	young.pod.Sysctl(t, "net/ipv6/conf/default/disable_ipv6", "1")
-	young.index = w.host.VethAt(t, w.index, "veth1", young.pod, "eth0")
-	young.host.Address(t, "veth1", "203.0.113.1/24")
-	young.pod.Address(t, "eth0", "203.0.113.2/24")
-	await(t, "veth1 is attached", func() bool {
+	young := wireFrom(t, w.host, beside("veth1", w.index))
+	ktest.Await(t, "veth1 is attached", func() bool {
 		all := l.Interfaces()
 		return len(all) == 1 && all[0].Name == "veth1" && all[0].State != StateSettling && all[0].State != StateGone
 	})
-	sendUDP(t, young.pod, "203.0.113.1:9", 5)
+	young.pod.Send(t, "203.0.113.1:9", 100, 5)
 	l.kill(t)
 	l = a.start(t, o)
 	wantYoung := young.ended(t)

@@ -23,8 +23,8 @@ func newResident(t *testing.T, w *wire, mode AttachMode) *resident {
 	r.o.Attach, r.o.MapMemory = mode, 1 // as small as can be
 	cleanPins(t, r.o)
 	r.life = r.archive.start(t, r.o)
-	await(t, "veth0 is attached", r.life.attached(1))
-	await(t, "a checkpoint", r.hasSaved)
+	ktest.Await(t, "veth0 is attached", r.life.attached(1))
+	ktest.Await(t, "a checkpoint", r.hasSaved)
 	r.before = r.life.Interfaces()[0].Before
 	return r
 }
@@ -35,7 +35,7 @@ func (r *resident) goOn(t *testing.T) {
 	if resumed, why := r.life.Resumed(); !resumed {
 		t.Errorf("not resumed: %v", why)
 	}
-	await(t, "veth0 is attached", r.life.attached(1))
+	ktest.Await(t, "veth0 is attached", r.life.attached(1))
 }
 
 // Two meters on one interface, in all modes: each counts everything, adopts its
@@ -83,7 +83,7 @@ func TestSecondMeter(t *testing.T) {
 			if got := w.clsactThere(t); got != test.clsactStays {
 				t.Errorf("both have left: got a clsact %t, want %t", got, test.clsactStays)
 			}
-			await(t, "nothing of ours", func() bool { return len(takeInventory(t, w.host).foreign) == len(start.foreign) })
+			ktest.Await(t, "nothing of ours", func() bool { return len(takeInventory(t, w.host).foreign) == len(start.foreign) })
 			compareLists(t, "both have left", takeInventory(t, w.host).foreign, start.foreign)
 		})
 	}

@@ -21,7 +21,7 @@ func TestMeterEqualsTheLedger(t *testing.T) {
 		t.Run(string(mode), func(t *testing.T) {
 			requireMode(t, mode)
 			old := newWire(t)
-			sendUDP(t, old.pod, "198.51.100.1:9", 11)
+			old.pod.Send(t, "198.51.100.1:9", 100, 11)
 			m := startMeter(t, old.host, func(o *Options) { o.Attach = mode })
 			m.awaitState(t, "veth0", StateAttached)
 			before := before(m, "veth0")
@@ -29,14 +29,11 @@ func TestMeterEqualsTheLedger(t *testing.T) {
 				t.Errorf("before the attachment: got %d packets, want at least 11", got)
 			}
 
-			young := &wire{host: old.host, pod: ktest.NewNamespace(t)}
-			young.index = old.host.Veth(t, "veth1", young.pod, "eth0")
-			young.host.Address(t, "veth1", "203.0.113.1/24")
-			young.pod.Address(t, "eth0", "203.0.113.2/24")
+			young := wireFrom(t, old.host, beside("veth1", 0))
 			m.awaitState(t, "veth1", StateAttached)
 			for range 5 {
-				sendUDP(t, old.pod, "198.51.100.1:9", 20)
-				sendUDP(t, old.host, "203.0.113.2:9", 20)
+				old.pod.Send(t, "198.51.100.1:9", 100, 20)
+				old.host.Send(t, "203.0.113.2:9", 100, 20)
 			}
 			wantOld, wantYoung := old.ended(t).sub(before), young.ended(t)
 			m.stop()
@@ -68,17 +65,14 @@ func TestSeedIsWhatPassedBeforeTheAttachment(t *testing.T) {
 			return host.Do(f)
 		}
 	})
-	await(t, "first listing", func() bool { return m.LastDrain().Count > 0 })
+	ktest.Await(t, "first listing", func() bool { return m.LastDrain().Count > 0 })
 	hold.Lock()
-	w := &wire{host: host, pod: ktest.NewNamespace(t)}
-	w.index = host.Veth(t, "veth1", w.pod, "eth0")
-	host.Address(t, "veth1", "198.51.100.1/24")
-	w.pod.Address(t, "eth0", "198.51.100.2/24")
-	sendUDP(t, w.pod, "198.51.100.1:9", 25)
+	w := wireFrom(t, host, ktest.PodOptions{Device: "veth1"})
+	w.pod.Send(t, "198.51.100.1:9", 100, 25)
 	w.settled(t)
 	hold.Unlock()
 	m.awaitState(t, "veth1", StateAttached)
-	sendUDP(t, w.pod, "198.51.100.1:9", 5)
+	w.pod.Send(t, "198.51.100.1:9", 100, 5)
 	want := w.ended(t)
 	m.stop()
 	totals, seeded := m.book.of("veth1")
@@ -99,19 +93,16 @@ func TestIfindexComesBack(t *testing.T) {
 	w := newWire(t)
 	m := startMeter(t, w.host, nil)
 	m.awaitState(t, "veth0", StateAttached)
-	sendUDP(t, w.pod, "198.51.100.1:9", 30)
+	w.pod.Send(t, "198.51.100.1:9", 100, 30)
 	counted := w.ended(t).sub(before(m, "veth0"))
 	w.host.DeleteLink(t, "veth0")
-	await(t, "veth0 is forgotten", func() bool { return m.state("veth0") == "" })
+	ktest.Await(t, "veth0 is forgotten", func() bool { return m.state("veth0") == "" })
 	if totals, _ := m.book.of("veth0"); totals != counted {
 		t.Errorf("veth0: got %v, want %v", totals, counted)
 	}
-	second := &wire{host: w.host, pod: ktest.NewNamespace(t), index: w.index}
-	w.host.VethAt(t, w.index, "veth1", second.pod, "eth0")
-	w.host.Address(t, "veth1", "203.0.113.1/24")
-	second.pod.Address(t, "eth0", "203.0.113.2/24")
+	second := wireFrom(t, w.host, beside("veth1", w.index))
 	m.awaitState(t, "veth1", StateAttached)
-	sendUDP(t, second.pod, "203.0.113.1:9", 30)
+	second.pod.Send(t, "203.0.113.1:9", 100, 30)
 	want := second.ended(t)
 	m.stop()
 	totals, seeded := m.book.of("veth1")
@@ -154,7 +145,7 @@ func TestGapIsSeeded(t *testing.T) {
 				w.host.DeleteLink(t, "veth0")
 			}
 			m := startMeter(t, w.host, func(o *Options) { o.Interfaces = []string{"veth*"} })
-			await(t, "a drain", func() bool { return m.LastDrain().Count > 0 })
+			ktest.Await(t, "a drain", func() bool { return m.LastDrain().Count > 0 })
 			if !existing {
 				w.index = w.host.Veth(t, "veth0", w.pod, "eth0")
 				w.host.Address(t, "veth0", "198.51.100.1/24")
@@ -165,14 +156,14 @@ func TestGapIsSeeded(t *testing.T) {
 			if existing {
 				unpublished = before(m, "veth0")
 			}
-			sendUDP(t, w.pod, "198.51.100.1:9", 100)
+			w.pod.Send(t, "198.51.100.1:9", 100, 100)
 			w.rename(t, "other")
-			await(t, "veth0 has been left", func() bool { return m.state("veth0") == "" && m.state("other") == "" })
-			sendUDP(t, w.pod, "198.51.100.1:9", 30)
+			ktest.Await(t, "veth0 has been left", func() bool { return m.state("veth0") == "" && m.state("other") == "" })
+			w.pod.Send(t, "198.51.100.1:9", 100, 30)
 			w.settled(t)
 			w.rename(t, "veth0")
 			m.awaitState(t, "veth0", StateAttached)
-			sendUDP(t, w.pod, "198.51.100.1:9", 10)
+			w.pod.Send(t, "198.51.100.1:9", 100, 10)
 			want := w.ended(t).sub(unpublished)
 			m.stop()
 			if got := m.published("veth0", "other"); got != want {
@@ -243,17 +234,17 @@ func TestDetachedByOthers(t *testing.T) {
 			})
 			m.awaitState(t, "veth0", StateAttached)
 			unpublished := before(m, "veth0")
-			sendUDP(t, w.pod, "198.51.100.1:9", 20)
+			w.pod.Send(t, "198.51.100.1:9", 100, 20)
 			since := m.Interfaces()[0].Since
 			if err := w.host.Do(func() error { return test.detach(m, w) }); err != nil {
 				t.Fatalf("detach: %v", err)
 			}
-			sendUDP(t, w.pod, "198.51.100.1:9", 30)
-			await(t, "veth0 is attached again", func() bool {
+			w.pod.Send(t, "198.51.100.1:9", 100, 30)
+			ktest.Await(t, "veth0 is attached again", func() bool {
 				all := m.Interfaces()
 				return len(all) == 1 && all[0].State == StateAttached && all[0].Since != since
 			})
-			sendUDP(t, w.pod, "198.51.100.1:9", 10)
+			w.pod.Send(t, "198.51.100.1:9", 100, 10)
 			want := w.ended(t).sub(unpublished)
 			m.stop()
 			if got := m.published("veth0"); got != want {
@@ -276,10 +267,10 @@ func TestIngressQdiscIsPartial(t *testing.T) {
 	m := startMeter(t, w.host, func(o *Options) { o.Attach = AttachNetlink })
 	m.awaitState(t, "veth0", StatePartial)
 	unpublished := before(m, "veth0")
-	sendUDP(t, w.pod, "198.51.100.1:9", 40)
-	sendUDP(t, w.host, "198.51.100.2:9", 30)
+	w.pod.Send(t, "198.51.100.1:9", 100, 40)
+	w.host.Send(t, "198.51.100.2:9", 100, 30)
 	want := w.ended(t).sub(unpublished)
-	await(t, "all has been published", func() bool { return m.published("veth0") == want })
+	ktest.Await(t, "all has been published", func() bool { return m.published("veth0") == want })
 	totals, seeded := m.book.of("veth0")
 	if totals[flows.Receive] != (flows.Counters{}) || seeded[flows.Transmit] != (flows.Counters{}) {
 		t.Errorf("got %v counted and %v from the ledger, want transmit counted and receive from the ledger", totals, seeded)

@@ -10,6 +10,7 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
 	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/internal/ktest"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -97,8 +98,8 @@ func (w *wire) addFilter(t testing.TB, d flows.Direction, priority, protocol uin
 // exchange sends packets both ways.
 func (w *wire) exchange(t testing.TB, transmit, receive int) {
 	t.Helper()
-	sendUDP(t, w.pod, "198.51.100.1:9", transmit)
-	sendUDP(t, w.host, "198.51.100.2:9", receive)
+	w.pod.Send(t, "198.51.100.1:9", 100, transmit)
+	w.host.Send(t, "198.51.100.2:9", 100, receive)
 }
 
 // awaitPublished waits until all that the interface counted has been published,
@@ -107,7 +108,7 @@ func (m *testMeter) awaitPublished(t testing.TB, w *wire, unpublished byDirectio
 	t.Helper()
 	var got, want byDirection
 	var dropped uint64
-	err := eventually("all that the interface counted is published", func() bool {
+	err := ktest.Eventually(ktest.Patience, "all that the interface counted is published", func() bool {
 		got, want, dropped = m.published("veth0"), byDirection(w.counters(t)).sub(unpublished), w.dropped(t)
 		// A slow machine's backlog is full at times. What is dropped then was handed to the
 		// interface, which does not count it; only the number of all such packets is known.

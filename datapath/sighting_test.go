@@ -26,10 +26,10 @@ func TestKnowsWhenInterfacesAppeared(t *testing.T) {
 		})
 		return i
 	}
-	await(t, "old0 is attached", l.settled(1))
+	ktest.Await(t, "old0 is attached", l.settled(1))
 	before := time.Now()
 	host.Veth(t, "new0", ktest.NewNamespace(t), "eth0")
-	await(t, "new0 is attached", l.settled(2))
+	ktest.Await(t, "new0 is attached", l.settled(2))
 	after := time.Now()
 	check := func(when string) {
 		t.Helper()
@@ -43,7 +43,7 @@ func TestKnowsWhenInterfacesAppeared(t *testing.T) {
 	check("attached")
 	l.stop(t)
 	l = a.start(t, o)
-	await(t, "both are attached again", l.settled(2))
+	ktest.Await(t, "both are attached again", l.settled(2))
 	check("restarted")
 	l.stop(t)
 }

@@ -249,7 +249,7 @@ func TestSocketsBesideOthers(t *testing.T) {
 	if _, err := (remains{path: w.o.PinPath, within: w.o.within}).remove(); err != nil {
 		t.Fatal(err)
 	}
-	await(t, "ours to go", func() bool { return w.attached(ebpf.AttachCGroupSockOps) == 1 })
+	ktest.Await(t, "ours to go", func() bool { return w.attached(ebpf.AttachCGroupSockOps) == 1 })
 	if pins := pinsIn(t, w.o.PinPath); len(pins) != 0 {
 		t.Errorf("got pins %v, want none", pins)
 	}
@@ -289,7 +289,7 @@ func TestShortConnections(t *testing.T) {
 	}
 	connections := w.connect(t, lasts, func() { w.ports(s) })
 	var open, closed []uint16
-	await(t, "the end of all", func() bool {
+	ktest.Await(t, "the end of all", func() bool {
 		open, closed = w.ports(s)
 		return len(open) == 0
 	})

@@ -47,12 +47,12 @@ func TestRestartWhileShadowedAndBypassed(t *testing.T) {
 			w.exchange(t, 3, 4)
 			round := w.surplus(t)
 			l := a.start(t, o)
-			await(t, "veth0 is attached", l.attached(1))
+			ktest.Await(t, "veth0 is attached", l.attached(1))
 			unpublished := byDirection(l.Interfaces()[0].Before).add(round)
 			remove := w.foreignTCX(t, flows.Transmit, link.Head(), 0)
 			w.exchange(t, 20, 30)
 			d.send(t)
-			await(t, "veth0 is shadowed", func() bool { return l.state("veth0") == StateShadowed })
+			ktest.Await(t, "veth0 is shadowed", func() bool { return l.state("veth0") == StateShadowed })
 			w.exchange(t, 20, 30)
 			d.send(t)
 			if killed {
@@ -66,13 +66,13 @@ func TestRestartWhileShadowedAndBypassed(t *testing.T) {
 			if resumed, why := l.Resumed(); !resumed {
 				t.Fatalf("not resumed: %v", why)
 			}
-			await(t, "veth0 is shadowed again", func() bool { return l.state("veth0") == StateShadowed })
+			ktest.Await(t, "veth0 is shadowed again", func() bool { return l.state("veth0") == StateShadowed })
 			w.exchange(t, 5, 6)
 			remove()
 			w.exchange(t, 7, 8)
 			d.send(t)
-			await(t, "veth0 is bypassed alone", func() bool { return l.state("veth0") == StateBypassed })
-			await(t, "all has been published", func() bool {
+			ktest.Await(t, "veth0 is bypassed alone", func() bool { return l.state("veth0") == StateBypassed })
+			ktest.Await(t, "all has been published", func() bool {
 				return a.publishedOf("veth0") == w.podSide(t).sub(unpublished)
 			})
 			l.stop(t)
@@ -101,7 +101,7 @@ func TestResumeFromOlderState(t *testing.T) {
 	if resumed, why := l.Resumed(); !resumed {
 		t.Fatalf("not resumed: %v", why)
 	}
-	await(t, "veth0 is attached", l.attached(1))
+	ktest.Await(t, "veth0 is attached", l.attached(1))
 	w.exchange(t, 7, 8)
 	want := w.ended(t).sub(unpublished)
 	l.stop(t)
@@ -142,7 +142,7 @@ func TestForeignProgramThatHidesNothing(t *testing.T) {
 	defer stop()
 	for range 3 {
 		last := m.lastCompared()
-		await(t, "a comparison", func() bool { return m.lastCompared() != last })
+		ktest.Await(t, "a comparison", func() bool { return m.lastCompared() != last })
 		if got := m.state("veth0"); got != StateAttached {
 			t.Errorf("got %q, want %q", got, StateAttached)
 		}
@@ -172,7 +172,7 @@ func TestShadowedInPart(t *testing.T) {
 				w.host.DeleteLink(t, "veth0")
 			}
 			m := startMeter(t, w.host, func(o *Options) { o.Attach = AttachNetlink })
-			await(t, "a drain", func() bool { return m.LastDrain().Count > 0 })
+			ktest.Await(t, "a drain", func() bool { return m.LastDrain().Count > 0 })
 			if !existing {
 				w.index = w.host.Veth(t, "veth0", w.pod, "eth0")
 				w.host.Address(t, "veth0", "198.51.100.1/24")
@@ -219,14 +219,14 @@ func TestShadowedFromTheStart(t *testing.T) {
 			var m *testMeter
 			if !existing {
 				m = start()
-				await(t, "a drain", func() bool { return m.LastDrain().Count > 0 })
+				ktest.Await(t, "a drain", func() bool { return m.LastDrain().Count > 0 })
 				hold.Lock()
 			}
-			w := wireFrom(t, host)
+			w := wireFrom(t, host, ktest.PodOptions{})
 			remove := w.foreignFilter(t, flows.Transmit, 1, unix.ETH_P_IP, 0) // we get another priority
 			stop := trickle(t, w.pod)
 			defer stop()
-			await(t, "traffic", func() bool { return w.counters(t)[flows.Transmit].Packets > 100 })
+			ktest.Await(t, "traffic", func() bool { return w.counters(t)[flows.Transmit].Packets > 100 })
 			if existing {
 				m = start()
 			} else {

@@ -27,8 +27,8 @@ func TestUninstallLeavesTheHostAsItWas(t *testing.T) {
 				if s.after != nil {
 					continue
 				}
-				pod := &wire{host: w.host, pod: ktest.NewNamespace(t), handle: filterHandle(o.PinPath)}
-				pod.index = w.host.Veth(t, "pod"+string(rune('a'+wanted)), pod.pod, "eth0")
+				pod := wireFrom(t, w.host, ktest.PodOptions{Device: "pod" + string(rune('a'+wanted)), NoAddress: true})
+				pod.handle = filterHandle(o.PinPath)
 				if s.before != nil {
 					s.before(t, pod)
 				}
@@ -38,7 +38,7 @@ func TestUninstallLeavesTheHostAsItWas(t *testing.T) {
 			alien := alienPin(t, o.PinPath)
 			start, pins := takeInventory(t, w.host), pinsIn(t, o.PinPath)
 			m, done := startMeter(t, w.host, func(mine *Options) { mine.Attach, mine.PinPath = mode, o.PinPath }), wanted+1
-			await(t, "all are attached", func() bool {
+			ktest.Await(t, "all are attached", func() bool {
 				settled := 0
 				for _, i := range m.Interfaces() {
 					if i.State == StateAttached || i.State == StatePartial {
@@ -53,7 +53,7 @@ func TestUninstallLeavesTheHostAsItWas(t *testing.T) {
 			if err != nil {
 				t.Fatalf("uninstall: %v", err)
 			}
-			await(t, "nothing of ours", func() bool { return len(takeInventory(t, w.host).all) == len(start.all) })
+			ktest.Await(t, "nothing of ours", func() bool { return len(takeInventory(t, w.host).all) == len(start.all) })
 			compareLists(t, "uninstalled", takeInventory(t, w.host).all, start.all)
 			compareLists(t, "pins", pinsIn(t, o.PinPath), pins)
 			if err := os.Remove(alien); err != nil {

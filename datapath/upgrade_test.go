@@ -13,6 +13,7 @@ import (
 	"github.com/podmeter/podmeter/bpf"
 	"github.com/podmeter/podmeter/bpf/otherbuild"
 	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/internal/ktest"
 )
 
 // laterBuild returns a build whose programs write flows of another layout, and
@@ -112,8 +113,8 @@ func newUpgrade(t *testing.T, mode AttachMode, first version) *upgrade {
 	cleanPins(t, u.options)
 	u.install(first)
 	u.life = u.start(t, u.options)
-	await(t, "veth0 is attached", u.life.attached(1))
-	await(t, "a checkpoint", u.hasSaved)
+	ktest.Await(t, "veth0 is attached", u.life.attached(1))
+	ktest.Await(t, "a checkpoint", u.hasSaved)
 	u.unpublished = u.life.Interfaces()[0].Before
 	u.stop = trickle(t, u.wire.pod)
 	t.Cleanup(u.stop)
@@ -134,7 +135,7 @@ func (u *upgrade) pass(t *testing.T, to version) {
 func (u *upgrade) check(t *testing.T, unreadable bool) {
 	t.Helper()
 	drains := u.life.LastDrain().Count
-	await(t, "both sets are drained", func() bool { return u.life.LastDrain().Count > drains+sets })
+	ktest.Await(t, "both sets are drained", func() bool { return u.life.LastDrain().Count > drains+sets })
 	if got, want := flowPinsIn(t, u.options.PinPath), u.life.flowPins(); !slices.Equal(got, want[:]) {
 		t.Errorf("maps of flows: got %v, want this build's %v", got, want)
 	}

@@ -60,15 +60,15 @@ func TestUplinkDirectionsAreTheNodes(t *testing.T) {
 		t.Run(string(mode), func(t *testing.T) {
 			requireMode(t, mode)
 			w := newQuietWire(t)
-			sendUDP(t, w.pod, "198.51.100.1:9", 10) // before anything is attached: in no count
+			w.pod.Send(t, "198.51.100.1:9", 100, 10) // before anything is attached: in no count
 			before := seenFromTheNode(w.settled(t))
 			seen := newKeyBook()
 			m := startMeter(t, w.host, func(o *Options) { asUplink(mode)(o); o.Sink = seen })
 			m.awaitState(t, "veth0", StateAttached)
-			sendUDP(t, w.pod, "198.51.100.1:9", 30)
-			sendUDP(t, w.host, "198.51.100.2:9", 50)
+			w.pod.Send(t, "198.51.100.1:9", 100, 30)
+			w.host.Send(t, "198.51.100.2:9", 100, 50)
 			want := seenFromTheNode(w.ended(t)).sub(before)
-			await(t, "the status tells all of it", func() bool { return m.Interfaces()[0].Counted == want })
+			ktest.Await(t, "the status tells all of it", func() bool { return m.Interfaces()[0].Counted == want })
 			m.stop()
 			got, seeded := seen.of("veth0")
 			if got != want || seeded != (byDirection{}) || want[flows.Receive].Packets < 30 || want[flows.Transmit].Packets < 50 {
@@ -112,7 +112,7 @@ func killedUnderTraffic(t *testing.T, w *wire, change func(*Options)) (got, want
 	cleanPins(t, o)
 	before := w.settled(t)
 	l := a.start(t, o)
-	await(t, "veth0 is attached, with a checkpoint", func() bool {
+	ktest.Await(t, "veth0 is attached, with a checkpoint", func() bool {
 		a.lock.Lock()
 		defer a.lock.Unlock()
 		return l.attached(1)() && a.saved != nil
@@ -145,7 +145,7 @@ func TestAnUplinkIsNoPods(t *testing.T) {
 	pods.awaitState(t, "veth1", StateAttached)
 	uplinks.awaitState(t, "veth0", StateAttached)
 	before := w.settled(t)
-	sendUDP(t, w.pod, "198.51.100.1:9", 20)
+	w.pod.Send(t, "198.51.100.1:9", 100, 20)
 	want := seenFromTheNode(w.ended(t).sub(before))
 	uplinks.stop()
 	pods.stop()
@@ -222,13 +222,9 @@ func TestUplinkIsNotSeeded(t *testing.T) {
 			return host.Do(f)
 		}
 	})
-	await(t, "a drain", func() bool { return m.LastDrain().Count > 0 })
+	ktest.Await(t, "a drain", func() bool { return m.LastDrain().Count > 0 })
 	hold.Lock()
-	w := &wire{host: host, pod: ktest.NewNamespace(t)}
-	for _, ns := range []*ktest.Namespace{w.host, w.pod} {
-		ns.Sysctl(t, "net/ipv6/conf/default/disable_ipv6", "1")
-	}
-	w.index = host.Veth(t, "veth0", w.pod, "eth0")
+	w := wireFrom(t, host, ktest.PodOptions{NoAddress: true})
 	inject(t, w.pod, "eth0", false, plainFrames())
 	before := w.settled(t)
 	hold.Unlock()

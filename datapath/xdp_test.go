@@ -56,8 +56,8 @@ func TestXDPCountsFrames(t *testing.T) {
 			if got := m.Interfaces()[0].Mode; !strings.HasPrefix(string(got), "xdp+") {
 				t.Errorf("mode: got %s, want XDP and another", got)
 			}
-			sendUDP(t, w.pod, "198.51.100.1:9", 100)
-			sendUDP(t, w.host, "198.51.100.2:9", 60)
+			w.pod.Send(t, "198.51.100.1:9", 100, 100)
+			w.host.Send(t, "198.51.100.2:9", 100, 60)
 			if test.tcp {
 				sendTCP(t, w.pod, w.host, "198.51.100.1")
 				sendTCP(t, w.host, w.pod, "198.51.100.2")
@@ -151,11 +151,11 @@ func TestXDPModeChanges(t *testing.T) {
 			for _, mode := range []XDPMode{XDPOff, XDPNative, XDPOff, XDPNative} {
 				withXDP(mode, attach)(&o)
 				l := a.start(t, o)
-				await(t, "veth0 is attached", l.attached(1))
+				ktest.Await(t, "veth0 is attached", l.attached(1))
 				if got := strings.HasPrefix(string(l.Interfaces()[0].Mode), "xdp+"); got != (mode == XDPNative) {
 					t.Errorf("%s: got mode %s", mode, l.Interfaces()[0].Mode)
 				}
-				sendUDP(t, w.pod, "198.51.100.1:9", each)
+				w.pod.Send(t, "198.51.100.1:9", 100, each)
 				w.settled(t)
 				l.stop(t)
 			}
@@ -198,8 +198,8 @@ func TestXDPIsRefused(t *testing.T) {
 					test.change(o)
 				}
 			})
-			await(t, "it is refused", func() bool { return strings.Contains(log.String(), test.why) })
-			await(t, "nothing is metered, and it is told", func() bool {
+			ktest.Await(t, "it is refused", func() bool { return strings.Contains(log.String(), test.why) })
+			ktest.Await(t, "nothing is metered, and it is told", func() bool {
 				refused := m.Refusals()
 				return len(m.Interfaces()) == 0 && len(refused) == 1 && refused[0].Name == test.device && errors.Is(refused[0].Problem, ErrXDP)
 			})
@@ -211,7 +211,7 @@ func TestXDPIsRefused(t *testing.T) {
 				t.Errorf("links: got %v, %v, want none", links, err)
 			}
 			if ktest.HaveTCX(t) && test.device == "veth0" {
-				await(t, "no TCX program", func() bool { return tcxPrograms(t, w) == 0 })
+				ktest.Await(t, "no TCX program", func() bool { return tcxPrograms(t, w) == 0 })
 			}
 		})
 	}
@@ -249,7 +249,7 @@ func TestUninstallEndsXDP(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	await(t, "no XDP program", func() bool { return xdpOf(t, w.host, "veth0") == 0 })
+	ktest.Await(t, "no XDP program", func() bool { return xdpOf(t, w.host, "veth0") == 0 })
 	if _, err := os.Stat(m.options.PinPath); !os.IsNotExist(err) {
 		t.Errorf("pin path: got %v, want it to be gone", err)
 	}
@@ -281,13 +281,13 @@ func TestXDPIsAttachedAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	setMTU(t, w.host, "veth0", 1400) // an event, after which all links are looked at
-	await(t, "it is attached again", func() bool {
+	ktest.Await(t, "it is attached again", func() bool {
 		all := m.Interfaces()
 		return len(all) == 1 && all[0].State == StateAttached && all[0].Since.After(since)
 	})
 	before := w.settled(t)
-	sendUDP(t, w.pod, "198.51.100.1:9", 30)
-	sendUDP(t, w.host, "198.51.100.2:9", 20)
+	w.pod.Send(t, "198.51.100.1:9", 100, 30)
+	w.host.Send(t, "198.51.100.2:9", 100, 20)
 	want := byNAPI(seenFromTheNode(w.ended(t).sub(before)))
 	m.stop()
 	if got, _ := m.book.of("veth0"); got != want {
