@@ -15,7 +15,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/google/go-cmp/cmp"
@@ -150,16 +149,6 @@ func tcpInfo(t testing.TB, connection net.Conn) (info *unix.TCPInfo) {
 	return info
 }
 
-// await waits until a condition holds: the kernel closes sockets on its own.
-func await(t testing.TB, what string, holds func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !holds(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain until %s", what)
-		}
-	}
-}
-
 // transfer sends 1 MiB of which each 20th packet is lost, until all is acknowledged.
 func (c *connected) transfer(client, server net.Conn) {
 	c.Helper()
@@ -179,7 +168,7 @@ func (c *connected) transfer(client, server net.Conn) {
 		c.Fatal(err)
 	}
 	stop()
-	await(c, "all is acknowledged", func() bool { return tcpInfo(c, client).Unacked == 0 })
+	ktest.Await(c, "all is acknowledged", func() bool { return tcpInfo(c, client).Unacked == 0 })
 }
 
 // Both ends of a connection count it when it is established, and once more its RTT when
@@ -195,7 +184,7 @@ func TestHealthOfConnections(t *testing.T) {
 			c.wantEvents(map[end]events{at: {opened: 1, samples: 1}, other: {opened: 1, samples: 1}})
 			client.Close()
 			server.Close()
-			await(t, "both ends are closed", func() bool {
+			ktest.Await(t, "both ends are closed", func() bool {
 				all := c.health(c.objects.Health0)
 				return samples(all[at]) == 2 && samples(all[other]) == 2
 			})
@@ -272,7 +261,7 @@ func TestHealthIsTheKernelsOwn(t *testing.T) {
 			before := c.health(c.objects.Health0)[at]
 			client.Close()
 			server.Close()
-			await(t, "it is closed", func() bool { return samples(c.health(c.objects.Health0)[at]) > samples(before) })
+			ktest.Await(t, "it is closed", func() bool { return samples(c.health(c.objects.Health0)[at]) > samples(before) })
 			last := c.health(c.objects.Health0)[at].RttSum - before.RttSum
 			// The FIN's acknowledgement moves it once more, by an eighth of the difference.
 			if want := uint64(info.Rtt); last < want/2 || last > want*2 {
@@ -437,7 +426,7 @@ func TestHealthOfALongConnection(t *testing.T) {
 	}
 	rounds := 0
 	begun := c.health(c.objects.Health0)[at]
-	await(t, "there are 5 samples", func() bool {
+	ktest.Await(t, "there are 5 samples", func() bool {
 		for range 100 {
 			echo()
 			rounds++
@@ -484,7 +473,7 @@ func TestHealthWithoutRoom(t *testing.T) {
 	}
 	want, at := tcpInfo(t, client), endOf("a", client)
 	client.Close()
-	await(t, "it is closed", func() bool { return samples(c.health(c.objects.Health1)[at]) > 0 })
+	ktest.Await(t, "it is closed", func() bool { return samples(c.health(c.objects.Health1)[at]) > 0 })
 	if got := c.health(c.objects.Health1)[at]; got.Segments != want.Total_retrans || got.Bytes != want.Bytes_retrans || got.Segments == 0 {
 		t.Errorf("got %d segments and %d bytes, want %d and %d", got.Segments, got.Bytes, want.Total_retrans, want.Bytes_retrans)
 	}

@@ -102,11 +102,8 @@ type device struct {
 
 func newDevice(t *testing.T, ring bool) *device {
 	t.Helper()
-	host, pod := ktest.NewNamespace(t), ktest.NewNamespace(t)
-	for _, ns := range []*ktest.Namespace{host, pod} { // nothing but our packets
-		ns.Sysctl(t, "net/ipv6/conf/default/disable_ipv6", "1")
-	}
-	index := host.Veth(t, "veth0", pod, "eth0")
+	link := ktest.NewNode(t).Pod(t, ktest.PodOptions{NoAddress: true}) // nothing but our packets
+	host, pod, index := link.Node, link.Namespace, link.Index
 	d := &device{comparison: newComparisonAt(t, uint32(index))}
 	d.comparison.seen, d.comparison.deliver = untagged, d.deliver
 	linear, longest := linearProgram(t)

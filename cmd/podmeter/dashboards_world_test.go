@@ -9,8 +9,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -50,10 +48,7 @@ func newDashboardWorld(t *testing.T) *dashboardWorld {
 	t.Helper()
 	server := kubetest.Start(t)
 	w := &dashboardWorld{service: ktest.NewServiceNode(t), world: ktest.NewNamespace(t), discovered: make(chan struct{})}
-	w.host = &host{node: w.service.Node, pod: w.service.Client, dir: t.TempDir()}
-	w.pins = fmt.Sprintf("/sys/fs/bpf/podmeter-test-%d-%d", os.Getpid(), time.Now().UnixNano())
-	w.sock = filepath.Join(w.dir, "agent.sock")
-	t.Cleanup(func() { w.uninstall(t) })
+	w.host = hostOf(t, w.service.Node, w.service.Client)
 	w.connect(t)
 	w.populate(t, server)
 	w.kubeconfig = gateInto(t, w.node, server)
@@ -124,7 +119,7 @@ func (w *dashboardWorld) addLate(t *testing.T) {
 	if err != nil {
 		t.Fatalf("route to the late pod: %v", err)
 	}
-	sendUDP(t, pod, "10.1.9.1:9", 20)
+	pod.Send(t, "10.1.9.1:9", 100, 20)
 	w.createPod(t, "batch", "late", "here", address)
 }
 

@@ -18,17 +18,13 @@ func TestInterfaceOfAnyName(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHost(t)
-			pod := ktest.NewNamespace(t)
-			pod.Sysctl(t, "net/ipv6/conf/default/disable_ipv6", "1")
-			h.node.Veth(t, device, pod, "eth0")
-			h.node.Address(t, device, "203.0.113.1/24")
-			pod.Address(t, "eth0", "203.0.113.2/24")
+			pod := h.node.Pod(t, ktest.PodOptions{Device: device, Gateway: "203.0.113.1/24", Address: "203.0.113.2/24"})
 			p := start(t, h.node, nil, h.flags()...)
 			both := func(s *agent.Status) bool {
 				return len(s.Interfaces) == 2 && s.Interfaces[0].State == "attached" && s.Interfaces[1].State == "attached"
 			}
 			h.await(t, p, "both are attached", both)
-			sendUDP(t, pod, "203.0.113.1:9", 10)
+			pod.Send(t, "203.0.113.1:9", 100, 10)
 			counted := func(s *agent.Status) (packets uint64) {
 				for _, i := range s.Interfaces {
 					if i.Name != "veth0" {

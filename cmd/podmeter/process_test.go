@@ -4,8 +4,6 @@ package main
 
 import (
 	"bytes"
-	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,6 +18,10 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
+
+// agentPatience is how long a state of an agent may take to come: it shares the CPUs with
+// other tests' agents.
+const agentPatience = time.Minute
 
 // asPodmeter makes the test binary, started once more, podmeter.
 const asPodmeter = "PODMETER_TEST_RUN"
@@ -79,17 +81,17 @@ type host struct {
 
 func newHost(t testing.TB) *host {
 	t.Helper()
-	h := &host{node: ktest.NewNamespace(t), pod: ktest.NewNamespace(t), dir: t.TempDir()}
-	for _, ns := range []*ktest.Namespace{h.node, h.pod} {
-		ns.Sysctl(t, "net/ipv6/conf/default/disable_ipv6", "1")
-	}
-	h.index = h.node.Veth(t, "veth0", h.pod, "eth0")
-	h.node.Address(t, "veth0", "198.51.100.1/24")
-	h.pod.Address(t, "eth0", "198.51.100.2/24")
-	// So that nothing is asked for at any time: only what a test sends is on the wire.
-	h.node.Introduce(t, "veth0", "198.51.100.2", h.pod, "eth0")
-	h.pod.Introduce(t, "eth0", "198.51.100.1", h.node, "veth0")
-	h.pins = fmt.Sprintf("/sys/fs/bpf/podmeter-test-%d-%d", os.Getpid(), time.Now().UnixNano())
+	pod := ktest.NewNode(t).Pod(t, ktest.PodOptions{Introduced: true})
+	h := hostOf(t, pod.Node, pod.Namespace)
+	h.index = pod.Index
+	return h
+}
+
+// hostOf gives a node and a pod that are there the paths of an agent, which is uninstalled
+// at the end of the test.
+func hostOf(t testing.TB, node, pod *ktest.Namespace) *host {
+	t.Helper()
+	h := &host{node: node, pod: pod, dir: t.TempDir(), pins: ktest.PinPath(t)}
 	h.sock = filepath.Join(h.dir, "agent.sock")
 	t.Cleanup(func() { h.uninstall(t) })
 	return h
@@ -119,16 +121,20 @@ func (h *host) await(t testing.TB, p *process, what string, wanted func(*agent.S
 	t.Helper()
 	client := newClient(h.sock)
 	defer client.close()
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		status, err := client.status(t.Context())
-		if err == nil && wanted(status) {
-			return status
+	var status *agent.Status
+	err := ktest.Eventually(agentPatience, what, func() (came bool) {
+		now, err := client.status(t.Context())
+		if came = err == nil && wanted(now); came {
+			status = now
 		}
+		return came
+	})
+	if err != nil {
+		p.Process.Kill()
+		p.Wait()
+		t.Fatalf("%v; the agent said:\n%s", err, &p.output)
 	}
-	p.Process.Kill()
-	p.Wait()
-	t.Fatalf("never came: %s; the agent said:\n%s", what, &p.output)
-	return nil
+	return status
 }
 
 func (h *host) awaitAttached(t *testing.T, p *process) *agent.Status {
@@ -141,28 +147,7 @@ func (h *host) awaitAttached(t *testing.T, p *process) *agent.Status {
 // send sends datagrams from the pod to the node.
 func (h *host) send(t *testing.T, count int) {
 	t.Helper()
-	sendUDP(t, h.pod, "198.51.100.1:9", count)
-}
-
-// sendUDP sends datagrams of 100 bytes to an address.
-func sendUDP(t testing.TB, from *ktest.Namespace, to string, count int) {
-	t.Helper()
-	err := from.Do(func() error {
-		for range count { // a socket each, as a refusal is told to the next write
-			conn, err := net.Dial("udp", to)
-			if err != nil {
-				return err
-			}
-			if _, err := conn.Write(make([]byte, 100)); err != nil {
-				return err
-			}
-			conn.Close()
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatalf("send: %v", err)
-	}
+	h.pod.Send(t, "198.51.100.1:9", 100, count)
 }
 
 // counters are the packets and bytes that the interface got from the pod.

@@ -57,7 +57,7 @@ func benchmarkWriting(b *testing.B, binary string, writes bool) (cpu, memory flo
 		return len(s.Interfaces) == 1 && s.Interfaces[0].State == "attached"
 	})
 	for port := range writtenRows {
-		sendUDP(b, h.pod, net.JoinHostPort("198.51.100.1", fmt.Sprint(1000+port)), 1)
+		h.pod.Send(b, net.JoinHostPort("198.51.100.1", fmt.Sprint(1000+port)), 100, 1)
 	}
 	h.await(b, p, "all rows", func(*agent.Status) bool { return h.value(b, "podmeter_series", "family", "flow") >= writtenRows })
 	before := ticks(b, p.Process.Pid)

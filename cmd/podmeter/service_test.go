@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/podmeter/podmeter/cmd/podmeter/agent"
@@ -23,10 +22,7 @@ import (
 func newServiceHost(t *testing.T) (*ktest.ServiceNode, *host, string) {
 	t.Helper()
 	s := ktest.NewServiceNode(t)
-	h := &host{node: s.Node, pod: s.Client, dir: t.TempDir()}
-	h.pins = fmt.Sprintf("/sys/fs/bpf/podmeter-test-%d-%d", os.Getpid(), time.Now().UnixNano())
-	h.sock = filepath.Join(h.dir, "agent.sock")
-	t.Cleanup(func() { h.uninstall(t) })
+	h := hostOf(t, s.Node, s.Client)
 	var content strings.Builder
 	content.WriteString("node: {name: n}\nservices:\n" +
 		"- {namespace: shop, name: web, ips: [" + ktest.Service4 + ", \"" + ktest.Service6 + "\"]}\npods:\n")

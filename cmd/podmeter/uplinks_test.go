@@ -33,18 +33,10 @@ type outlet struct {
 
 func newOutlet(t testing.TB) *outlet {
 	t.Helper()
-	o := &outlet{host: newHost(t), world: ktest.NewNamespace(t)}
-	o.world.Sysctl(t, "net/ipv6/conf/default/disable_ipv6", "1")
-	o.node.Veth(t, "up0", o.world, "eth0")
+	o := &outlet{host: newHost(t)}
+	o.world = o.node.Pod(t, ktest.PodOptions{Device: "up0", Gateway: "192.0.2.1/24", Address: "192.0.2.2/24", Introduced: true}).Namespace
 	o.node.Sysctl(t, "net/ipv4/ip_forward", "1")
-	o.node.Address(t, "up0", "192.0.2.1/24")
-	o.world.Address(t, "eth0", "192.0.2.2/24")
 	o.world.Address(t, "lo", outside+"/32")
-	// Nobody asks for link addresses, at a time of his own.
-	o.node.Introduce(t, "veth0", "198.51.100.2", o.pod, "eth0")
-	o.pod.Introduce(t, "eth0", "198.51.100.1", o.node, "veth0")
-	o.node.Introduce(t, "up0", "192.0.2.2", o.world, "eth0")
-	o.world.Introduce(t, "eth0", "192.0.2.1", o.node, "up0")
 	route(t, o.pod, "0.0.0.0/0", "198.51.100.1")
 	route(t, o.node, "203.0.113.0/24", "192.0.2.2")
 	route(t, o.world, "198.51.100.0/24", "192.0.2.1")
@@ -65,7 +57,7 @@ func route(t testing.TB, in *ktest.Namespace, to, gateway string) {
 // visit sends datagrams from the pod to the world.
 func (o *outlet) visit(t testing.TB, count int) {
 	t.Helper()
-	sendUDP(t, o.pod, outside+":9", count)
+	o.pod.Send(t, outside+":9", 100, count)
 }
 
 // uplink returns what passed the uplink, as its device counted it.

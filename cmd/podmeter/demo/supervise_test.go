@@ -89,7 +89,7 @@ func (d *demoProcess) end(t *testing.T) string {
 		t.Error(err)
 	}
 	d.Wait() // the exit code is looked at by who cares
-	await(t, "all processes of the demo have ended", func() bool { return len(d.processes()) == 0 })
+	ktest.Await(t, "all processes of the demo have ended", func() bool { return len(d.processes()) == 0 })
 	if after := lookAround(t); !after.equal(d.before) {
 		t.Errorf("got %+v after the demo, want what there was before: %+v", after, d.before)
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/internal/ktest"
 )
 
 // testTraffic is the demo's traffic in a test world.
@@ -28,27 +29,12 @@ func testTraffic(t *testing.T, w *world) *traffic {
 	return tr
 }
 
-// await waits until the condition holds.
-func await(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	deadline := time.After(20 * time.Second)
-	ticker := time.NewTicker(5 * time.Millisecond)
-	defer ticker.Stop()
-	for !condition() {
-		select {
-		case <-deadline:
-			t.Fatalf("wait until %s: it did not come", what)
-		case <-ticker.C:
-		}
-	}
-}
-
 func TestEveryProtocolWorks(t *testing.T) {
 	w := testWorld(t)
 	tr := testTraffic(t, w)
 	tr.startAll(w)
 	want := []string{"TCP over IPv4", "TCP over IPv6", "UDP over IPv4", "UDP over IPv6", "ICMP over IPv4", "ICMP over IPv6"}
-	await(t, "every protocol worked", func() bool {
+	ktest.Await(t, "every protocol worked", func() bool {
 		tr.tally.mu.Lock()
 		defer tr.tally.mu.Unlock()
 		for _, over := range want {
@@ -162,7 +148,7 @@ func TestPodComesAndGoesUnderTraffic(t *testing.T) {
 	job := must(w.addPod(jobPod()))(t)
 	during := newTraffic(tr.tally)
 	during.startJob(job)
-	await(t, "the job has moved something", func() bool {
+	ktest.Await(t, "the job has moved something", func() bool {
 		tr.tally.mu.Lock()
 		defer tr.tally.mu.Unlock()
 		return tr.tally.done["TCP over IPv4"] > 1
@@ -187,7 +173,7 @@ func TestNoGoroutineIsLeft(t *testing.T) {
 	w := testWorld(t)
 	tr := testTraffic(t, w)
 	tr.startAll(w)
-	await(t, "TCP has worked", func() bool {
+	ktest.Await(t, "TCP has worked", func() bool {
 		tr.tally.mu.Lock()
 		defer tr.tally.mu.Unlock()
 		return tr.tally.done["TCP over IPv4"] > 0
@@ -195,5 +181,5 @@ func TestNoGoroutineIsLeft(t *testing.T) {
 	if err := errors.Join(tr.stop(), w.close()); err != nil {
 		t.Error(err)
 	}
-	await(t, "all goroutines have ended", func() bool { return runtime.NumGoroutine() <= before })
+	ktest.Await(t, "all goroutines have ended", func() bool { return runtime.NumGoroutine() <= before })
 }
