@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/podmeter/podmeter/internal/ktest"
 )
 
 // account is what podmeter's pods run as.
@@ -107,7 +108,7 @@ func TestRights(t *testing.T) {
 // what the pod's status says of it.
 func (c *cluster) ended(t *testing.T) (code, message string) {
 	t.Helper()
-	await(t, "the agent's failure", func() string {
+	ktest.AwaitWithin(t, patience, "the agent's failure", func() string {
 		for _, state := range []string{"state", "lastState"} {
 			at := "{range .items[*].status.containerStatuses[*]}{." + state + ".terminated.exitCode}{'\\n'}{." + state + ".terminated.message}{end}"
 			out := c.kubectl(t, "", "get", "pods", "--namespace", agentNamespace, "--selector", agents, "--output", "jsonpath="+at)
@@ -163,7 +164,7 @@ func TestNoRightToListPods(t *testing.T) {
 	c.kubectl(t, "", "patch", "clusterrole", "podmeter", "--type", "json", "--patch",
 		`[{"op": "replace", "path": "/rules/0/resources", "value": ["services", "nodes"]}]`)
 	c.kubectl(t, "", "rollout", "restart", "--namespace", agentNamespace, "daemonset/podmeter")
-	await(t, "a line that names the right", func() string {
+	ktest.AwaitWithin(t, patience, "a line that names the right", func() string {
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		out, err := run(ctx, "", "logs", "--namespace", agentNamespace, "daemonset/podmeter")
@@ -177,7 +178,7 @@ func TestNoRightToListPods(t *testing.T) {
 	})
 	// The pods that it knew stay bound; those of new ones are not known.
 	c.kubectl(t, "", "rollout", "restart", "--namespace", namespace, "deployment/web")
-	await(t, "bytes that wait for their pods", func() string {
+	ktest.AwaitWithin(t, patience, "bytes that wait for their pods", func() string {
 		s, err := scrape(t.Context())
 		if err != nil {
 			return err.Error()

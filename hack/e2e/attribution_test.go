@@ -8,6 +8,8 @@ import (
 	"net"
 	"strings"
 	"testing"
+
+	"github.com/podmeter/podmeter/internal/ktest"
 )
 
 // A known number of bytes on each way lands on the right workload, Service and
@@ -62,7 +64,7 @@ func (c *cluster) walk(t *testing.T, namespace string, w way) {
 	from, to := s.flows(namespace, name), s.flows(namespace, w.to.Metadata.Name)
 	c.traffic(t, namespace, name, d.to(address)...)
 	c.traffic(t, namespace, name, r.to(address)...)
-	await(t, "the flows", func() string {
+	ktest.AwaitWithin(t, patience, "the flows", func() string {
 		s := c.podmeter(t)
 		return w.differs(d, r, s.flows(namespace, name).since(from), s.flows(namespace, w.to.Metadata.Name).since(to))
 	})

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/podmeter/podmeter/internal/ktest"
 )
 
 // patience is how long a condition may take to come.
@@ -106,7 +108,7 @@ func (c *cluster) killAgent(t *testing.T) {
 	if out, err := exec.CommandContext(t.Context(), "pkill", "-KILL", "-f", "^/podmeter agent ").CombinedOutput(); err != nil {
 		t.Fatalf("kill the agent: %v: %s", err, out)
 	}
-	await(t, "another agent in the pod", func() string {
+	ktest.AwaitWithin(t, patience, "another agent in the pod", func() string {
 		if now := c.restarts(t); now == before {
 			return "restarted " + now + " times"
 		}
@@ -158,24 +160,6 @@ func (c *cluster) allPods(t *testing.T, namespace string, args ...string) []pod 
 		t.Fatalf("read pods: %v", err)
 	}
 	return list.Items
-}
-
-// await waits until a condition holds; why says what is still missing, which is told
-// each time that it has lasted for long.
-func await(t *testing.T, what string, holds func() (why string)) {
-	t.Helper()
-	why := ""
-	began, told := time.Now(), time.Now()
-	for ; time.Since(began) < patience; time.Sleep(500 * time.Millisecond) {
-		if why = holds(); why == "" {
-			return
-		}
-		if time.Since(told) > patience/10 {
-			told = time.Now()
-			t.Logf("after %.0f s still waiting for %s; %s", time.Since(began).Seconds(), what, why)
-		}
-	}
-	t.Fatalf("never came: %s; %s", what, why)
 }
 
 // fetch reads what an address serves.

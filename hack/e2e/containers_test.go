@@ -8,6 +8,8 @@ import (
 	"net"
 	"regexp"
 	"testing"
+
+	"github.com/podmeter/podmeter/internal/ktest"
 )
 
 // use is what a container sends and receives by a protocol.
@@ -70,7 +72,7 @@ func TestContainers(t *testing.T) {
 	t.Run("from front, started again", func(t *testing.T) {
 		before := containerOf(t, namespace, duo.Metadata.Name, "front")
 		ctr(t, "tasks", "kill", "--signal", "SIGKILL", before)
-		await(t, "another container", func() string {
+		ktest.AwaitWithin(t, patience, "another container", func() string {
 			if now := containerOf(t, namespace, duo.Metadata.Name, "front"); now == before {
 				return "it is still " + now
 			}
@@ -110,7 +112,7 @@ func (c *cluster) talkIn(t *testing.T, namespace, pod, container, address, meter
 			t.Fatalf("traffic %v: %v: %s", args, err, out)
 		}
 	}
-	await(t, "the bytes of "+name, func() string {
+	ktest.AwaitWithin(t, patience, "the bytes of "+name, func() string {
 		grown := usesSince(c.podmeter(t).uses(namespace, metered), before)
 		wantUDP, tcp := d.counters(ip), grown[use{name, "tcp"}]
 		if !sends {
@@ -140,7 +142,7 @@ func (c *cluster) talkToBoth(t *testing.T, namespace string, from, to pod, addre
 		}
 		c.traffic(t, namespace, from.Metadata.Name, one.to(address)...)
 	}
-	await(t, "the bytes of both", func() string {
+	ktest.AwaitWithin(t, patience, "the bytes of both", func() string {
 		s := c.podmeter(t)
 		grown, more := usesSince(s.uses(namespace, to.Metadata.Name), before), s.opened(namespace, to.Metadata.Name)-opened
 		front, back := grown[use{"front", "tcp"}], grown[use{"back", "tcp"}]

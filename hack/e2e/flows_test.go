@@ -7,6 +7,7 @@ import (
 	"maps"
 	"testing"
 
+	"github.com/podmeter/podmeter/internal/ktest"
 	dto "github.com/prometheus/client_model/go"
 )
 
@@ -89,7 +90,7 @@ func (f flows) since(before flows) flows {
 // no rows before, what neighbours asked before the attachment is unattributed.
 func (c *cluster) awaitFlows(t *testing.T, namespace, pod string, before, want flows) {
 	t.Helper()
-	await(t, "the flows of "+pod, func() string {
+	ktest.AwaitWithin(t, patience, "the flows of "+pod, func() string {
 		got := c.podmeter(t).flows(namespace, pod).since(before)
 		if before == nil {
 			maps.DeleteFunc(got, func(r row, _ counters) bool { return r.peerKind == "unattributed" })

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/podmeter/podmeter/internal/ktest"
 )
 
 // What is resent where segments are lost on the way is what the pod's own kernel counts,
@@ -65,7 +67,7 @@ func (h health) minus(o health) health {
 // returns by what all grew.
 func (c *cluster) awaitHealth(t *testing.T, namespace, pod string, before, want health) (grown health) {
 	t.Helper()
-	await(t, "the health of "+pod, func() string {
+	ktest.AwaitWithin(t, patience, "the health of "+pod, func() string {
 		grown = c.health(t, namespace, pod).minus(before)
 		if grown.opened != want.opened || grown.failed != want.failed || grown.segments != want.segments {
 			return fmt.Sprintf("got %+v, want %+v", grown, want)
@@ -127,7 +129,7 @@ func (c *cluster) roundTrips(t *testing.T, namespace, pod, to string) {
 	before, resent := c.health(t, namespace, pod), c.resent(t, namespace, pod)
 	ended := c.background(t, namespace, pod, "stream", to, "8")
 	var grown health
-	await(t, "samples of a connection that lives", func() string {
+	ktest.AwaitWithin(t, patience, "samples of a connection that lives", func() string {
 		if grown = c.health(t, namespace, pod).minus(before); grown.opened != 1 || grown.samples < 10 {
 			return fmt.Sprintf("got %+v", grown)
 		}

@@ -5,6 +5,8 @@ package e2e
 import (
 	"os"
 	"testing"
+
+	"github.com/podmeter/podmeter/internal/ktest"
 )
 
 // What helm has installed it removes, and what the agent had attached goes with it.
@@ -22,7 +24,7 @@ func TestHelmUninstallLeavesNothing(t *testing.T) {
 	c.kubectl(t, "", "create", "namespace", agentNamespace)
 	c.kubectl(t, "", "label", "namespace", agentNamespace, "pod-security.kubernetes.io/enforce=privileged")
 	output(t, helm, "install", "podmeter", "../../deploy/helm/podmeter", "--namespace", agentNamespace, "--wait", "--timeout", patience.String())
-	await(t, "programs on the pods' interfaces", func() string {
+	ktest.AwaitWithin(t, patience, "programs on the pods' interfaces", func() string {
 		if len(links(t)) == 0 {
 			return "there are none"
 		}

@@ -9,6 +9,8 @@ import (
 	"net"
 	"os"
 	"testing"
+
+	"github.com/podmeter/podmeter/internal/ktest"
 )
 
 // A pod in the node's own network has series of its own: what its sockets send and
@@ -28,7 +30,7 @@ func TestHostPods(t *testing.T) {
 		serve = append(serve, net.JoinHostPort(address.IP, servers))
 	}
 	go func() { _, _ = c.trafficIn(serving, in, serve...) }()
-	await(t, "a server in the node's network", func() string {
+	ktest.AwaitWithin(t, patience, "a server in the node's network", func() string {
 		if output(t, "ss", "-Hltn", "sport = :"+servers) == "" {
 			return "nobody listens"
 		}
@@ -89,7 +91,7 @@ func (c *cluster) talkOfHost(t *testing.T, namespace string, host, from pod, add
 	}
 	wantUDP, tcp := d.inCgroup(to), udp
 	tcp.protocol = "tcp"
-	await(t, "the flows of "+host.Metadata.Name, func() string {
+	ktest.AwaitWithin(t, patience, "the flows of "+host.Metadata.Name, func() string {
 		s := c.podmeter(t)
 		grown := s.flows(namespace, host.Metadata.Name).since(before)
 		if want := (flows{udp: wantUDP, tcp: grown[tcp]}); !maps.Equal(grown, want) {

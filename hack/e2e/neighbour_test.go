@@ -2,7 +2,11 @@
 
 package e2e
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/podmeter/podmeter/internal/ktest"
+)
 
 // A pod that floods random addresses and ports has exact series, and so have its
 // neighbours, whose flows keep their names; the agent stays within its limits.
@@ -24,7 +28,7 @@ func TestParityBesideAFlood(t *testing.T) {
 			"198.51.100.0/24", "203.0.113.0/24", "2001:db8:ffff::/64", "10.244.0.0/24"))
 	})
 	pending := map[string]bool{flooder: true}
-	await(t, "equal counts of the flooder", func() string { return c.parity(t, namespace, pending) })
+	ktest.AwaitWithin(t, patience, "equal counts of the flooder", func() string { return c.parity(t, namespace, pending) })
 	c.checkIdentities(t, namespace, 3)
 
 	s := c.podmeter(t)

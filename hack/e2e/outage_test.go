@@ -7,6 +7,8 @@ import (
 	"os/exec"
 	"testing"
 	"time"
+
+	"github.com/podmeter/podmeter/internal/ktest"
 )
 
 // While the API server is away metering goes on, and the age of identity says so. A
@@ -24,21 +26,21 @@ func TestParityWithoutAPIServer(t *testing.T) {
 		away := time.Now()
 		ended := sandbox(t, namespace, "store-0")
 		ctr(t, "tasks", "kill", "--signal", "KILL", ended)
-		await(t, "another sandbox of store-0", func() string {
+		ktest.AwaitWithin(t, patience, "another sandbox of store-0", func() string {
 			if sandbox(t, namespace, "store-0") == ended {
 				return "still " + ended
 			}
 			return ""
 		})
 		c.traffic(t, namespace, "store-0", d.to(net.JoinHostPort(address, port))...)
-		await(t, "an age of identity of the outage", func() string {
+		ktest.AwaitWithin(t, patience, "an age of identity of the outage", func() string {
 			if age := c.age(t); age < outage || time.Since(away) < outage {
 				return "age " + age.String()
 			}
 			return ""
 		})
 		component(t, "start", "kube-apiserver")
-		await(t, "a young identity", func() string {
+		ktest.AwaitWithin(t, patience, "a young identity", func() string {
 			if age := c.age(t); age > outage/2 {
 				return "age " + age.String()
 			}

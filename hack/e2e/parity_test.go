@@ -7,6 +7,8 @@ import (
 	"net"
 	"testing"
 	"time"
+
+	"github.com/podmeter/podmeter/internal/ktest"
 )
 
 // After mixed traffic each pod's series are what the kubelet's cAdvisor and the
@@ -37,7 +39,7 @@ func TestParityAcrossRollouts(t *testing.T) {
 		c.killAgent(t)
 		streamed()
 	})
-	await(t, "equal counts of the stream", func() string { return c.parity(t, namespace, pending) })
+	ktest.AwaitWithin(t, patience, "equal counts of the stream", func() string { return c.parity(t, namespace, pending) })
 	c.checkIdentities(t, namespace, 3)
 }
 
@@ -64,7 +66,7 @@ func (c *cluster) exchange(t *testing.T, namespace string, lasts time.Duration, 
 	for _, p := range pods {
 		pending[p.Metadata.Name] = true
 	}
-	await(t, "three equal counts of each pod", func() string { return c.parity(t, namespace, pending) })
+	ktest.AwaitWithin(t, patience, "three equal counts of each pod", func() string { return c.parity(t, namespace, pending) })
 	c.checkIdentities(t, namespace, 9) // the Job's too, which has ended
 }
 

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/podmeter/podmeter/internal/ktest"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/model"
 )
@@ -95,7 +96,7 @@ func (p *prometheus) query(expression string) (model.Vector, error) {
 // await evaluates an expression until its value is as wanted.
 func (p *prometheus) await(t *testing.T, what, expression string, holds func(model.Vector) (why string)) {
 	t.Helper()
-	await(t, what, func() string {
+	ktest.AwaitWithin(t, patience, what, func() string {
 		found, err := p.query(expression)
 		if err != nil {
 			return err.Error()
@@ -130,7 +131,7 @@ func (p *prometheus) started(t *testing.T) string {
 // scrapes.
 func (p *prometheus) settled(t *testing.T) {
 	t.Helper()
-	await(t, "scrapes without new series", func() string {
+	ktest.AwaitWithin(t, patience, "scrapes without new series", func() string {
 		found, err := p.query(`count_over_time(scrape_series_added{job="podmeter"}[17s]) >= 3 and max_over_time(scrape_series_added{job="podmeter"}[17s]) == 0`)
 		if err != nil || len(found) == 0 {
 			return fmt.Sprintf("got %v, %v", found, err)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/podmeter/podmeter/internal/ktest"
 	"github.com/prometheus/common/model"
 )
 
@@ -58,7 +59,7 @@ func (c *cluster) talk(t *testing.T, namespace string) {
 // is no such machine: the address is one of the internet's, which answers.
 func (c *cluster) farPod(t *testing.T, namespace string) {
 	t.Helper()
-	await(t, "the namespace's account", func() string {
+	ktest.AwaitWithin(t, patience, "the namespace's account", func() string {
 		if _, err := run(t.Context(), "", "get", "serviceaccount", "default", "--namespace", namespace); err != nil {
 			return err.Error()
 		}
@@ -73,7 +74,7 @@ func (c *cluster) farPod(t *testing.T, namespace string) {
 // checkLabels compares the series with the agent's exposition: beyond that they have
 // the job, and the node's name twice.
 func (p *prometheus) checkLabels(t *testing.T, c *cluster) {
-	await(t, "no series but the agent's", func() string {
+	ktest.AwaitWithin(t, patience, "no series but the agent's", func() string {
 		found, err := p.query(`{job="podmeter", __name__!~"up|scrape_.+"}`)
 		if err != nil {
 			return err.Error()

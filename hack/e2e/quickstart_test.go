@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/podmeter/podmeter/internal/ktest"
 )
 
 // What the README tells to do on Kubernetes is done here, line by line, with nothing
@@ -31,7 +33,7 @@ func TestQuickStart(t *testing.T) {
 		case strings.HasPrefix(line, "make "): // done
 		case strings.Contains(line, "query="):
 			// The first scrape comes within its interval.
-			await(t, "an answer", func() string {
+			ktest.AwaitWithin(t, patience, "an answer", func() string {
 				if out := shell(t, line); !strings.Contains(out, `"value":[`) {
 					return line + ": " + out
 				}

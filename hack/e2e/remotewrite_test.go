@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/podmeter/podmeter/internal/ktest"
 	"github.com/prometheus/common/model"
 )
 
@@ -31,7 +32,7 @@ func TestRemoteWrite(t *testing.T) {
 		c.traffic(t, namespace, client, request{d.count * d.size, d.size}.to(net.JoinHostPort(echo, port))...)
 		c.traffic(t, namespace, client, d.to(net.JoinHostPort(echo, port))...)
 		sent += d.counters(echo).transmitBytes
-		await(t, "what was sent", func() string {
+		ktest.AwaitWithin(t, patience, "what was sent", func() string {
 			if got := c.podmeter(t).sum("podmeter_flow_transmit_bytes_total", "namespace", namespace, "pod", client, "protocol", "udp"); got != sent {
 				return fmt.Sprintf("got %.0f B, want %.0f", got, sent)
 			}
@@ -50,7 +51,7 @@ func TestRemoteWrite(t *testing.T) {
 	talk(datagrams{20, 700})
 	var meanwhile map[string]float64
 	var at time.Time
-	await(t, "a sample with that", func() string {
+	ktest.AwaitWithin(t, patience, "a sample with that", func() string {
 		meanwhile = now()
 		c.awaitSpooled(t)
 		at = time.Now()
@@ -100,7 +101,7 @@ func (c *cluster) awaitSpooled(t *testing.T) {
 		return name
 	}
 	before := last()
-	await(t, "a sample in the spool", func() string {
+	ktest.AwaitWithin(t, patience, "a sample in the spool", func() string {
 		if now := last(); now <= before {
 			return "the last is " + now
 		}

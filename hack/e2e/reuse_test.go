@@ -7,6 +7,8 @@ import (
 	"net"
 	"strings"
 	"testing"
+
+	"github.com/podmeter/podmeter/internal/ktest"
 )
 
 // batch is how many pods come at a time; they have few addresses to take turns with.
@@ -84,7 +86,7 @@ func (c *cluster) checkPeers(t *testing.T, namespace string, server pod, before 
 		sum = sum.plus(w.mirrored(), 1)
 	}
 	var grown flows
-	await(t, "all of the clients' bytes at their server", func() string {
+	ktest.AwaitWithin(t, patience, "all of the clients' bytes at their server", func() string {
 		grown = c.podmeter(t).flows(namespace, server.Metadata.Name).since(before)
 		var all counters
 		for _, got := range grown {

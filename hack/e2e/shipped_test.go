@@ -18,6 +18,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"github.com/podmeter/podmeter/internal/ktest"
 	"golang.org/x/sys/unix"
 )
 
@@ -134,7 +135,7 @@ func output(t *testing.T, command string, args ...string) string {
 // agentEnded waits until no pod of the DaemonSet and no agent's process is left.
 func (c *cluster) agentEnded(t *testing.T) {
 	t.Helper()
-	await(t, "the agent's end", func() string {
+	ktest.AwaitWithin(t, patience, "the agent's end", func() string {
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		defer cancel()
 		pods, err := run(ctx, "", "get", "pods", "--namespace", agentNamespace, "--selector", agents, "--output", "name")
@@ -161,7 +162,7 @@ func followLog(t *testing.T) (said func(wait bool) string) {
 		command.Wait() // how it ended is in the log
 	}()
 	t.Cleanup(func() { <-ended })
-	await(t, "a line of the agent's log", func() string {
+	ktest.AwaitWithin(t, patience, "a line of the agent's log", func() string {
 		if log.String() == "" {
 			return "nothing was said"
 		}

@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/podmeter/podmeter/flows/geo/demodb"
+	"github.com/podmeter/podmeter/internal/ktest"
 )
 
 // The whole stack runs: agents that fetched their places, a Prometheus with all rules,
@@ -71,7 +72,7 @@ func (c *cluster) checkPage(t *testing.T) {
 	if html := string(c.kubectl(t, "", "get", "--raw", proxy)); !strings.Contains(html, `src="page/page.js"`) {
 		t.Errorf("page: got %.200q, want its script", html)
 	}
-	await(t, "the demo on the page", func() string {
+	ktest.AwaitWithin(t, patience, "the demo on the page", func() string {
 		var state struct {
 			Node   string
 			Books  struct{ Difference uint64 }

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/podmeter/podmeter/internal/ktest"
 )
 
 // port is that of the traffic program's servers.
@@ -44,7 +46,7 @@ func internet(t *testing.T) {
 		_ = server.Process.Kill()
 		_ = server.Wait()
 	})
-	await(t, "a server in the internet", func() string {
+	ktest.AwaitWithin(t, patience, "a server in the internet", func() string {
 		connection, err := net.DialTimeout("tcp", net.JoinHostPort(outside[0], port), time.Second)
 		if err != nil {
 			return err.Error()
@@ -118,7 +120,7 @@ func sandbox(t *testing.T, namespace, pod string) string {
 func task(t *testing.T, namespace, pod, label string) (found string) {
 	t.Helper()
 	filter := fmt.Sprintf(`labels."io.kubernetes.pod.namespace"==%q,labels."io.kubernetes.pod.name"==%q,labels.%s`, namespace, pod, label)
-	await(t, "a container of "+namespace+"/"+pod+" with "+label, func() string {
+	ktest.AwaitWithin(t, patience, "a container of "+namespace+"/"+pod+" with "+label, func() string {
 		all, running := ctr(t, "containers", "list", "--quiet", filter), ctr(t, "tasks", "list")
 		for line := range strings.Lines(running) {
 			fields := strings.Fields(line)

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/podmeter/podmeter/internal/ktest"
 )
 
 // Whatever way podmeter leaves a node, nothing of it stays there.
@@ -64,7 +65,7 @@ func TestUninstallLeavesNothing(t *testing.T) {
 		withFilters := strings.Replace(shipped, "        - agent\n", "        - agent\n        - --attach=netlink\n", 1)
 		c.kubectl(t, withFilters, "apply", "--filename", "-")
 		c.rolledOut(t, agentNamespace, "daemonset/podmeter")
-		await(t, "a qdisc on each pod's interface", func() string {
+		ktest.AwaitWithin(t, patience, "a qdisc on each pod's interface", func() string {
 			if n := len(qdiscs(t)); n < 5 {
 				return fmt.Sprint(n, " qdiscs")
 			}
@@ -80,7 +81,7 @@ func (c *cluster) leaves(t *testing.T, leave func(*testing.T), reason string) {
 	said := followLog(t)
 	leave(t)
 	c.agentEnded(t)
-	await(t, "a node without podmeter", func() string { return strings.Join(traces(t), "; ") })
+	ktest.AwaitWithin(t, patience, "a node without podmeter", func() string { return strings.Join(traces(t), "; ") })
 	if said := said(true); !strings.Contains(said, "uninstall: programs, maps and state are removed") || !strings.Contains(said, reason) {
 		t.Errorf("got no word of why, want %q; the agent said:\n%s", reason, said)
 	} else {
@@ -140,7 +141,7 @@ func (c *cluster) servers(t *testing.T) (namespace string) {
 	c.apply(t, namespace, "servers.yaml")
 	c.rolledOut(t, namespace, "deployment/web")
 	c.rolledOut(t, namespace, "statefulset/store")
-	await(t, "the end of earlier tests' pods", func() string {
+	ktest.AwaitWithin(t, patience, "the end of earlier tests' pods", func() string {
 		out := c.kubectl(t, "", "get", "pods", "--all-namespaces", "--output", "jsonpath={.items[*].metadata.namespace}")
 		for _, of := range strings.Fields(string(out)) {
 			if strings.HasPrefix(of, "e2e-") && of != namespace {
@@ -155,7 +156,7 @@ func (c *cluster) servers(t *testing.T) (namespace string) {
 // metered waits until programs are attached to their interfaces.
 func (c *cluster) metered(t *testing.T) {
 	t.Helper()
-	await(t, "programs on each pod's interface", func() string {
+	ktest.AwaitWithin(t, patience, "programs on each pod's interface", func() string {
 		if n := len(links(t)); n < 10 { // two directions
 			return strings.Join(links(t), "; ")
 		}

@@ -44,8 +44,7 @@ type node struct {
 
 func newNode(t *testing.T) *node {
 	t.Helper()
-	n := &node{ServiceNode: ktest.NewServiceNode(t), test: t, folder: t.TempDir()}
-	n.pins = fmt.Sprintf("/sys/fs/bpf/podmeter-page-%d-%d", os.Getpid(), time.Now().UnixNano())
+	n := &node{ServiceNode: ktest.NewServiceNode(t), test: t, folder: t.TempDir(), pins: ktest.PinPath(t)}
 	t.Cleanup(func() {
 		err := n.Node.Do(func() error {
 			_, err := agent.Uninstall(n.pins, n.path("state"))
