@@ -25,6 +25,7 @@ const (
 // The meter and gopacket make the same of a million packets, but for what is
 // written in differences.
 func TestParserAgainstReference(t *testing.T) {
+	t.Parallel()
 	ktest.Privileged(t)
 	packets := uint64(comparedPackets)
 	if testing.Short() {
@@ -101,6 +102,7 @@ func report(t *testing.T, comparisons []*comparison) {
 
 // Every difference is one: without it gopacket judges some packet otherwise.
 func TestEveryDifferenceIsOne(t *testing.T) {
+	t.Parallel()
 	all := reference{differences: differences()}
 	shown := make([]int, len(all.differences))
 	d := newDice(1, 0)

@@ -174,10 +174,12 @@ func (c *connected) transfer(client, server net.Conn) {
 // Both ends of a connection count it when it is established, and once more its RTT when
 // it is closed; while it lives it is there already.
 func TestHealthOfConnections(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct{ network, there string }{
 		{"tcp4", there4 + ":8080"}, {"tcp6", "[" + there6 + "]:8080"},
 	} {
 		t.Run(test.network, func(t *testing.T) {
+			t.Parallel()
 			c := newConnected(t)
 			client, server := c.pair(c.listen(test.network, test.there))
 			at, other := endOf("a", client), endOf("b", server)
@@ -195,6 +197,7 @@ func TestHealthOfConnections(t *testing.T) {
 
 // A socket of IPv6 that talks IPv4 is one of IPv4.
 func TestHealthOfMappedAddresses(t *testing.T) {
+	t.Parallel()
 	c := newConnected(t)
 	var client net.Conn
 	l := c.listen("tcp", ":8080")
@@ -216,6 +219,7 @@ func TestHealthOfMappedAddresses(t *testing.T) {
 
 // What crosses no interface of the pod is not followed.
 func TestHealthLeavesOutWhatStaysWithin(t *testing.T) {
+	t.Parallel()
 	c := newConnected(t)
 	for _, host := range []string{"127.0.0.1", "127.0.0.2", "[::1]", here4, "[" + here6 + "]"} {
 		var l net.Listener
@@ -237,10 +241,12 @@ func TestHealthLeavesOutWhatStaysWithin(t *testing.T) {
 // The smoothed RTT is the kernel's own, and each retransmission is counted, with its
 // bytes, at the end that made it.
 func TestHealthIsTheKernelsOwn(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct{ network, there string }{
 		{"tcp4", there4 + ":8080"}, {"tcp6", "[" + there6 + "]:8080"},
 	} {
 		t.Run(test.network, func(t *testing.T) {
+			t.Parallel()
 			c := newConnected(t)
 			client, server := c.pair(c.listen(test.network, test.there))
 			c.transfer(client, server)
@@ -273,6 +279,7 @@ func TestHealthIsTheKernelsOwn(t *testing.T) {
 
 // The first sample is the kernel's RTT, in the bucket of that.
 func TestHealthOfTheFirstRTT(t *testing.T) {
+	t.Parallel()
 	c := newConnected(t)
 	client, _ := c.pair(c.listen("tcp4", there4+":8080"))
 	info := tcpInfo(t, client)
@@ -287,6 +294,7 @@ func TestHealthOfTheFirstRTT(t *testing.T) {
 
 // Each bucket has its upper bound, and the last all that is longer.
 func TestHealthBuckets(t *testing.T) {
+	t.Parallel()
 	ktest.Privileged(t)
 	var objects rttbuild.RTTObjects
 	if err := rttbuild.LoadRTTObjects(&objects, nil); err != nil {
@@ -339,6 +347,7 @@ func bounds(bucket int) (low, high float64) {
 
 // A connection that is refused, one that nobody answers, and one that is given up.
 func TestHealthOfFailures(t *testing.T) {
+	t.Parallel()
 	c := newConnected(t)
 	c.pod.Sysctl(t, "net/ipv4/tcp_syn_retries", "1")
 	c.in(c.a, func() error {
@@ -406,6 +415,7 @@ func (c *connected) netstat(group, name string) (value uint32) {
 // A connection that lives on has its RTT taken down again and again, but not more often
 // than the interval says.
 func TestHealthOfALongConnection(t *testing.T) {
+	t.Parallel()
 	c := newConnected(t)
 	client, server := c.pair(c.listen("tcp4", there4+":8080"))
 	at := endOf("a", client)
@@ -443,6 +453,7 @@ func TestHealthOfALongConnection(t *testing.T) {
 // The run belongs to the set that the epoch chose, and what finds no room is counted and
 // made up for by the next event.
 func TestHealthSets(t *testing.T) {
+	t.Parallel()
 	c := newConnected(t)
 	l := c.listen("tcp4", there4+":8080")
 	c.pair(l)
@@ -456,6 +467,7 @@ func TestHealthSets(t *testing.T) {
 }
 
 func TestHealthWithoutRoom(t *testing.T) {
+	t.Parallel()
 	c := newConnectedOf(t, 2)
 	l := c.listen("tcp4", there4+":8080")
 	c.pair(l)

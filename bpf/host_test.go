@@ -41,6 +41,7 @@ func loadHost(tb testing.TB, meter *MeterObjects) *HostPrograms {
 // At a cgroup a packet is what it is at an interface, but for the point and the Ethernet
 // header.
 func TestHostSeesWhatTheMeterSees(t *testing.T) {
+	t.Parallel()
 	objects := loadMeter(t, loopback, hostPoint)
 	programs := loadHost(t, objects)
 	for _, c := range append(ipv4Cases(), ipv6Cases()...) {
@@ -73,6 +74,7 @@ func TestHostSeesWhatTheMeterSees(t *testing.T) {
 }
 
 func TestHostDirections(t *testing.T) {
+	t.Parallel()
 	objects := loadMeter(t, hostPoint)
 	programs := loadHost(t, objects)
 	packet := ipv4Cases()[0].packet

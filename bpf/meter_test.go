@@ -267,6 +267,7 @@ func linkCases() []parseCase {
 }
 
 func TestParse(t *testing.T) {
+	t.Parallel()
 	objects := loadMeter(t, loopback)
 	for _, c := range append(append(ipv4Cases(), ipv6Cases()...), linkCases()...) {
 		for _, direction := range []uint32{0, 1} {
@@ -286,6 +287,7 @@ func TestParse(t *testing.T) {
 }
 
 func TestNoPointCountsNothingElse(t *testing.T) {
+	t.Parallel()
 	objects := loadMeter(t)
 	packet := ktest.Packet(ktest.Ethernet(0x0800), ktest.IPv4(src4, dst4, tcp), ktest.Ports(1, 2))
 	want := []run{{outcome: MeterOutcomeOUTCOME_NO_POINT}}
@@ -297,10 +299,12 @@ func TestNoPointCountsNothingElse(t *testing.T) {
 
 // Where another point owns the place, the totals are in the hash or nowhere.
 func TestPlaceOfAnother(t *testing.T) {
+	t.Parallel()
 	packet := ktest.Packet(ktest.Ethernet(0x0800), ktest.IPv4(src4, dst4, tcp), ktest.Ports(1, 2))
 	key, other := MeterTotalKey{Point: loopback}, MeterTotalKey{Point: loopback + totalPlaces/2}
 	for _, displaced := range []bool{false, true} {
 		t.Run(fmt.Sprintf("displaced %v", displaced), func(t *testing.T) {
+			t.Parallel()
 			objects := loadMeter(t, other.Point)
 			want := run{outcome: MeterOutcomeOUTCOME_NO_POINT}
 			if displaced {
@@ -332,6 +336,7 @@ func TestPlaces(t *testing.T) {
 
 // The epoch's lowest bit chooses the set, and nothing of the run goes elsewhere.
 func TestEpochChoosesTheSet(t *testing.T) {
+	t.Parallel()
 	objects := loadMeter(t, loopback)
 	if err := objects.Epoch.Set(MeterEpochState{Epoch: 7}); err != nil {
 		t.Fatalf("set epoch: %v", err)

@@ -32,6 +32,7 @@ const (
 // jumbo frames, IP packets shorter than their header, and packets of which no
 // more than Ethernet header and tags is in the linear area.
 func TestParserOnDevice(t *testing.T) {
+	t.Parallel()
 	packets := devicePackets
 	if testing.Short() {
 		packets = devicePacketsShort
@@ -46,6 +47,7 @@ func TestParserOnDevice(t *testing.T) {
 		{"from a ring", true, 14 + 5*4},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			d := newDevice(t, test.ring)
 			random := newDice(1, 0)
 			for range packets / ringFrames {
@@ -232,7 +234,7 @@ func (d *device) deliver(packets [][]byte) {
 	}
 	d.sent += uint64(len(packets))
 	key := MeterTotalKey{Point: d.comparison.reference.point}
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(ktest.Patience)
 	for placeTotals(tb, d.comparison.objects.Totals0, key).Packets < d.sent {
 		if time.Now().After(deadline) {
 			tb.Fatalf("%d packets did not come to the meter", d.sent-placeTotals(tb, d.comparison.objects.Totals0, key).Packets)

@@ -147,10 +147,12 @@ func (s *sockets) want(want map[string]string) {
 }
 
 func TestSocketsOfTCP(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct{ network, host, any string }{
 		{"tcp4", "127.0.0.1", "0.0.0.0"}, {"tcp6", "[::1]", "[::]"},
 	} {
 		t.Run(test.network, func(t *testing.T) {
+			t.Parallel()
 			s := newSockets(t)
 			var client net.Conn
 			var listener net.Listener
@@ -206,6 +208,7 @@ func (s *sockets) local(socket int) netip.AddrPort {
 }
 
 func TestSocketsOfUDP(t *testing.T) {
+	t.Parallel()
 	const nobody = " [::]:0"
 	for _, test := range []struct {
 		name      string
@@ -219,6 +222,7 @@ func TestSocketsOfUDP(t *testing.T) {
 			&unix.SockaddrInet6{Addr: netip.MustParseAddr("::ffff:127.0.0.1").As16(), Port: 5353}, "127.0.0.1", "[::]"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			s := newSockets(t)
 			var server, sender, connected int
 			s.in(s.a, func() error {
@@ -257,6 +261,7 @@ func TestSocketsOfUDP(t *testing.T) {
 
 // A port that changes hands, and one that two have at once.
 func TestSocketsOfTwoContainers(t *testing.T) {
+	t.Parallel()
 	server := &unix.SockaddrInet4{Port: 5353}
 	bind := func(s *sockets, container *ktest.Cgroup) (socket int) {
 		s.in(container, func() error {
@@ -289,6 +294,7 @@ func TestSocketsOfTwoContainers(t *testing.T) {
 
 // Both listen on one port: each connection is known to be of the one that has it.
 func TestSocketsOfTwoListeners(t *testing.T) {
+	t.Parallel()
 	s := newSockets(t)
 	reuse := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		var err error

@@ -35,6 +35,7 @@ func meterXDP(t *testing.T, objects *MeterObjects, frame []byte) []run {
 
 // What XDP makes of a frame is what TC makes of it where it is received.
 func TestXDPReadsAsTC(t *testing.T) {
+	t.Parallel()
 	objects := loadMeter(t, loopback)
 	for _, c := range append(append(ipv4Cases(), ipv6Cases()...), linkCases()...) {
 		t.Run(c.name, func(t *testing.T) {
@@ -56,6 +57,7 @@ func TestXDPReadsAsTC(t *testing.T) {
 
 // Every byte of a frame is counted, those in fragments of a large one included.
 func TestXDPSizes(t *testing.T) {
+	t.Parallel()
 	objects := loadMeter(t, loopback)
 	header := ktest.Packet(ktest.Ethernet(0x0800), ktest.IPv4(src4, dst4, udp), ktest.Ports(5, 6))
 	for _, size := range []int{14, 15, 34, 60, 64, 1514, 3500, 4096, 9014, 16384} {
@@ -73,6 +75,7 @@ func TestXDPSizes(t *testing.T) {
 // Ports behind more extension headers than the linear area holds are read from the
 // fragments.
 func TestXDPReadsFragments(t *testing.T) {
+	t.Parallel()
 	objects := loadMeter(t, loopback)
 	frame := ktest.Packet(ktest.Ethernet(0x86dd), ktest.IPv6(src6, dst6, hopByHop),
 		ktest.Extension(dstOp, 255), ktest.Extension(dstOp, 255), ktest.Extension(tcp, 255), ktest.Ports(80, 443))
@@ -94,6 +97,7 @@ func TestXDPReadsFragments(t *testing.T) {
 // Random and mutated packets, odd in every way, are to XDP what they are to the
 // reference that TC is compared with.
 func TestXDPAgainstReference(t *testing.T) {
+	t.Parallel()
 	const packets = 50_000
 	c := newComparison(t)
 	received := func(packet []byte) []byte {
