@@ -15,6 +15,7 @@ import (
 // As the CNI plugin ptp leaves two pods in a dual stack: the gateway's addresses
 // are on both host ends, and IPv6 has a route to it on each.
 func TestRoutedToOneInterfaceAlone(t *testing.T) {
+	t.Parallel()
 	ktest.Privileged(t)
 	host := ktest.NewNamespace(t)
 	pods := map[string][]string{

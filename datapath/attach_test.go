@@ -136,8 +136,10 @@ func requireMode(t testing.TB, mode AttachMode) {
 }
 
 func TestAttachCountsWhatTheInterfaceCounts(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []AttachMode{AttachTCX, AttachNetlink} {
 		t.Run(string(mode), func(t *testing.T) {
+			t.Parallel()
 			requireMode(t, mode)
 			d, objects := newTestDrainer(t, 4096)
 			w := newWire(t)
@@ -199,8 +201,10 @@ func foreign(t testing.TB) (*ebpf.Program, func() uint64) {
 
 // Others on the same veth keep running with podmeter attached and after it left.
 func TestForeignProgramsStay(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []AttachMode{AttachTCX, AttachNetlink} {
 		t.Run(string(mode), func(t *testing.T) {
+			t.Parallel()
 			requireMode(t, mode)
 			d, objects := newTestDrainer(t, 4096)
 			w := newWire(t)

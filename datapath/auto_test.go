@@ -11,6 +11,7 @@ import (
 
 // Auto takes TCX where the kernel has it, else netlink, and then counts the same.
 func TestAutoTakesWhatTheKernelHas(t *testing.T) {
+	t.Parallel()
 	want := AttachNetlink
 	if ktest.HaveTCX(t) {
 		want = AttachTCX

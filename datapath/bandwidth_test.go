@@ -66,6 +66,7 @@ func mustLimitBandwidth(t testing.TB, w *wire) {
 // With TCX the plugin may come before podmeter and after it: both work, and every
 // packet is counted, those included that it takes round by another device.
 func TestBandwidthPluginWithTCX(t *testing.T) {
+	t.Parallel()
 	ktest.RequireTCX(t)
 	requireBandwidth(t)
 	testStrangers(t, AttachTCX, []stranger{
@@ -78,6 +79,7 @@ func TestBandwidthPluginWithTCX(t *testing.T) {
 // the packets that the pod sends before we see them, and leaves no hook for those
 // that the pod receives.
 func TestBandwidthPluginWithNetlink(t *testing.T) {
+	t.Parallel()
 	requireBandwidth(t)
 	host, list := ktest.NewNamespace(t), &podList{}
 	a := newArchive()
@@ -113,6 +115,7 @@ func TestBandwidthPluginWithNetlink(t *testing.T) {
 
 // Why an interface has to wait: the plugin fails where a clsact is.
 func TestBandwidthPluginFailsAfterClsact(t *testing.T) {
+	t.Parallel()
 	requireBandwidth(t)
 	w := newQuietWire(t)
 	w.addClsact(t)

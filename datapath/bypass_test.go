@@ -120,6 +120,7 @@ func requireCountedRedirects(t testing.TB) {
 // What reaches the pod round the host's end is told, and published from what the
 // pod's end counts, to the byte.
 func TestBypassed(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []AttachMode{AttachTCX, AttachNetlink} {
 		t.Run(string(mode), func(t *testing.T) {
 			t.Parallel()
@@ -154,6 +155,7 @@ func TestBypassed(t *testing.T) {
 // What went round while the interface was not metered is part of the gap, and what
 // was published before is not again.
 func TestBypassedInAGap(t *testing.T) {
+	t.Parallel()
 	requireCountedRedirects(t)
 	for _, existing := range []bool{false, true} {
 		t.Run(fmt.Sprint("existing ", existing), func(t *testing.T) {

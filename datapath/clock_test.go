@@ -39,6 +39,7 @@ const stampSlack = 5
 // A packet's stamps are the time at which it was sent, within some ticks and the
 // time that reading the clock took: that much later it may be set.
 func TestStampsAreTheTime(t *testing.T) {
+	t.Parallel()
 	d, objects := newTestDrainer(t, 4096)
 	var got *flows.Record
 	keep := sinkFunc(func(epoch *flows.Epoch) error {

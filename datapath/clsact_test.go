@@ -120,6 +120,7 @@ func clsactCases() []clsactCase {
 // Who made the clsact qdisc is known after the meter's end, and what was known of
 // an earlier device or an earlier qdisc is not believed.
 func TestClsactGoesOnlyIfItIsOurs(t *testing.T) {
+	t.Parallel()
 	cases, host := clsactCases(), ktest.NewNamespace(t)
 	a, o := newArchive(), testOptions(t, host, nil)
 	o.Attach = AttachNetlink
@@ -176,6 +177,7 @@ func (w *wire) nudge(t testing.TB) {
 // An agent that runs takes the qdisc with it when an interface is no longer wanted,
 // and forgets the marks of interfaces that are gone.
 func TestMarksGoWithWhatTheyAreAbout(t *testing.T) {
+	t.Parallel()
 	w := newWire(t)
 	m := startMeter(t, w.host, func(o *Options) { o.Attach = AttachNetlink })
 	m.awaitState(t, "veth0", StateAttached)
@@ -192,6 +194,7 @@ func TestMarksGoWithWhatTheyAreAbout(t *testing.T) {
 // A device that vanished before its hook was detached: its ifindex is another's by
 // then, who has a clsact qdisc of his own, empty.
 func TestLateDetachSparesTheNext(t *testing.T) {
+	t.Parallel()
 	d, objects := newTestDrainer(t, 4096)
 	w := newWire(t)
 	if err := d.createPoint(uint32(w.index)); err != nil {
@@ -217,6 +220,7 @@ func TestLateDetachSparesTheNext(t *testing.T) {
 // A mark of an earlier device or qdisc is no leave to delete what is there now,
 // neither for who attaches to it nor for uninstall.
 func TestStaleMarkIsNotBelieved(t *testing.T) {
+	t.Parallel()
 	d, objects := newTestDrainer(t, 4096)
 	w := newWire(t)
 	if err := d.createPoint(uint32(w.index)); err != nil {
@@ -260,6 +264,7 @@ func TestStaleMarkIsNotBelieved(t *testing.T) {
 
 // With no room for our filter nothing is left of the attempt.
 func TestFailedAttachmentLeavesNoQdisc(t *testing.T) {
+	t.Parallel()
 	_, objects := newTestDrainer(t, 4096)
 	w := newWire(t)
 	path := testPins(t)

@@ -126,6 +126,7 @@ func (n *cniNode) peer(t *testing.T, pod *ktest.Namespace) (index int) {
 // pods that they were made for, before anybody knows a pod's address; what the pods
 // share is bound to none of them.
 func TestBindsWhatCNIPluginsMake(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name    string
 		plugins []string
@@ -136,6 +137,7 @@ func TestBindsWhatCNIPluginsMake(t *testing.T) {
 		{"bridge and bandwidth", []string{bridgePlugin, shapingPlugin}, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			if test.ifb {
 				requireBandwidth(t)
 			}
@@ -173,6 +175,7 @@ func TestBindsWhatCNIPluginsMake(t *testing.T) {
 // With netlink an interface of a bridge, to which nothing is routed, waits until the
 // plugins are done with it, and no longer.
 func TestWaitsForCNIPluginsAlone(t *testing.T) {
+	t.Parallel()
 	requireBandwidth(t)
 	n := newCNINode(t, bridgePlugin, shapingPlugin)
 	m := startMeter(t, n.host, func(o *Options) {

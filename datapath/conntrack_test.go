@@ -48,6 +48,7 @@ func connect(t testing.TB, s *ktest.ServiceNode, network, service string) flows.
 // The kernel tells the backend of a connection, also once it has ended, and only of
 // the one that is asked for.
 func TestConntrackTellsBackends(t *testing.T) {
+	t.Parallel()
 	s, c := ktest.NewServiceNode(t), newConntrack(t)
 	for _, test := range []struct{ network, service, backend string }{
 		{"tcp", ktest.Service4 + ":80", ktest.Blue4 + ":8080"},
@@ -73,6 +74,7 @@ func TestConntrackTellsBackends(t *testing.T) {
 
 // What the backend sees of a connection is not a connection to a Service.
 func TestConntrackKnowsTheOtherSide(t *testing.T) {
+	t.Parallel()
 	s, c := ktest.NewServiceNode(t), newConntrack(t)
 	connection := connect(t, s, "tcp", ktest.Service4+":80")
 	connection.Client, connection.Service = netip.MustParseAddrPort(ktest.Blue4+":8080"), connection.Client
@@ -84,6 +86,7 @@ func TestConntrackKnowsTheOtherSide(t *testing.T) {
 // An entry that is gone is not found, and one that is made anew for the same ports
 // has its own backend and, if the kernel writes that down, time.
 func TestConntrackEntryIsMadeAnew(t *testing.T) {
+	t.Parallel()
 	s, c := ktest.NewServiceNode(t), newConntrack(t)
 	s.Node.Sysctl(t, "net/netfilter/nf_conntrack_timestamp", "1")
 	connection := flows.Connection{Protocol: flows.ProtocolUDP, Service: netip.MustParseAddrPort(ktest.Service4 + ":80")}
@@ -110,6 +113,7 @@ func TestConntrackEntryIsMadeAnew(t *testing.T) {
 
 // What the kernel refuses is an error, and the next lookup works.
 func TestConntrackFails(t *testing.T) {
+	t.Parallel()
 	s, c := ktest.NewServiceNode(t), newConntrack(t)
 	connection := connect(t, s, "tcp", ktest.Service4+":80")
 	wrong := connection

@@ -20,6 +20,7 @@ const expectCPUs = "PODMETER_EXPECT_CPUS"
 // A CPU's counts are in the slot of its number, and a drain reads all slots: also
 // where most CPUs are possible, but not there.
 func TestEveryCPUIsRead(t *testing.T) {
+	t.Parallel()
 	cpus := ebpf.MustPossibleCPU()
 	if want := os.Getenv(expectCPUs); want != "" && want != strconv.Itoa(cpus) {
 		t.Errorf("possible CPUs: got %d, want the %s of %s", cpus, want, expectCPUs)
@@ -70,6 +71,7 @@ func checkSlots(t *testing.T, m *ebpf.Map, want []uint64) {
 // a tenth more, as the kernel rounds a table's buckets up to a power of two.
 // Before Linux 6.3 it tells the memory of the values alone.
 func TestSetsFitTheirMemory(t *testing.T) {
+	t.Parallel()
 	ktest.Privileged(t)
 	capacity := Capacity(DefaultMapMemory, ebpf.MustPossibleCPU())
 	objects, err := loadTestObjects(capacity)

@@ -143,6 +143,7 @@ func countedByNAPI(d flows.Direction) func(*scene) apart {
 // Where the ledger differs: in each case by exactly what is predicted, and the
 // interface's status tells it.
 func TestWhereTheLedgerDiffers(t *testing.T) {
+	t.Parallel()
 	for _, r := range rows() {
 		t.Run(r.name, func(t *testing.T) {
 			t.Parallel() // each waits for two readings of the ledger

@@ -88,6 +88,7 @@ func drainTwice(t testing.TB, d *drainer, sink Sink) {
 }
 
 func TestDrainPublishesEachPacketOnce(t *testing.T) {
+	t.Parallel()
 	d, objects := newTestDrainer(t, 4096)
 	var got tally
 	want := tally{}
@@ -108,6 +109,7 @@ func TestDrainPublishesEachPacketOnce(t *testing.T) {
 
 // With an LRU that is too small the residue is what is missing, and no more.
 func TestEvictionIsResidue(t *testing.T) {
+	t.Parallel()
 	d, objects := newTestDrainer(t, 512)
 	var got tally
 	const packets = 5000
@@ -131,6 +133,7 @@ func TestEvictionIsResidue(t *testing.T) {
 
 // A drain that leaves an entry unread is caught when the set is verified empty.
 func TestSkippedEntryMovesTheError(t *testing.T) {
+	t.Parallel()
 	d, objects := newTestDrainer(t, 4096)
 	for port := range uint16(100) {
 		send(t, objects, port+1)
@@ -161,6 +164,7 @@ func (f sinkFunc) Publish(epoch *flows.Epoch) error { return f(epoch) }
 
 // What a sink refuses is offered again, and nothing is lost.
 func TestRefusedEpochIsOfferedAgain(t *testing.T) {
+	t.Parallel()
 	d, objects := newTestDrainer(t, 4096)
 	var got tally
 	send(t, objects, 7)
@@ -182,6 +186,7 @@ func TestRefusedEpochIsOfferedAgain(t *testing.T) {
 }
 
 func TestBothWaysToWait(t *testing.T) {
+	t.Parallel()
 	ktest.Privileged(t)
 	membarrier, err := newGrace()
 	if err != nil {
@@ -203,6 +208,7 @@ func TestBothWaysToWait(t *testing.T) {
 
 // A point that was forgotten counts nothing more, and begins again from zero.
 func TestDeletedPointBeginsAgain(t *testing.T) {
+	t.Parallel()
 	d, objects := newTestDrainer(t, 4096)
 	var got tally
 	send(t, objects, 7)

@@ -12,6 +12,7 @@ import (
 // A meter that is killed after it deleted a point, and before its checkpoint could
 // say so, has published what that counted: a later attachment seeds only the gap.
 func TestKilledWhenAPointWasDeleted(t *testing.T) {
+	t.Parallel()
 	w := newWire(t)
 	// Only the test drains.
 	a, o, l, unpublished := install(t, w, func(o *Options) { o.Interfaces, o.DrainInterval = []string{"veth*"}, time.Hour })
@@ -45,6 +46,7 @@ func TestKilledWhenAPointWasDeleted(t *testing.T) {
 // What passed before the first start of all is nobody's, also when the attachment is
 // left before it is known how much that was.
 func TestUnsettledPastIsNobodys(t *testing.T) {
+	t.Parallel()
 	r := newRegistry()
 	first := &attachment{point: 7, device: "d"}
 	r.enter(first, packets(100, 90))

@@ -17,6 +17,7 @@ const expectGrace = "PODMETER_EXPECT_GRACE"
 // With nohz_full, and only then, the fallback is what runs: the kernel's only
 // other reason to refuse membarrier(2) is to have been built without it.
 func TestGraceIsWhatTheKernelOffers(t *testing.T) {
+	t.Parallel()
 	ktest.Privileged(t)
 	g, err := newGrace()
 	if err != nil {

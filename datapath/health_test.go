@@ -158,6 +158,7 @@ func (b *book) all(keep func(*flows.HealthRecord) bool) (sum flows.Health) {
 // the time, is ended and is killed at any moment: what is published is what the sockets
 // say, each thing once.
 func TestHealthExactlyOnceAcrossKills(t *testing.T) {
+	t.Parallel()
 	w := newHealthWorld(t)
 	a, o := newArchive(), w.o
 	o.DrainInterval = 20 * time.Millisecond
@@ -282,6 +283,7 @@ func unacknowledged(t *testing.T, c net.Conn) int {
 // Maps of health of another size, or none, begin anew alone: whose sockets are stays known,
 // and of connections that go on what happens from then on.
 func TestHealthBeginsAnewAlone(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name   string
 		next   SocketOptions
@@ -299,6 +301,7 @@ func TestHealthBeginsAnewAlone(t *testing.T) {
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			w := newHealthWorld(t)
 			defer w.listen(8080).Close()
 			_, end := w.open(SocketOptions{})
@@ -338,6 +341,7 @@ func TestHealthBeginsAnewAlone(t *testing.T) {
 
 // What is published and not cleared yet, as an agent was killed between, is cleared.
 func TestHealthThatWasPublishedIsCleared(t *testing.T) {
+	t.Parallel()
 	w := newHealthWorld(t)
 	a := newArchive()
 	closeSockets := w.follow(a)
@@ -372,6 +376,7 @@ func TestHealthThatWasPublishedIsCleared(t *testing.T) {
 
 // Programs of sockets can be preempted, so that with one CPU membarrier(2) is not enough.
 func TestGraceOfSocketsCoversPreempted(t *testing.T) {
+	t.Parallel()
 	w := newSocketWorld(t)
 	m, err := New(t.Context(), w.o)
 	if err != nil {

@@ -169,6 +169,7 @@ func datagramsOf(count, size, headers int) flows.Counters {
 // What the sockets of a pod in the node's network send and receive is counted from the IP
 // header on, exactly, and nobody else's.
 func TestHostPod(t *testing.T) {
+	t.Parallel()
 	for _, family := range []struct {
 		name, address string
 		headers       int
@@ -177,6 +178,7 @@ func TestHostPod(t *testing.T) {
 		{"IPv6", "::1", 40 + 8},
 	} {
 		t.Run(family.name, func(t *testing.T) {
+			t.Parallel()
 			w := newHostWorld(t)
 			w.host.Sysctl(t, "net/ipv6/conf/lo/disable_ipv6", "0")
 			w.meterPod(t)
@@ -195,6 +197,7 @@ func TestHostPod(t *testing.T) {
 // both count alike, but for the Ethernet header. The last segments of who closes first
 // belong to no socket any more.
 func TestHostPodAndInterface(t *testing.T) {
+	t.Parallel()
 	w := newHostWorld(t)
 	w.awaitState(t, "veth0", StateAttached)
 	w.meterPod(t)
@@ -317,6 +320,7 @@ func TestHostPodOfManySenders(t *testing.T) {
 // The programs count on when their meter ends, the next one goes on with them, and it
 // knows the pod when it is told.
 func TestHostPodOutlivesMeter(t *testing.T) {
+	t.Parallel()
 	w := newHostWorld(t)
 	w.meterPod(t)
 	w.exchange(t, "127.0.0.1", 10, 100)
@@ -334,6 +338,7 @@ func TestHostPodOutlivesMeter(t *testing.T) {
 
 // Without a checkpoint the maps tell all of it again, and the pod's name is learned.
 func TestHostPodWithoutCheckpoint(t *testing.T) {
+	t.Parallel()
 	w := newHostWorld(t)
 	w.meterPod(t)
 	w.exchange(t, "127.0.0.1", 10, 100)
@@ -357,6 +362,7 @@ func TestHostPodWithoutCheckpoint(t *testing.T) {
 // A pod that ends takes its point along, once all of it is published, and so does one that
 // is not wanted any more; their cgroups then have no programs of ours.
 func TestHostPodEnds(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name string
 		end  func(*testing.T, *hostWorld)
@@ -370,6 +376,7 @@ func TestHostPodEnds(t *testing.T) {
 		{"not wanted", func(*testing.T, *hostWorld) {}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			w := newHostWorld(t)
 			w.meterPod(t)
 			w.exchange(t, "127.0.0.1", 10, 100)
@@ -394,6 +401,7 @@ func TestHostPodEnds(t *testing.T) {
 
 // Pods that come and go at once, as the kubelet makes them, leave nothing and lose nothing.
 func TestHostPodsAtOnce(t *testing.T) {
+	t.Parallel()
 	w := newHostWorld(t)
 	var pods []HostPod
 	for n := range 20 {

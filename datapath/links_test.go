@@ -14,6 +14,7 @@ import (
 )
 
 func TestChoosesInterfaces(t *testing.T) {
+	t.Parallel()
 	w := newWire(t)
 	for _, name := range []string{"cali1", "other1"} {
 		w.host.Veth(t, name, ktest.NewNamespace(t), "eth0")
@@ -50,6 +51,7 @@ func TestChoosesInterfaces(t *testing.T) {
 
 // Lost link events cost nothing but a listing.
 func TestOverrunListsAgain(t *testing.T) {
+	t.Parallel()
 	host := ktest.NewNamespace(t)
 	var hold sync.Mutex
 	m := startMeter(t, host, func(o *Options) {
@@ -79,6 +81,7 @@ func TestOverrunListsAgain(t *testing.T) {
 
 // While a point's kernel entries are being deleted nobody can take its ifindex.
 func TestPointIsTakenUntilDeleted(t *testing.T) {
+	t.Parallel()
 	r := newRegistry()
 	r.put(&attachment{point: 7, drains: 1})
 	over := r.drained([]uint32{7})
@@ -91,6 +94,7 @@ func TestPointIsTakenUntilDeleted(t *testing.T) {
 
 // A closed meter refuses, and does not touch what was its maps.
 func TestClosedMeterRefuses(t *testing.T) {
+	t.Parallel()
 	m := startMeter(t, ktest.NewNamespace(t), nil)
 	m.stop()
 	if err := m.Drain(context.Background()); err != ErrClosed {

@@ -107,8 +107,10 @@ func strangers(t testing.TB) []stranger {
 // is attached, adopted with new programs after peace and after a kill, and
 // uninstalled; and every packet is counted.
 func TestStrangersAreLeftAlone(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []AttachMode{AttachTCX, AttachNetlink} {
 		t.Run(string(mode), func(t *testing.T) {
+			t.Parallel()
 			requireMode(t, mode)
 			testStrangers(t, mode, strangers(t))
 		})

@@ -132,6 +132,7 @@ func (m *testMeter) awaitState(t testing.TB, name string, want State) {
 
 // At high water the agent drains long before its time.
 func TestHighWaterCallsTheAgent(t *testing.T) {
+	t.Parallel()
 	host := ktest.NewNamespace(t)
 	m := startMeter(t, host, func(o *Options) { o.DrainInterval = time.Hour; o.MapMemory = 1 })
 	if err := m.drainer.createPoint(testPoint); err != nil {
@@ -154,8 +155,10 @@ func TestHighWaterCallsTheAgent(t *testing.T) {
 
 // Programs and maps outlive the meter; Uninstall removes all of it.
 func TestUninstallLeavesNothingBehind(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []AttachMode{AttachTCX, AttachNetlink} {
 		t.Run(string(mode), func(t *testing.T) {
+			t.Parallel()
 			requireMode(t, mode)
 			w := newWire(t)
 			m := startMeter(t, w.host, func(o *Options) { o.Attach = mode })
@@ -217,6 +220,7 @@ func clsactOn(w *wire) (used bool, err error) {
 }
 
 func TestOneAgentForAPinPath(t *testing.T) {
+	t.Parallel()
 	host := ktest.NewNamespace(t)
 	m := startMeter(t, host, nil)
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
@@ -239,6 +243,7 @@ func TestOneAgentForAPinPath(t *testing.T) {
 }
 
 func TestPinPathMustBeBPFFS(t *testing.T) {
+	t.Parallel()
 	ktest.Privileged(t)
 	for _, path := range []string{t.TempDir(), "relative/path", "/proc/podmeter"} {
 		if _, err := New(t.Context(), Options{PinPath: path}); !errors.Is(err, ErrPinPath) {

@@ -50,9 +50,11 @@ func moveLink(from, to *ktest.Namespace, name string) (index int, err error) {
 // A host's end that moves into another network namespace is left alone there. When
 // it comes back, what it counted away is a gap; nothing is published twice.
 func TestMovesAwayAndBack(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []AttachMode{AttachTCX, AttachNetlink} {
 		for _, how := range []string{"at once", "with another ifindex", "to another meter"} {
 			t.Run(fmt.Sprint(mode, " ", how), func(t *testing.T) {
+				t.Parallel()
 				requireMode(t, mode)
 				testMovesAwayAndBack(t, mode, how)
 			})
@@ -108,6 +110,7 @@ func (l *life) stateOf(index int) State {
 
 // A device that looks like one that left, but has begun to count later, is another.
 func TestDepartedIsKnownByItsCounters(t *testing.T) {
+	t.Parallel()
 	r := newRegistry()
 	r.put(&attachment{point: 7, device: "d", vanished: true, mayReturn: true, seeded: true})
 	r.forget(7, packets(30, 20))

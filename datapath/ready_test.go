@@ -52,6 +52,7 @@ func newPod(t testing.TB, host *ktest.Namespace, name, address string) *wire {
 // A link that appears is left alone until its pod has its address, and what passed
 // until then is seeded.
 func TestWaitsUntilThePodIsReady(t *testing.T) {
+	t.Parallel()
 	old := newQuietWire(t)
 	list := &podList{}
 	m := startMeter(t, old.host, func(o *Options) { o.Attach, o.Ready = AttachNetlink, list.ready })
@@ -82,7 +83,9 @@ func TestWaitsUntilThePodIsReady(t *testing.T) {
 // A link that never becomes ready is attached at last; one that lost its programs
 // had its time already, and with TCX there is nothing to wait for.
 func TestWaitsNoLongerThanItMust(t *testing.T) {
+	t.Parallel()
 	t.Run("never ready", func(t *testing.T) {
+		t.Parallel()
 		host, list := ktest.NewNamespace(t), &podList{}
 		m := startMeter(t, host, func(o *Options) {
 			o.Attach, o.Ready, o.readyWait = AttachNetlink, list.ready, 200*time.Millisecond
@@ -106,6 +109,7 @@ func TestWaitsNoLongerThanItMust(t *testing.T) {
 		}
 	})
 	t.Run("tcx", func(t *testing.T) {
+		t.Parallel()
 		ktest.RequireTCX(t)
 		host, list := ktest.NewNamespace(t), &podList{}
 		m := startMeter(t, host, func(o *Options) { o.Ready = list.ready })
@@ -121,6 +125,7 @@ func TestWaitsNoLongerThanItMust(t *testing.T) {
 // Links that go while they wait are forgotten, and the next one with the ifindex
 // waits anew.
 func TestWaitingEndsWithTheLink(t *testing.T) {
+	t.Parallel()
 	host, list := ktest.NewNamespace(t), &podList{}
 	m := startMeter(t, host, func(o *Options) { o.Attach, o.Ready = AttachNetlink, list.ready })
 	ktest.Await(t, "first listing", func() bool { return m.LastDrain().Count > 0 })

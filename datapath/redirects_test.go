@@ -13,6 +13,7 @@ import (
 
 // What the kernel's types tell is what it does.
 func TestCountsRedirects(t *testing.T) {
+	t.Parallel()
 	w := newWire(t)
 	d := newDetour(t, w)
 	d.send(t)
@@ -28,6 +29,7 @@ func TestCountsRedirects(t *testing.T) {
 // Where redirected packets are counted nowhere, an interface is unknown as long as
 // somebody on another link could redirect; without him it is simply attached.
 func TestUnknown(t *testing.T) {
+	t.Parallel()
 	w := newWire(t)
 	m := startMeter(t, w.host, func(o *Options) {
 		o.Interfaces = []string{"veth0", "within0"}

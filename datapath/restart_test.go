@@ -184,8 +184,10 @@ func trickle(t *testing.T, from *ktest.Namespace) (stop func()) {
 // Under traffic the meter is killed again and again: at any moment, before and
 // after its checkpoint, and ended in peace. Every byte is published once.
 func TestExactlyOnceAcrossKills(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []AttachMode{AttachTCX, AttachNetlink} {
 		t.Run(string(mode), func(t *testing.T) {
+			t.Parallel()
 			requireMode(t, mode)
 			w := newWire(t)
 			a := newArchive()
@@ -243,6 +245,7 @@ func (a *archive) next(t *testing.T, l *life, o Options, way int, random *rand.R
 
 // What a state must not be believed for, and what is then published.
 func TestStateThatDoesNotFit(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name   string
 		change func(*SavedState)
@@ -252,6 +255,7 @@ func TestStateThatDoesNotFit(t *testing.T) {
 		{"from the future", func(s *SavedState) { s.Epoch += 3 }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			w := newWire(t)
 			a, o, l, unpublished := install(t, w, nil)
 			w.pod.Send(t, "198.51.100.1:9", 100, 30)
@@ -280,6 +284,7 @@ func TestStateThatDoesNotFit(t *testing.T) {
 // Epochs that were drained while checkpoints failed are in the totals still, and
 // come as residue.
 func TestEpochsThatWereNotSaved(t *testing.T) {
+	t.Parallel()
 	w := newWire(t)
 	a, o, l, unpublished := install(t, w, nil)
 	w.pod.Send(t, "198.51.100.1:9", 100, 30)
@@ -312,6 +317,7 @@ func TestEpochsThatWereNotSaved(t *testing.T) {
 
 // What came, went and changed while no meter ran.
 func TestChangesWhileNoMeterRuns(t *testing.T) {
+	t.Parallel()
 	w := newWire(t)
 	gone := wireFrom(t, w.host, beside("veth1", 0))
 	a := newArchive()
@@ -343,6 +349,7 @@ func TestChangesWhileNoMeterRuns(t *testing.T) {
 // An interface that had traffic and was attached when the agent was killed, before
 // any checkpoint knew of it or with the one that published its seed.
 func TestSeedAcrossAKill(t *testing.T) {
+	t.Parallel()
 	t.Run("before", func(t *testing.T) { testSeedAcrossAKill(t, func(a *archive) { a.before = true }) })
 	t.Run("after", func(t *testing.T) { testSeedAcrossAKill(t, func(a *archive) { a.afterSeed = true }) })
 }

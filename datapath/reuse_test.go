@@ -12,6 +12,7 @@ import (
 // An ifindex comes back, and the agent is killed before any checkpoint knows of it:
 // what the one before it had counted is not taken off the new one.
 func TestIndexThatComesBackBeforeAKill(t *testing.T) {
+	t.Parallel()
 	w := newWire(t)
 	// No drain but those that free the index.
 	a, o, l, before := install(t, w, func(o *Options) { o.DrainInterval = time.Hour })

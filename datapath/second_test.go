@@ -41,6 +41,7 @@ func (r *resident) goOn(t *testing.T) {
 // Two meters on one interface, in all modes: each counts everything, adopts its
 // own, and is none the worse for the end of the other, whoever came first.
 func TestSecondMeter(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name          string
 		first, second AttachMode
@@ -55,6 +56,7 @@ func TestSecondMeter(t *testing.T) {
 		{"tcx, then netlink", AttachTCX, AttachNetlink, false, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			if test.first == AttachTCX || test.second == AttachTCX {
 				ktest.RequireTCX(t)
 			}

@@ -17,8 +17,10 @@ import (
 // What was there at the start is counted from the attachment on; what comes
 // later is counted whole, the part before its attachment from the ledger.
 func TestMeterEqualsTheLedger(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []AttachMode{AttachTCX, AttachNetlink} {
 		t.Run(string(mode), func(t *testing.T) {
+			t.Parallel()
 			requireMode(t, mode)
 			old := newWire(t)
 			old.pod.Send(t, "198.51.100.1:9", 100, 11)
@@ -56,6 +58,7 @@ func TestMeterEqualsTheLedger(t *testing.T) {
 
 // A new interface that had traffic before it could be attached is seeded with it.
 func TestSeedIsWhatPassedBeforeTheAttachment(t *testing.T) {
+	t.Parallel()
 	host := ktest.NewNamespace(t)
 	var hold sync.Mutex // while it is held nothing is attached
 	m := startMeter(t, host, func(o *Options) {
@@ -90,6 +93,7 @@ func TestSeedIsWhatPassedBeforeTheAttachment(t *testing.T) {
 // A vanished interface's last packets are published, and its ifindex can come
 // back as another's.
 func TestIfindexComesBack(t *testing.T) {
+	t.Parallel()
 	w := newWire(t)
 	m := startMeter(t, w.host, nil)
 	m.awaitState(t, "veth0", StateAttached)
@@ -138,8 +142,10 @@ func (m *testMeter) published(names ...string) (sum byDirection) {
 // An interface that is renamed out of the globs and back has a gap, which is
 // seeded; what was published before is not again.
 func TestGapIsSeeded(t *testing.T) {
+	t.Parallel()
 	for _, existing := range []bool{false, true} {
 		t.Run(fmt.Sprint("existing ", existing), func(t *testing.T) {
+			t.Parallel()
 			w := newWire(t)
 			if !existing {
 				w.host.DeleteLink(t, "veth0")
@@ -205,6 +211,7 @@ func renameLink(in *ktest.Namespace, index int, name string) error {
 // What others detach is attached again, and the gap is seeded. Of filters and
 // qdiscs the kernel tells it, of TCX links the ledger does.
 func TestDetachedByOthers(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name   string
 		mode   AttachMode
@@ -224,6 +231,7 @@ func TestDetachedByOthers(t *testing.T) {
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			requireMode(t, test.mode)
 			w := newWire(t)
 			m := startMeter(t, w.host, func(o *Options) {
@@ -257,6 +265,7 @@ func TestDetachedByOthers(t *testing.T) {
 // Where an ingress qdisc takes the place of clsact, what the pod receives is
 // known from the interface's own counters alone.
 func TestIngressQdiscIsPartial(t *testing.T) {
+	t.Parallel()
 	w := newWire(t)
 	ingress := &netlink.Ingress{QdiscAttrs: netlink.QdiscAttrs{
 		LinkIndex: w.index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_INGRESS,

@@ -134,6 +134,7 @@ func (m *testMeter) status(name string) InterfaceStatus {
 // Whoever ends the chain before us, in whichever way he came there, hides packets:
 // that is told while it lasts, and they are published all the same.
 func TestShadowed(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name   string
 		mode   AttachMode

@@ -13,6 +13,7 @@ import (
 // Since when an interface is there is known of those that came under our eyes, also
 // if they are attached later, again, or by the next meter.
 func TestKnowsWhenInterfacesAppeared(t *testing.T) {
+	t.Parallel()
 	host, a := ktest.NewNamespace(t), newArchive()
 	host.Veth(t, "old0", ktest.NewNamespace(t), "eth0")
 	o := testOptions(t, host, nil)

@@ -17,6 +17,7 @@ import (
 // Sockets that were there first are found with their owners, until others of the same
 // ends come.
 func TestEarlierSockets(t *testing.T) {
+	t.Parallel()
 	w := newSocketWorld(t)
 	w.pod.Sysctl(t, "net/ipv6/conf/lo/disable_ipv6", "0")
 	var opened []io.Closer
@@ -102,6 +103,7 @@ func (w *socketWorld) described(s *Sockets) map[string]flows.Socket {
 
 // This process's own namespace is among those of all processes, which are told once.
 func TestNamespacesOfProcesses(t *testing.T) {
+	t.Parallel()
 	all := namespacesOfProcesses()
 	if len(all) == 0 || all[0] != "/proc/thread-self/ns/net" {
 		t.Fatalf("got %v, want this process's own first", all)

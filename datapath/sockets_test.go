@@ -97,6 +97,7 @@ func (w *socketWorld) ports(s *Sockets) (open, closed []uint16) {
 }
 
 func TestSocketsAreRead(t *testing.T) {
+	t.Parallel()
 	w := newSocketWorld(t)
 	s, end := w.open(SocketOptions{})
 	defer end()
@@ -144,6 +145,7 @@ func TestSocketsAreRead(t *testing.T) {
 
 // Sockets are seen while no agent runs, and the next one goes on.
 func TestSocketsGoOn(t *testing.T) {
+	t.Parallel()
 	w := newSocketWorld(t)
 	_, end := w.open(SocketOptions{})
 	defer w.listen(8080).Close()
@@ -163,6 +165,7 @@ func TestSocketsGoOn(t *testing.T) {
 // Another size, and pins that are not all there, begin anew, without two programs that
 // look at one socket.
 func TestSocketsBeginAnew(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name   string
 		next   SocketOptions
@@ -189,6 +192,7 @@ func TestSocketsBeginAnew(t *testing.T) {
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			w := newSocketWorld(t)
 			_, end := w.open(SocketOptions{})
 			end()
@@ -225,6 +229,7 @@ func (w *socketWorld) attached(attach ebpf.AttachType) int {
 
 // What others have attached stays, also when ours goes.
 func TestSocketsBesideOthers(t *testing.T) {
+	t.Parallel()
 	w := newSocketWorld(t)
 	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SockOps, License: "GPL", AttachType: ebpf.AttachCGroupSockOps,
 		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 1), asm.Return()}})
@@ -257,6 +262,7 @@ func TestSocketsBesideOthers(t *testing.T) {
 
 // Where there is no room, that is counted, and what is known stays.
 func TestSocketsBeyondTheMap(t *testing.T) {
+	t.Parallel()
 	w := newSocketWorld(t)
 	s, end := w.open(SocketOptions{MaxSockets: 4})
 	defer end()
@@ -406,6 +412,7 @@ func (w *socketWorld) connect(t *testing.T, lasts time.Duration, nowAndThen func
 }
 
 func TestCgroupRoot(t *testing.T) {
+	t.Parallel()
 	ktest.Privileged(t)
 	if _, err := CgroupRoot(t.TempDir()); !errors.Is(err, ErrCgroups) {
 		t.Errorf("a directory: got %v, want %v", err, ErrCgroups)

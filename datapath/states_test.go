@@ -32,6 +32,7 @@ func (l *life) state(name string) State {
 // An agent that ends while packets are hidden and redirected goes on where it was:
 // also with what came while none ran, and by whichever end.
 func TestRestartWhileShadowedAndBypassed(t *testing.T) {
+	t.Parallel()
 	requireMode(t, AttachTCX)
 	requireCountedRedirects(t)
 	for _, killed := range []bool{false, true} {
@@ -86,6 +87,7 @@ func TestRestartWhileShadowedAndBypassed(t *testing.T) {
 // Who came and went again while no agent ran leaves a difference, as nobody saw him;
 // a checkpoint of before these states is taken as one without them.
 func TestResumeFromOlderState(t *testing.T) {
+	t.Parallel()
 	w := newWire(t)
 	a, o, l, unpublished := install(t, w, nil)
 	w.exchange(t, 20, 30)
@@ -113,6 +115,7 @@ func TestResumeFromOlderState(t *testing.T) {
 // A foreign program before us that lets everything pass hides nothing, and one that
 // came earlier is behind us: the interface stays attached.
 func TestForeignProgramThatHidesNothing(t *testing.T) {
+	t.Parallel()
 	w := newWire(t)
 	hasTCX := ktest.HaveTCX(t)
 	if hasTCX {
@@ -164,6 +167,7 @@ func (m *testMeter) lastCompared() time.Time {
 // Of packets that flow without a pause only some are hidden: in the end each is
 // published once, by the one way or the other.
 func TestShadowedInPart(t *testing.T) {
+	t.Parallel()
 	for _, existing := range []bool{false, true} {
 		t.Run(fmt.Sprint("existing ", existing), func(t *testing.T) {
 			t.Parallel()
@@ -201,6 +205,7 @@ func TestShadowedInPart(t *testing.T) {
 // All that flows is hidden from the attachment on, so that what passed before never
 // comes to rest: it settles all the same.
 func TestShadowedFromTheStart(t *testing.T) {
+	t.Parallel()
 	for _, existing := range []bool{false, true} {
 		t.Run(fmt.Sprint("existing ", existing), func(t *testing.T) {
 			t.Parallel()

@@ -16,6 +16,7 @@ import (
 var sharers = [3]uint32{testPoint, testPoint + 1024, testPoint + 2048}
 
 func TestSharersShareAPlace(t *testing.T) {
+	t.Parallel()
 	for direction := range uint32(flows.Directions) {
 		first := bpf.MeterTotalKey{Point: sharers[0], Direction: direction}
 		for _, point := range sharers[1:] {
@@ -118,6 +119,7 @@ func (s *sharing) check(t *testing.T) {
 // Points with the same place are counted each for itself, and a place that is
 // taken over begins from zero.
 func TestPlaceIsTakenOver(t *testing.T) {
+	t.Parallel()
 	s := newSharing(t)
 	first, second, third := sharers[0], sharers[1], sharers[2] // the first has the place
 	s.send(t, second, 1, false)                                // not created yet
@@ -147,6 +149,7 @@ func TestPlaceIsTakenOver(t *testing.T) {
 
 // What was displaced and what was not is told by the maps alone.
 func TestTotalsAreReadFromTheMaps(t *testing.T) {
+	t.Parallel()
 	s := newSharing(t)
 	s.change(t, s.createPoint, sharers[1])
 	s.send(t, sharers[0], 1, true)

@@ -15,8 +15,10 @@ import (
 // A host with many interfaces, some with things of others on them, and pins of
 // others, is after uninstall as it was before podmeter came.
 func TestUninstallLeavesTheHostAsItWas(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []AttachMode{AttachTCX, AttachNetlink} {
 		t.Run(string(mode), func(t *testing.T) {
+			t.Parallel()
 			requireMode(t, mode)
 			w := newQuietWire(t)
 			o := testOptions(t, w.host, nil)
@@ -66,6 +68,7 @@ func TestUninstallLeavesTheHostAsItWas(t *testing.T) {
 // A directory that is mounted into a container cannot be removed there, and is
 // emptied all the same.
 func TestUninstallOfAMountedDirectory(t *testing.T) {
+	t.Parallel()
 	ktest.Privileged(t)
 	path := testOptions(t, ktest.NewNamespace(t), nil).PinPath
 	if err := preparePinPath(path); err != nil {

@@ -51,6 +51,7 @@ func decodeOther(key *otherbuild.OtherFlowKey, slots []otherbuild.OtherFlowCount
 // Under traffic builds take over from each other; each ended in peace or was killed
 // at some moment. What one cannot read of an earlier one's flows is in the totals.
 func TestUpgrade(t *testing.T) {
+	t.Parallel()
 	here := thisBuild()
 	next := laterBuild(bpf.FlowLayout)
 	for _, test := range []struct {
@@ -67,6 +68,7 @@ func TestUpgrade(t *testing.T) {
 	} {
 		for _, mode := range []AttachMode{AttachTCX, AttachNetlink} {
 			t.Run(test.name+" "+string(mode), func(t *testing.T) {
+				t.Parallel()
 				requireMode(t, mode)
 				for range upgrades() {
 					u := newUpgrade(t, mode, test.versions[0])

@@ -56,8 +56,10 @@ func asUplink(mode AttachMode) func(*Options) {
 // What an uplink receives and transmits is what its device counts, from the
 // attachment on, and the local side is the node's.
 func TestUplinkDirectionsAreTheNodes(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []AttachMode{AttachTCX, AttachNetlink} {
 		t.Run(string(mode), func(t *testing.T) {
+			t.Parallel()
 			requireMode(t, mode)
 			w := newQuietWire(t)
 			w.pod.Send(t, "198.51.100.1:9", 100, 10) // before anything is attached: in no count
@@ -89,8 +91,10 @@ func TestUplinkDirectionsAreTheNodes(t *testing.T) {
 
 // Uplinks are exact across kills at any moment.
 func TestUplinkExactlyOnceAcrossKills(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []AttachMode{AttachTCX, AttachNetlink} {
 		t.Run(string(mode), func(t *testing.T) {
+			t.Parallel()
 			requireMode(t, mode)
 			w := newWire(t)
 			got, want := killedUnderTraffic(t, w, asUplink(mode))
@@ -135,6 +139,7 @@ func killedUnderTraffic(t *testing.T, w *wire, change func(*Options)) (got, want
 
 // An interface is a pod's or an uplink, never both, whatever the globs say.
 func TestAnUplinkIsNoPods(t *testing.T) {
+	t.Parallel()
 	w := newWire(t)
 	w.host.Veth(t, "veth1", ktest.NewNamespace(t), "eth0")
 	pods := startMeter(t, w.host, func(o *Options) { o.Uplinks = []string{"veth0"} })
@@ -212,6 +217,7 @@ func TestChoosesUplinks(t *testing.T) {
 // What passed an uplink that came later before it was attached is nobody's: a
 // pod's would be seeded with it.
 func TestUplinkIsNotSeeded(t *testing.T) {
+	t.Parallel()
 	host := ktest.NewNamespace(t)
 	var hold sync.Mutex // while it is held nothing is attached
 	m := startMeter(t, host, func(o *Options) {

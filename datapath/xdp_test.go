@@ -40,6 +40,7 @@ func asCounted(ledger byDirection) byDirection { return ledger }
 // XDP counts frames with their Ethernet header, whatever the device makes of them;
 // what is transmitted TC counts.
 func TestXDPCountsFrames(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		mode    XDPMode
 		predict func(byDirection) byDirection
@@ -49,6 +50,7 @@ func TestXDPCountsFrames(t *testing.T) {
 		{xdpGeneric, asCounted, false}, // which may drop large packets
 	} {
 		t.Run(string(test.mode), func(t *testing.T) {
+			t.Parallel()
 			w := newQuietWire(t)
 			before := w.settled(t)
 			m := startMeter(t, w.host, withXDP(test.mode, AttachAuto))
@@ -77,6 +79,7 @@ func TestXDPCountsFrames(t *testing.T) {
 
 // Jumbo frames come to XDP in fragments, of which each byte is counted.
 func TestXDPCountsFragments(t *testing.T) {
+	t.Parallel()
 	const datagram, count = 8900, 50
 	w := newQuietWire(t)
 	for ns, device := range map[*ktest.Namespace]string{w.host: "veth0", w.pod: "eth0"} {
@@ -125,8 +128,10 @@ func setMTU(t *testing.T, ns *ktest.Namespace, device string, mtu int) {
 
 // XDP is exact across kills at any moment, as TC is.
 func TestXDPExactlyOnceAcrossKills(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []AttachMode{AttachTCX, AttachNetlink} {
 		t.Run(string(mode), func(t *testing.T) {
+			t.Parallel()
 			requireMode(t, mode)
 			w := newWire(t)
 			got, ledger := killedUnderTraffic(t, w, withXDP(XDPNative, mode))
@@ -140,8 +145,10 @@ func TestXDPExactlyOnceAcrossKills(t *testing.T) {
 // Another XDP mode than the last agent's takes the place of what that attached:
 // nothing is counted twice.
 func TestXDPModeChanges(t *testing.T) {
+	t.Parallel()
 	for _, attach := range []AttachMode{AttachTCX, AttachNetlink} {
 		t.Run(string(attach), func(t *testing.T) {
+			t.Parallel()
 			requireMode(t, attach)
 			w := newQuietWire(t)
 			a := newArchive()
@@ -170,6 +177,7 @@ func TestXDPModeChanges(t *testing.T) {
 
 // Where there can be no XDP of ours, the interface is left alone and the log says why.
 func TestXDPIsRefused(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name, device, why string
 		prepare           func(*testing.T, *wire)
@@ -187,6 +195,7 @@ func TestXDPIsRefused(t *testing.T) {
 			func(*testing.T, *wire) {}, func(o *Options) { o.Interfaces = nil }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			w := newQuietWire(t)
 			test.prepare(t, w)
 			before := xdpOf(t, w.host, test.device)
@@ -235,6 +244,7 @@ func xdpOf(t *testing.T, ns *ktest.Namespace, device string) (id uint32) {
 
 // Uninstalling ends XDP too.
 func TestUninstallEndsXDP(t *testing.T) {
+	t.Parallel()
 	w := newWire(t)
 	m := startMeter(t, w.host, withXDP(XDPNative, AttachAuto))
 	m.awaitState(t, "veth0", StateAttached)
@@ -257,8 +267,10 @@ func TestUninstallEndsXDP(t *testing.T) {
 
 // What XDP needs is loaded only where XDP is asked for.
 func TestXDPIsLoadedWhenAskedFor(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []XDPMode{"", XDPOff, XDPNative} {
 		t.Run(fmt.Sprintf("%q", mode), func(t *testing.T) {
+			t.Parallel()
 			m := startMeter(t, ktest.NewNamespace(t), withXDP(mode, AttachAuto))
 			if got := m.objects.PodmeterXdp != nil; got != (mode == XDPNative) {
 				t.Errorf("loaded: got %t", got)
@@ -269,6 +281,7 @@ func TestXDPIsLoadedWhenAskedFor(t *testing.T) {
 
 // When others take away the half that TC meters, both halves are attached again.
 func TestXDPIsAttachedAgain(t *testing.T) {
+	t.Parallel()
 	w := newQuietWire(t)
 	var log messages
 	m := startMeter(t, w.host, func(o *Options) {
