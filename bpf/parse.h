@@ -14,14 +14,14 @@
 
 #include "flow.h"
 
-/*
- * In-band tags that are read. One more can be in the skb's metadata: the kernel
- * moves the outermost there before TC ingress.
- */
+#ifndef MAX_EXTENSIONS /* shallowbuild has less, for tests */
+
+/* In-band tags that are read. The kernel moves one more, the outermost, to the skb before TC. */
 #define MAX_VLAN_TAGS 3
 
 /* Each extension header of RFC 8200, 4.1, once, destination options twice, and room. */
 #define MAX_EXTENSIONS 8
+#endif
 
 #define IP_FRAGMENT_OFFSET 0x1fff /* of iphdr.frag_off */
 #define IPV6_FRAGMENT_OFFSET 0xfff8 /* of ipv6_fragment.offset */
