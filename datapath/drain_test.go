@@ -229,7 +229,7 @@ func TestDeletedPointBeginsAgain(t *testing.T) {
 }
 
 func loadTestObjects(capacity uint32) (*objects, error) {
-	spec, err := thisBuild().sizedSpec(capacity)
+	spec, err := testBuild().sizedSpec(capacity)
 	if err != nil {
 		return nil, err
 	}

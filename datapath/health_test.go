@@ -158,6 +158,7 @@ func (b *book) all(keep func(*flows.HealthRecord) bool) (sum flows.Health) {
 // the time, is ended and is killed at any moment: what is published is what the sockets
 // say, each thing once.
 func TestHealthExactlyOnceAcrossKills(t *testing.T) {
+	ktest.Long(t, "kills a meter 24 times")
 	t.Parallel()
 	w := newHealthWorld(t)
 	a, o := newArchive(), w.o
@@ -173,10 +174,7 @@ func TestHealthExactlyOnceAcrossKills(t *testing.T) {
 	w.lossy.Lose(t, 20)
 	stopWriting, stop := writeSlowly(long), w.run()
 	random := rand.New(rand.NewPCG(1, 2))
-	lives := 24
-	if testing.Short() {
-		lives = 8
-	}
+	const lives = 24
 	for n := range lives {
 		l = a.next(t, l, o, n%4, random)
 	}

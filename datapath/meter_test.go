@@ -16,6 +16,7 @@ import (
 
 	"github.com/cilium/ebpf/link"
 	"github.com/podmeter/podmeter/bpf"
+	"github.com/podmeter/podmeter/bpf/shallowbuild"
 	"github.com/podmeter/podmeter/flows"
 	"github.com/podmeter/podmeter/internal/ktest"
 )
@@ -72,8 +73,18 @@ func testOptions(t testing.TB, host *ktest.Namespace, sink Sink) Options {
 	return Options{
 		PinPath: ktest.PinPath(t), Sink: sink, DrainInterval: 50 * time.Millisecond, MapMemory: 8 << 20,
 		Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
-		within: host.Do,
+		within: host.Do, build: testBuild(),
 	}
+}
+
+// testBuild is this one; with -short its programs read fewer headers, which takes the
+// kernel a tenth of the time to verify.
+func testBuild() build {
+	b := thisBuild()
+	if testing.Short() {
+		b.spec = shallowbuild.LoadShallow
+	}
+	return b
 }
 
 func startMeter(t testing.TB, host *ktest.Namespace, change func(*Options)) *testMeter {

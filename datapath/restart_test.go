@@ -184,6 +184,7 @@ func trickle(t *testing.T, from *ktest.Namespace) (stop func()) {
 // Under traffic the meter is killed again and again: at any moment, before and
 // after its checkpoint, and ended in peace. Every byte is published once.
 func TestExactlyOnceAcrossKills(t *testing.T) {
+	ktest.Long(t, "kills a meter 24 times")
 	t.Parallel()
 	for _, mode := range []AttachMode{AttachTCX, AttachNetlink} {
 		t.Run(string(mode), func(t *testing.T) {
@@ -195,10 +196,8 @@ func TestExactlyOnceAcrossKills(t *testing.T) {
 			o.Attach, o.DrainInterval = mode, 20*time.Millisecond
 			cleanPins(t, o)
 			l := a.start(t, o)
-			ktest.Await(t, "veth0 is attached", func() bool {
-				all := l.Interfaces()
-				return len(all) == 1 && all[0].State == StateAttached && a.saved != nil
-			})
+			ktest.Await(t, "veth0 is attached", l.attached(1))
+			ktest.Await(t, "a checkpoint", a.hasSaved)
 			unpublished := byDirection(l.Interfaces()[0].Before)
 			stop := trickle(t, w.pod)
 			defer stop()

@@ -22,8 +22,6 @@ import (
 )
 
 const (
-	// stressEnv is the environment variable that asks for the long forms.
-	stressEnv = "PODMETER_STRESS"
 	// scanEnv makes the test's binary a sender, with a sender as its value.
 	scanEnv = "PODMETER_TEST_SENDER"
 
@@ -33,10 +31,8 @@ const (
 // scanFor is how long a flood takes.
 func scanFor(t *testing.T, short, long time.Duration) time.Duration {
 	t.Helper()
-	if testing.Short() {
-		t.Skipf("floods for %v", short)
-	}
-	if os.Getenv(stressEnv) == "1" {
+	ktest.Long(t, fmt.Sprintf("floods for %v", short))
+	if ktest.Stressed() {
 		return long
 	}
 	return short

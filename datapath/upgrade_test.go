@@ -4,7 +4,6 @@ package datapath
 
 import (
 	"math/rand/v2"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -51,6 +50,7 @@ func decodeOther(key *otherbuild.OtherFlowKey, slots []otherbuild.OtherFlowCount
 // Under traffic builds take over from each other; each ended in peace or was killed
 // at some moment. What one cannot read of an earlier one's flows is in the totals.
 func TestUpgrade(t *testing.T) {
+	ktest.Long(t, "kills builds of the meter under traffic")
 	t.Parallel()
 	here := thisBuild()
 	next := laterBuild(bpf.FlowLayout)
@@ -84,7 +84,7 @@ func TestUpgrade(t *testing.T) {
 
 // upgrades is how often each upgrade is made.
 func upgrades() int {
-	if os.Getenv(stressEnv) == "1" {
+	if ktest.Stressed() {
 		return 10
 	}
 	return 1

@@ -91,6 +91,7 @@ func TestUplinkDirectionsAreTheNodes(t *testing.T) {
 
 // Uplinks are exact across kills at any moment.
 func TestUplinkExactlyOnceAcrossKills(t *testing.T) {
+	ktest.Long(t, "kills a meter 16 times")
 	t.Parallel()
 	for _, mode := range []AttachMode{AttachTCX, AttachNetlink} {
 		t.Run(string(mode), func(t *testing.T) {
