@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/podmeter/podmeter/flows"
 	"github.com/vishvananda/netlink"
@@ -55,6 +56,25 @@ func (n *namespace) move(l netlink.Link, to *namespace) (netlink.Link, error) {
 		return nil, fmt.Errorf("find %s in %s: %w", device, to.name, err)
 	}
 	return moved, to.up(device)
+}
+
+// carrierWithin bounds what a busy machine's kernel takes until a device can send.
+const carrierWithin = 5 * time.Second
+
+// ready waits until a device that is up can send: the kernel notices on its own time that
+// the other end of a veth is up, and drops until then what is sent.
+func (n *namespace) ready(device string) error {
+	for deadline := time.Now().Add(carrierWithin); ; time.Sleep(time.Millisecond) {
+		l, err := n.links.LinkByName(device)
+		switch {
+		case err != nil:
+			return fmt.Errorf("find %s in %s: %w", device, n.name, err)
+		case l.Attrs().OperState == netlink.OperUp:
+			return nil
+		case time.Now().After(deadline):
+			return fmt.Errorf("wait for %s in %s: it is %s after %v", device, n.name, l.Attrs().OperState, carrierWithin)
+		}
+	}
 }
 
 // remove deletes a device; one that is not there is no error.

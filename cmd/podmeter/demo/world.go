@@ -81,7 +81,7 @@ func (w *world) connect() error {
 	if err != nil {
 		return err
 	}
-	errs := []error{w.node.speakIPv6(uplink), w.internet.speakIPv6(podDevice)}
+	errs := []error{w.node.ready(uplink), w.internet.ready(podDevice), w.node.speakIPv6(uplink), w.internet.speakIPv6(podDevice)}
 	nodeEnd, router := nodeAddresses(), routerAddresses()
 	for i, everything := range []string{"0.0.0.0/0", "::/0"} {
 		bits := nodeEnd[i].BitLen() - 2
@@ -138,6 +138,9 @@ func (w *world) wire(p *pod) error {
 		return err
 	}
 	here, err = p.move(here, w.node)
+	if err == nil {
+		err = errors.Join(w.node.ready(p.device()), p.ready(podDevice))
+	}
 	if err == nil && p.hasIPv6() {
 		err = w.node.speakIPv6(p.device())
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/podmeter/podmeter/flows"
 	"github.com/podmeter/podmeter/internal/ktest"
+	"github.com/vishvananda/netlink"
 )
 
 // testWorld is a world in a node namespace of its own, with the pods that are
@@ -35,7 +36,29 @@ func testWorld(t *testing.T) *world {
 	return w
 }
 
+// What is sent in a new world is not dropped as a device is not ready for it.
+func TestDevicesAreReady(t *testing.T) {
+	t.Parallel()
+	w := testWorld(t)
+	namespaces := map[string]*namespace{"the node": w.node, "the internet": w.internet}
+	for name, p := range w.pods {
+		namespaces[name] = p.namespace
+	}
+	for name, n := range namespaces {
+		links, err := n.links.LinkList()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, l := range links {
+			if state := l.Attrs().OperState; l.Type() == "veth" && state != netlink.OperUp {
+				t.Errorf("%s in %s: got it %s, want it up", l.Attrs().Name, name, state)
+			}
+		}
+	}
+}
+
 func TestWorldComesAndGoes(t *testing.T) {
+	t.Parallel()
 	w := testWorld(t)
 	own, err := w.ledgers()
 	if err != nil || len(own) != len(startPods()) {
