@@ -10,15 +10,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/podmeter/podmeter/internal/ktest"
 	"golang.org/x/sys/unix"
 )
 
 // A drain that hangs, here as its checkpoint is written to a pipe that nobody reads, is
 // what --alive tells, and nothing else.
 func TestStuckIsNotAlive(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes half a minute")
-	}
+	ktest.Long(t, "waits for half a minute")
+	t.Parallel()
 	h := newHost(t)
 	p := start(t, h.node, nil, h.flags()...)
 	h.awaitAttached(t, p)

@@ -18,6 +18,7 @@ import (
 // An agent that starts while the API server is away meters all the same, and its
 // interfaces get their pods once the server is there.
 func TestAgentWithoutAPIServer(t *testing.T) {
+	t.Parallel()
 	ktest.Privileged(t)
 	server := kubetest.Start(t)
 	h := newHost(t)

@@ -15,12 +15,13 @@ import (
 	"time"
 
 	"github.com/podmeter/podmeter/cmd/podmeter/agent"
+	"github.com/podmeter/podmeter/internal/ktest"
 	"golang.org/x/sys/unix"
 )
 
 // kills is how often the agent is killed or ended: more where stress is asked for.
 func kills() int {
-	if os.Getenv("PODMETER_STRESS") == "1" {
+	if ktest.Stressed() {
 		return 120
 	}
 	return 12
@@ -30,8 +31,11 @@ func kills() int {
 // then. A scraper never sees a series go down or disappear, and in the end the
 // counters are the interface's.
 func TestKilledAgainAndAgain(t *testing.T) {
+	ktest.Long(t, "kills an agent 12 times")
+	t.Parallel()
 	for _, attach := range []string{"auto", "netlink"} {
 		t.Run(attach, func(t *testing.T) {
+			t.Parallel()
 			h := newHost(t)
 			flags := h.flags("--attach", attach, "--drain-interval", "100ms", "--flow-labels", "peer_port", "--log-level", "error")
 			p := start(t, h.node, nil, flags...)
@@ -131,6 +135,7 @@ func counters(text []byte) map[string]float64 {
 // Where the checkpoint cannot be written, or is not one, the agent says so, counts
 // on, and the next one begins with what the maps hold.
 func TestCheckpointThatIsOfNoUse(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name  string
 		spoil func(t *testing.T, state string)
@@ -141,6 +146,7 @@ func TestCheckpointThatIsOfNoUse(t *testing.T) {
 		{"something else", func(t *testing.T, state string) { replace(t, filepath.Join(state, "checkpoint"), "pods: []\n") }, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			h := newHost(t)
 			state := filepath.Join(h.dir, "state")
 			p := start(t, h.node, nil, h.flags()...)

@@ -11,8 +11,10 @@ import (
 // In a container the directory of pins is one of the host's that is mounted below a
 // read-only root: it stays when nothing is in it any more, and that is no error.
 func TestUninstallOfAMountedDirectory(t *testing.T) {
+	t.Parallel()
 	for _, attach := range []string{"auto", "netlink"} {
 		t.Run(attach, func(t *testing.T) {
+			t.Parallel()
 			h := newHost(t)
 			if err := os.Mkdir(h.pins, 0o700); err != nil {
 				t.Fatal(err)

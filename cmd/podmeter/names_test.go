@@ -13,10 +13,12 @@ import (
 // The kernel lets an interface be called nearly anything. Whatever it is, counters go on
 // with the next agent, and nothing of it gets through to a terminal.
 func TestInterfaceOfAnyName(t *testing.T) {
+	t.Parallel()
 	for name, device := range map[string]string{
 		"not UTF-8": "a\xff", "half a character": "b\xc3", "escape sequence": "\x1b[31mc", "null of CBOR": "d\xf6\x01",
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			h := newHost(t)
 			pod := h.node.Pod(t, ktest.PodOptions{Device: device, Gateway: "203.0.113.1/24", Address: "203.0.113.2/24"})
 			p := start(t, h.node, nil, h.flags()...)

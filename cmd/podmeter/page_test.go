@@ -11,6 +11,7 @@ import (
 // What is at / is the page if it was asked for, else links, as ever. How it looks to a
 // browser is for hack/page.
 func TestAgentPage(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	p := start(t, h.node, nil, h.flags()...)
 	h.awaitAttached(t, p)

@@ -39,8 +39,10 @@ func (h *host) least(without string) []string {
 // Three capabilities and a read-only root are all that an agent needs for its
 // whole life, and those that ask or clean up after it need no more.
 func TestLeastPrivilege(t *testing.T) {
+	t.Parallel()
 	for _, attach := range []string{"auto", "netlink"} {
 		t.Run(attach, func(t *testing.T) {
+			t.Parallel()
 			h := newHost(t)
 			flags := h.flags("--attach", attach)
 			p := start(t, h.node, h.least(""), flags...)
@@ -184,6 +186,7 @@ func (h *host) checkUninstall(t *testing.T) {
 
 // Without one of them an agent does not start, says which it is, and leaves nothing.
 func TestEachPrivilegeIsNeeded(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	for name := range needed() {
 		t.Run(name, func(t *testing.T) {

@@ -195,6 +195,7 @@ func (h *host) value(t testing.TB, family, label, is string) float64 {
 // The whole way: from a packet on a veth to a counter that equals the kernel's,
 // and on when the agent is another.
 func TestAgentFromPacketToCounter(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	p := start(t, h.node, nil, h.flags()...)
 	status := h.awaitAttached(t, p)
@@ -246,6 +247,7 @@ func (p *process) terminate(t *testing.T) {
 // A file that turns bad is told of and changes nothing; one that is good again
 // is taken.
 func TestAgentReloadsAtHangup(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	file := filepath.Join(h.dir, "pods.yaml")
 	write := func(content string) {
@@ -279,6 +281,7 @@ func TestAgentReloadsAtHangup(t *testing.T) {
 // What keeps an agent from starting is told in a line, with its exit code, and
 // nothing is left.
 func TestAgentRefusesToStart(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	broken := filepath.Join(h.dir, "broken.mmdb")
 	if err := os.WriteFile(broken, []byte("no database"), 0o600); err != nil {
@@ -314,6 +317,7 @@ func TestAgentRefusesToStart(t *testing.T) {
 // An agent that is killed leaves its pins; uninstall removes them, but not while
 // an agent runs.
 func TestUninstallAfterAKill(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	p := start(t, h.node, nil, h.flags("--attach", "netlink")...)
 	h.awaitAttached(t, p)
@@ -338,8 +342,10 @@ func TestUninstallAfterAKill(t *testing.T) {
 
 // The demo shows podmeter's numbers equal to the kernel's, both ways to attach.
 func TestDemoIsExact(t *testing.T) {
+	t.Parallel()
 	for _, attach := range []string{"auto", "netlink"} {
 		t.Run(attach, func(t *testing.T) {
+			t.Parallel()
 			// In a namespace of its own, where the port is free.
 			p := start(t, ktest.NewNamespace(t), nil, "demo", "--duration", "3s", "--attach", attach)
 			if code := p.end(t); code != 0 || !strings.Contains(p.output.String(), "All equal") {

@@ -97,6 +97,7 @@ func (r *receiver) set(away bool) {
 // What a receiver of remote write gets is what a scrape shows, in spite of an outage and of
 // a restart in its middle.
 func TestRemoteWrite(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	r, url := newReceiver(t, h.node)
 	flags := h.flags("--remote-write-url", url, "--remote-write-interval", "1s",

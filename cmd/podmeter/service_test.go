@@ -85,6 +85,7 @@ func (h *host) awaitPods(t *testing.T, p *process) {
 // A pod that talks to a Service has the backend as its peer, in both directions, and
 // the Service's name on it; to the backend the client is a pod like any.
 func TestServiceBackendEndToEnd(t *testing.T) {
+	t.Parallel()
 	s, h, file := newServiceHost(t)
 	p := start(t, h.node, h.least(""), h.flags("--static-file", file)...)
 	h.awaitPods(t, p)
@@ -129,6 +130,7 @@ func TestServiceBackendEndToEnd(t *testing.T) {
 
 // Where backends are not looked up the Service is the peer.
 func TestServiceTranslationOff(t *testing.T) {
+	t.Parallel()
 	s, h, file := newServiceHost(t)
 	p := start(t, h.node, nil, h.flags("--static-file", file, "--service-translation", "off")...)
 	h.awaitPods(t, p)

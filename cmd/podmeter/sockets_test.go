@@ -17,6 +17,7 @@ import (
 // An agent can be reached where it was told to listen and by its unix socket, and
 // nowhere else.
 func TestListensWhereItIsTold(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name string
 		more []string
@@ -27,6 +28,7 @@ func TestListensWhereItIsTold(t *testing.T) {
 		{"with pprof", []string{"--listen", "127.0.0.1:9739", "--pprof"}, "tcp 0100007F:260B"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			h := newHost(t)
 			args := append([]string{"agent", "--pin-path", h.pins, "--socket", h.sock, "--drain-interval", "200ms",
 				"--state-dir", filepath.Join(h.dir, "state")}, test.more...)

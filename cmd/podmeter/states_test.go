@@ -39,6 +39,7 @@ func (h *host) shadow(t *testing.T) {
 // The status and the metrics of an agent with three capabilities tell within two
 // drains that packets are hidden, and the pod's series has them all.
 func TestShadowedIsReported(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	p := start(t, h.node, h.least(""),
 		h.flags("--attach", "netlink", "--drain-interval", "1100ms")...)

@@ -123,11 +123,13 @@ func (o *outlet) checkUplink(t *testing.T, p *process, want [flows.Directions]fl
 // those of the uplink, both exact and neither in the other, also when the agent
 // was killed meanwhile.
 func TestUplinkEndToEnd(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		xdp  string
 		bare uint64
 	}{{"off", 0}, {"native", 14}} { // a veth with XDP counts no Ethernet header
 		t.Run("XDP "+test.xdp, func(t *testing.T) {
+			t.Parallel()
 			o := newOutlet(t)
 			o.bare = test.bare
 			o.reconcile(t, o.flags("--uplinks", "up*,!up9", "--uplinks", "up0", "--interfaces", "!up0",
@@ -178,6 +180,7 @@ func (o *outlet) reconcile(t *testing.T, flags []string) {
 // A pod's interface never gets XDP: the agent goes on without that uplink, and the
 // status and a metric say so.
 func TestUplinkRefused(t *testing.T) {
+	t.Parallel()
 	o := newOutlet(t)
 	p := start(t, o.node, nil, o.flags("--uplinks", "up0", "--xdp-mode", "native")...)
 	status := o.await(t, p, "up0 is refused", func(s *agent.Status) bool {
@@ -217,6 +220,7 @@ eth1; PROBLEM: it has a program
 // Without --uplinks what was left of them is removed, and uninstalling removes it
 // from an agent that was killed.
 func TestUplinkLeavesNothingBehind(t *testing.T) {
+	t.Parallel()
 	o := newOutlet(t)
 	pins, checkpoint := filepath.Join(o.pins, "uplinks"), filepath.Join(o.dir, "state", "checkpoint-uplinks")
 	left := func() (left []string) {

@@ -124,6 +124,7 @@ func TestCheckpointOfAnEarlierBuild(t *testing.T) {
 
 // Whatever is not a whole checkpoint of this layout is refused.
 func TestCheckpointIsRefused(t *testing.T) {
+	t.Parallel()
 	c := testCheckpoints(t)
 	if err := c.write(sample(2)); err != nil {
 		t.Fatal(err)

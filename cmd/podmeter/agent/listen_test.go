@@ -18,6 +18,7 @@ import (
 var discard = slog.New(slog.DiscardHandler)
 
 func TestListenWaitsUntilFree(t *testing.T) {
+	t.Parallel()
 	socket := filepath.Join(t.TempDir(), "agent.sock")
 	for _, test := range []struct {
 		name   string

@@ -211,6 +211,7 @@ var verdicts = []struct {
 }
 
 func TestVerdict(t *testing.T) {
+	t.Parallel()
 	for _, test := range verdicts {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -228,6 +229,7 @@ func TestVerdict(t *testing.T) {
 
 // Who was never let in learns nothing from a refusal.
 func TestVerdictOfAStranger(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct {
 		answers   map[string][]answer
 		uninstall bool
@@ -240,6 +242,7 @@ func TestVerdictOfAStranger(t *testing.T) {
 		"neither, and yet": {map[string][]answer{namespacePath: {forbidden}, nodesPath: {forbidden}}, false, "as it always has"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			a, o := serve(t)
 			o.options.Ending = yes
 			a.now(test.answers)
@@ -252,6 +255,7 @@ func TestVerdictOfAStranger(t *testing.T) {
 
 // A name that never named a DaemonSet is a mistake, and no uninstallation.
 func TestVerdictWithAWrongName(t *testing.T) {
+	t.Parallel()
 	a, o := serve(t)
 	a.now(map[string][]answer{daemonSetPath: {notFound}})
 	if why := o.look(t.Context()); !strings.Contains(why, "there is no such DaemonSet") {
@@ -265,6 +269,7 @@ func TestVerdictWithAWrongName(t *testing.T) {
 // The DaemonSet is asked for until the API server answers, and what is missing is
 // logged once.
 func TestLearn(t *testing.T) {
+	t.Parallel()
 	a, o := serve(t)
 	var log bytes.Buffer
 	o.options.Logger = slog.New(slog.NewTextHandler(&log, nil))

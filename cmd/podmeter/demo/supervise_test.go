@@ -125,6 +125,7 @@ func lookAround(t *testing.T) (r remains) {
 }
 
 func TestDemo(t *testing.T) {
+	t.Parallel()
 	d := startDemo(t, "")
 	address := d.awaitTraffic(t)
 	response, err := http.Get("http://" + address + "/metrics")
@@ -154,12 +155,14 @@ func TestDemo(t *testing.T) {
 }
 
 func TestDemoFails(t *testing.T) {
+	t.Parallel()
 	for fault, want := range map[string]string{
 		faultByte:  "demo: podmeter's numbers are not what they must be:\n  vethf2abd8b6 of shop/api, transmit: podmeter minus kernel is 1 / 0",
 		faultError: "demo: run the agent: the kernel went away\n",
 		faultStart: "demo: start the agent: no such feature\n",
 	} {
 		t.Run(fault, func(t *testing.T) {
+			t.Parallel()
 			d := startDemo(t, fault)
 			d.end(t)
 			if code := d.ProcessState.ExitCode(); code != 1 || !strings.HasPrefix(d.stderr.String(), want) {
@@ -172,6 +175,7 @@ func TestDemoFails(t *testing.T) {
 // TestDemoIsKilled ends a demo in all ways; startDemo and end compare what there
 // was before and after.
 func TestDemoIsKilled(t *testing.T) {
+	t.Parallel()
 	const parent, node = 0, 1 // of processes, without a wrapper
 	for name, c := range map[string]struct {
 		victim int
@@ -185,6 +189,7 @@ func TestDemoIsKilled(t *testing.T) {
 		"kill of the node":        {node, unix.SIGKILL, "demo: the demo's node ended without a verdict: signal: killed\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			d := startDemo(t, "")
 			d.awaitTraffic(t)
 			if err := unix.Kill(d.processes()[c.victim], c.signal); err != nil {
@@ -199,6 +204,7 @@ func TestDemoIsKilled(t *testing.T) {
 }
 
 func TestDemoEndsWithItsParent(t *testing.T) {
+	t.Parallel()
 	// Two shells, as make and the shell that it runs: the outer one is killed,
 	// and the inner one lives on.
 	d := startDemo(t, "", "sh", "-c", `sh -c '"$0"; true' "$0"; true`)
@@ -217,6 +223,7 @@ func TestDemoEndsWithItsParent(t *testing.T) {
 }
 
 func TestAllAreKilled(t *testing.T) {
+	t.Parallel()
 	d := startDemo(t, "")
 	d.awaitTraffic(t)
 	for _, pid := range d.processes() {
@@ -229,6 +236,7 @@ func TestAllAreKilled(t *testing.T) {
 
 // TestHangingNode needs endWithin to pass.
 func TestHangingNode(t *testing.T) {
+	t.Parallel()
 	for name, signal := range map[string]unix.Signal{
 		"with a parent": unix.SIGTERM, "without a parent": unix.SIGKILL,
 	} {

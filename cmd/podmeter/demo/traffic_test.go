@@ -30,6 +30,7 @@ func testTraffic(t *testing.T, w *world) *traffic {
 }
 
 func TestEveryProtocolWorks(t *testing.T) {
+	t.Parallel()
 	w := testWorld(t)
 	tr := testTraffic(t, w)
 	tr.startAll(w)
@@ -71,6 +72,7 @@ func must[T any](v T, err error) func(*testing.T) T {
 
 // TestOneExchange compares what one exchange moves with what is known of it.
 func TestOneExchange(t *testing.T) {
+	t.Parallel()
 	w := testWorld(t)
 	tr := testTraffic(t, w)
 	client, web := w.pods[clientPod().String()], w.pods[webPod(1).String()]
@@ -110,6 +112,7 @@ func TestOneExchange(t *testing.T) {
 }
 
 func TestExchangeFails(t *testing.T) {
+	t.Parallel()
 	w := testWorld(t)
 	client := w.pods[clientPod().String()]
 	nobody := netip.MustParseAddr("10.244.1.99")
@@ -143,6 +146,7 @@ func TestTallyNamesWhatNeverWorked(t *testing.T) {
 }
 
 func TestPodComesAndGoesUnderTraffic(t *testing.T) {
+	t.Parallel()
 	w := testWorld(t)
 	tr := testTraffic(t, w)
 	job := must(w.addPod(jobPod()))(t)

@@ -50,6 +50,7 @@ scrape_configs: [{job_name: podmeter, honor_labels: true, static_configs: [{targ
 // TestWithPrometheus asks the query of older dashboards of a real one, with the rules
 // that give it an answer from podmeter's own series.
 func TestWithPrometheus(t *testing.T) {
+	t.Parallel()
 	url := startPrometheus(t, promtest.Debian(t), strings.TrimPrefix(agentFake(t).URL, "http://"))
 	config := configOf(t, url)
 	config.Query, config.IPLabel = "sum by (k8s_namespace, k8s_pod, destination_ip) (bytes_tx{})", "destination_ip"
@@ -84,6 +85,7 @@ func TestWithPrometheus(t *testing.T) {
 
 // What a real one refuses, and what it takes and gives no vector for.
 func TestPrometheusRefuses(t *testing.T) {
+	t.Parallel()
 	url := startPrometheus(t, promtest.Debian(t), "127.0.0.1:9")
 	for query, want := range map[string]string{
 		"sum(": queryRefused, `up * on (a) group_left () up`: queryAnswered, "up[5m]": queryNoVector, "1": queryNoVector, `label_replace(up, "a", "b", "c", "(")`: queryRefused,
