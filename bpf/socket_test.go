@@ -251,7 +251,7 @@ func TestSocketsOfUDP(t *testing.T) {
 				}
 			}
 			want := map[string]string{bound: "a, 0 open", sends: "b, 0 open", connects: "b, 0 open"}
-			if major, minor := ktest.KernelVersion(t); major > 6 || major == 6 && minor >= 2 {
+			if ktest.Kernel(t).AtLeast(ktest.Version{Major: 6, Minor: 2}) {
 				want[late] = "b, 0 open"
 			}
 			s.want(want)

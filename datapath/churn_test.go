@@ -125,7 +125,7 @@ func (c *churn) checkLiving(t *testing.T) {
 
 // programsOf is how many TCX programs an interface has, 0 where there is no TCX.
 func programsOf(t *testing.T, w *wire) int {
-	if major, minor := ktest.KernelVersion(t); major < 6 || major == 6 && minor < 6 {
+	if !ktest.Kernel(t).AtLeast(ktest.LinuxTCX) {
 		return 0
 	}
 	return tcxPrograms(t, w)

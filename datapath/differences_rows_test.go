@@ -216,8 +216,7 @@ func attachXDP(t *testing.T, ns *ktest.Namespace, device string, mode link.XDPAt
 // copies a packet: Linux 6.9. Nothing but its version tells.
 func kernelCopiesForGenericXDP(t *testing.T) bool {
 	t.Helper()
-	major, minor := ktest.KernelVersion(t)
-	return major > 6 || major == 6 && minor >= 9
+	return ktest.Kernel(t).AtLeast(ktest.Version{Major: 6, Minor: 9})
 }
 
 // passed is what a program of the test saw pass.

@@ -124,17 +124,3 @@ func (i *Injector) Send(frames ...[]byte) (int, error) {
 	}
 	return 0, fmt.Errorf("send frames: %w", errno)
 }
-
-// KernelVersion returns the running kernel's, for tests of what nothing but the
-// version tells.
-func KernelVersion(tb testing.TB) (major, minor int) {
-	tb.Helper()
-	var name unix.Utsname
-	if err := unix.Uname(&name); err != nil {
-		tb.Fatalf("read kernel version: %v", err)
-	}
-	if _, err := fmt.Sscanf(unix.ByteSliceToString(name.Release[:]), "%d.%d", &major, &minor); err != nil {
-		tb.Fatalf("read kernel version %q: %v", unix.ByteSliceToString(name.Release[:]), err)
-	}
-	return major, minor
-}

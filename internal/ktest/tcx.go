@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// HaveTCX reports whether the kernel has TCX, which came with Linux 6.6.
+// HaveTCX reports whether the kernel has TCX.
 func HaveTCX(tb testing.TB) bool {
 	tb.Helper()
 	Privileged(tb)
@@ -37,11 +37,11 @@ func HaveTCX(tb testing.TB) bool {
 	return true
 }
 
-// RequireTCX skips the test, with a reason, on a kernel without TCX, also under
-// REQUIRE_KERNEL=1: there nothing but netlink attaches.
+// RequireTCX skips the test on a kernel without TCX, where nothing but netlink attaches;
+// see [Lacks].
 func RequireTCX(tb testing.TB) {
 	tb.Helper()
 	if !HaveTCX(tb) {
-		tb.Skip("kernel without TCX (Linux 6.6)")
+		Lacks(tb, "TCX", LinuxTCX)
 	}
 }
