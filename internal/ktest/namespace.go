@@ -30,7 +30,7 @@ func NewNamespace(tb testing.TB) *Namespace {
 		runtime.LockOSThread()
 		var err error
 		if ns.handle, err = netns.New(); err == nil {
-			err = setUp("lo")
+			err = errors.Join(remember(), setUp("lo"))
 		}
 		done <- err
 	}()

@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"testing"
 
+	"github.com/podmeter/podmeter/internal/ktest"
 	"golang.org/x/sys/unix"
 )
 
@@ -23,7 +24,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(tokenEnv) != "" {
 		os.Exit(demoProgram())
 	}
-	os.Exit(m.Run())
+	ktest.Main(m)
 }
 
 func demoProgram() int {

@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bpf
+
+import (
+	"testing"
+
+	"github.com/podmeter/podmeter/internal/ktest"
+)
+
+// TestMain fails the package if its tests leave something.
+func TestMain(m *testing.M) { ktest.Main(m) }
