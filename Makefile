@@ -64,12 +64,12 @@ root:
 	@[ "$$(id -u)" -eq 0 ] || { echo "network namespaces and BPF programs need root: sudo make $(MAKECMDGOALS)"; exit 1; }
 
 .PHONY: test
-test: ## Run every test; the kernel ones need root
+test: ## Install what the tests need and run every one (the kernel's need root); SETUP=on|off, PACKAGES=pattern
 	@hack/test.sh
 
 .PHONY: test-deploy
 test-deploy: ## Test what makes and checks the image and the manifests, which are modules of their own
-	@for module in hack/image hack/deploy hack/prometheus; do (cd $$module && $(GO) vet ./... && $(GO) test -count=1 ./...) || exit; done
+	@for module in hack/image hack/deploy hack/prometheus hack/test; do (cd $$module && $(GO) vet ./... && $(GO) test -count=1 ./...) || exit; done
 
 .PHONY: screenshots
 screenshots: VERSION = $(shell sed -n 's/^appVersion: *"\(.*\)"/\1/p' deploy/helm/podmeter/Chart.yaml)
@@ -126,7 +126,7 @@ lint: ## Check formatting, vet and staticcheck
 	$(GO) mod tidy -diff
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
-	@cd hack/page && $(GO) mod tidy -diff && $(GO) vet ./...
+	@for module in hack/page hack/test; do (cd $$module && $(GO) mod tidy -diff && $(GO) vet ./...) || exit; done
 	$(CLANG_FORMAT) --dry-run --Werror bpf/*.c bpf/*.h bpf/*/*.c
 
 .PHONY: generate
