@@ -13,8 +13,8 @@
 # SETUP=off           install nothing
 # SETUP_ROOT=folder   look for files there instead of in /; for tests
 set -euo pipefail
-export LC_ALL=C PATH=$PATH:/usr/sbin:/sbin
 packages=$(dirname "$0")/packages.txt root=${SETUP_ROOT:-}
+export LC_ALL=C PATH=$PATH:$root/usr/sbin:$root/sbin
 policy=$root/usr/sbin/policy-rc.d
 mark="# podmeter's hack/setup.sh keeps services from starting"
 
