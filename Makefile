@@ -65,8 +65,12 @@ bin/image/podmeter-%: always
 always:
 
 .PHONY: demo
-demo: root build ## See it at work; DURATION=30s, DEMO_FLAGS="--attach netlink" (root)
+demo: root say-building build ## See it at work; DURATION=30s, DEMO_FLAGS="--attach netlink" (root)
 	@exec bin/podmeter demo --duration $(DEMO_DURATION) $(DEMO_FLAGS)
+
+.PHONY: say-building
+say-building:
+	@echo "building podmeter, which takes a minute the first time"
 
 .PHONY: root
 root:
