@@ -34,20 +34,29 @@ image: $(IMAGE_ARCHITECTURES:%=bin/image/podmeter-%) ## Pack bin/podmeter-image.
 		-revision "$$(git rev-parse HEAD 2>/dev/null)" -created "$$(git log -1 --format=%ct 2>/dev/null || echo 0)" \
 		$(foreach a,$(IMAGE_ARCHITECTURES),$(a)=../../bin/image/podmeter-$(a))
 
+# Where make tools keeps what it builds, if not in ~/.cache/podmeter/tools.
+ifneq ($(TOOLS),)
+override TOOLS := $(abspath $(TOOLS))
+export TOOLS
+endif
+
+.PHONY: tools
+tools: ## Build Kubernetes and Prometheus for the tests that need them (13 minutes the first time, Go alone); TOOLS=folder
+	@hack/tools.sh
+
+.PHONY: prometheus
+prometheus: ## Build the manifests' Prometheus alone, and print its folder
+	@hack/tools.sh prometheus
+
 # The name that the manifests have, whose tag is the version of the module.
 PROMETHEUS_IMAGE = $(shell sed -n 's/^ *image: *\(.*prometheus:v.*\)/\1/p' deploy/kubernetes/overlays/prometheus/prometheus.yaml)
 
-.PHONY: prometheus
-prometheus: ## Build the manifests' Prometheus from source, bin/prometheus (minutes the first time)
-	@cd hack/prometheus && CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -tags 'netgo remove_all_sd enable_kubernetes_sd' \
-		-ldflags '-s -w -X github.com/prometheus/common/version.Version=$(patsubst v%,%,$(lastword $(subst :, ,$(PROMETHEUS_IMAGE))))' -o ../../bin/ \
-		github.com/prometheus/prometheus/cmd/prometheus
-
 .PHONY: prometheus-image
-prometheus-image: prometheus ## Pack it as bin/prometheus-image.tar, for clusters that reach no registry
-	@cd hack/image && $(GO) run . -out ../../bin/prometheus-image.tar -name $(PROMETHEUS_IMAGE) -path /bin/prometheus \
+prometheus-image: ## Pack it as bin/prometheus-image.tar, for clusters that reach no registry
+	@prometheus=$$(hack/tools.sh prometheus) && cd hack/image && $(GO) run . \
+		-out ../../bin/prometheus-image.tar -name $(PROMETHEUS_IMAGE) -path /bin/prometheus \
 		-version $(lastword $(subst :, ,$(PROMETHEUS_IMAGE))) -source https://github.com/prometheus/prometheus -licenses Apache-2.0 \
-		-limit 100000000 $(shell $(GO) env GOARCH)=../../bin/prometheus
+		-limit 100000000 $(shell $(GO) env GOARCH)="$$prometheus/prometheus"
 
 bin/image/podmeter-%: always
 	@CGO_ENABLED=0 GOOS=linux GOARCH=$* $(GO) build $(BUILD_FLAGS) -o $@ ./cmd/podmeter
@@ -56,20 +65,24 @@ bin/image/podmeter-%: always
 always:
 
 .PHONY: demo
-demo: root build ## See it at work; DURATION=30s, DEMO_FLAGS="--attach netlink" (root)
+demo: root say-building build ## See it at work; DURATION=30s, DEMO_FLAGS="--attach netlink" (root)
 	@exec bin/podmeter demo --duration $(DEMO_DURATION) $(DEMO_FLAGS)
+
+.PHONY: say-building
+say-building:
+	@echo "building podmeter, which takes a minute the first time"
 
 .PHONY: root
 root:
 	@[ "$$(id -u)" -eq 0 ] || { echo "network namespaces and BPF programs need root: sudo make $(MAKECMDGOALS)"; exit 1; }
 
 .PHONY: test
-test: ## Run every test; the kernel ones need root
+test: ## Install what the tests need and run every one (the kernel's need root); SETUP=on|off, PACKAGES=pattern
 	@hack/test.sh
 
 .PHONY: test-deploy
 test-deploy: ## Test what makes and checks the image and the manifests, which are modules of their own
-	@for module in hack/image hack/deploy hack/prometheus; do (cd $$module && $(GO) vet ./... && $(GO) test -count=1 ./...) || exit; done
+	@for module in hack/image hack/deploy hack/prometheus hack/test; do (cd $$module && $(GO) vet ./... && $(GO) test -count=1 ./...) || exit; done
 
 .PHONY: screenshots
 screenshots: VERSION = $(shell sed -n 's/^appVersion: *"\(.*\)"/\1/p' deploy/helm/podmeter/Chart.yaml)
@@ -126,7 +139,7 @@ lint: ## Check formatting, vet and staticcheck
 	$(GO) mod tidy -diff
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
-	@cd hack/page && $(GO) mod tidy -diff && $(GO) vet ./...
+	@for module in hack/page hack/test; do (cd $$module && $(GO) mod tidy -diff && $(GO) vet ./...) || exit; done
 	$(CLANG_FORMAT) --dry-run --Werror bpf/*.c bpf/*.h bpf/*/*.c
 
 .PHONY: generate

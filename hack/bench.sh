@@ -8,7 +8,8 @@
 # OUT=file        write all of it there as well
 # BENCHTIME=1s    of each benchmark but those of bpf/ and cmd/podmeter, which are one measurement
 # BENCH=regexp    which benchmarks to run
-# PODMETER_PROMETHEUS=file   of make prometheus, as an absolute path: that of remote write writes to it
+#
+# That of remote write writes to the Prometheus of make tools.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 log=$(mktemp)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/internal/promtest"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
@@ -244,10 +245,7 @@ func TestLint(t *testing.T) {
 }
 
 func TestPromtoolAcceptsMetrics(t *testing.T) {
-	promtool, err := exec.LookPath("promtool")
-	if err != nil {
-		t.Skip("promtool is not installed")
-	}
+	promtool := promtest.Promtool(t)
 	e := newExporter(t, options(&source{snapshot: handMade(), agent: handMadeAgent()}, allLabels))
 	check := exec.Command(promtool, "check", "metrics")
 	check.Stdin = bytes.NewReader(encode(t, gather(t, e), expfmt.NewFormat(expfmt.TypeTextPlain)))

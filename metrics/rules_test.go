@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/podmeter/podmeter/internal/promtest"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -51,14 +52,7 @@ func ruleFiles(t *testing.T) []string {
 // promtool runs it, and fails the test with what it says.
 func promtool(t *testing.T, args ...string) {
 	t.Helper()
-	path, err := exec.LookPath("promtool")
-	if err != nil && os.Getenv("REQUIRE_PROMETHEUS") == "1" {
-		t.Fatal("REQUIRE_PROMETHEUS=1, and promtool is not installed")
-	}
-	if err != nil {
-		t.Skip("promtool is not installed")
-	}
-	if out, err := exec.Command(path, args...).CombinedOutput(); err != nil {
+	if out, err := exec.Command(promtest.Promtool(t), args...).CombinedOutput(); err != nil {
 		t.Errorf("promtool %q: got %v, want it to be content; it said:\n%s", args, err, out)
 	}
 }

@@ -184,7 +184,7 @@ needs etcd etcd-server etcdctl etcd-client containerd containerd runc runc nft n
 
 if ! running; then
 	"$here/down.sh" # of one that did not end well
-	binaries=$("$here/build.sh")
+	binaries=$("$here/../tools.sh" kubernetes)
 	mkdir -p "$state/logs" "$state/pids" "$data"
 	ln -s "$binaries" "$state/bin"
 	plan

@@ -82,7 +82,7 @@ func needChromium(t *testing.T) {
 		if os.Getenv(requireChromium) == "1" {
 			t.Fatal(requireChromium+"=1, and:", err)
 		}
-		t.Skip("chromium is not installed, which this test looks at the page with:", err)
+		t.Skip("needs Chromium (package chromium-headless-shell):", err)
 	}
 }
 

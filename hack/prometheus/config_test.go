@@ -160,7 +160,7 @@ func promtool(t *testing.T, args ...string) {
 	t.Helper()
 	path, err := exec.LookPath("promtool")
 	if err != nil {
-		t.Skip("promtool is not installed")
+		t.Skip("needs Prometheus: promtool is not installed (package prometheus)")
 	}
 	if out, err := exec.Command(path, args...).CombinedOutput(); err != nil {
 		t.Errorf("promtool %q: got %v, want it to be content; it said:\n%s", args, err, out)

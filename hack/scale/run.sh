@@ -18,7 +18,7 @@ command -v "${ETCD:-etcd}" >/dev/null || {
 	echo "lacks packages: apt-get install --no-install-recommends etcd-server" >&2
 	exit 1
 }
-PODMETER_KUBE_BIN=${PODMETER_KUBE_BIN:-$(hack/cluster/build.sh)}
+PODMETER_KUBE_BIN=${PODMETER_KUBE_BIN:-$(hack/tools.sh kubernetes)}
 export PODMETER_KUBE_BIN
 go build -o bin/scale ./hack/scale
 # shellcheck disable=SC2016

@@ -33,7 +33,8 @@ type ServiceNode struct {
 }
 
 // NewServiceNode makes one, whose backends send back what they get. It skips the test,
-// with a reason, on a kernel without nfnetlink, also under REQUIRE_KERNEL=1.
+// with a reason, on a kernel without nfnetlink, also under REQUIRE_KERNEL=1, and where nft is
+// not installed.
 func NewServiceNode(tb testing.TB) *ServiceNode {
 	tb.Helper()
 	Privileged(tb)
@@ -44,6 +45,7 @@ func NewServiceNode(tb testing.TB) *ServiceNode {
 	if err == nil {
 		unix.Close(fd)
 	}
+	Command(tb, "nft", "nftables")
 	s := &ServiceNode{Node: NewNamespace(tb)}
 	for setting, value := range map[string]string{
 		"net/ipv4/ip_forward": "1", "net/ipv6/conf/all/forwarding": "1", "net/ipv6/conf/default/accept_dad": "0",

@@ -11,14 +11,17 @@
 package kubetest
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"testing"
+
+	"github.com/podmeter/podmeter/internal/tools"
 )
 
 const (
-	// CommandsEnv is the environment variable that names the folder of
-	// kube-apiserver. hack/cluster/build.sh makes and prints one.
+	// CommandsEnv is the environment variable that names another folder of
+	// kube-apiserver than the one of `make tools`.
 	CommandsEnv = "PODMETER_KUBE_BIN"
 	// RequireEnv is the environment variable under which a test that lacks the
 	// API server or etcd fails instead of being skipped. CI sets it to 1.
@@ -29,15 +32,12 @@ const (
 // where there is none to start.
 func Start(tb testing.TB) *Server {
 	tb.Helper()
-	commands := os.Getenv(CommandsEnv)
-	_, err := exec.LookPath("etcd")
-	switch {
-	case commands != "" && err == nil:
-	case os.Getenv(RequireEnv) == "1":
-		tb.Fatalf("this test needs etcd and %s, got etcd: %v, %s=%q; %s=1 forbids to skip it",
-			CommandsEnv, err, CommandsEnv, commands, RequireEnv)
-	default:
-		tb.Skip("API server test: needs etcd, and " + CommandsEnv + "=$(hack/cluster/build.sh)")
+	commands, err := commands()
+	if err != nil {
+		if os.Getenv(RequireEnv) == "1" {
+			tb.Fatalf("%s=1, and no API server: %v", RequireEnv, err)
+		}
+		tb.Skip("needs an API server: ", err)
 	}
 	s, err := New(tb.Context(), Options{Commands: commands, Folder: tb.TempDir()})
 	if err != nil {
@@ -45,4 +45,15 @@ func Start(tb testing.TB) *Server {
 	}
 	tb.Cleanup(s.Close)
 	return s
+}
+
+// commands returns the folder of kube-apiserver, if etcd is there as well.
+func commands() (string, error) {
+	if _, err := exec.LookPath("etcd"); err != nil {
+		return "", errors.New("etcd is not installed (package etcd-server)")
+	}
+	if folder := os.Getenv(CommandsEnv); folder != "" {
+		return folder, nil
+	}
+	return tools.Find("kubernetes")
 }

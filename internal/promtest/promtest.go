@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/podmeter/podmeter/internal/tools"
 	"github.com/prometheus/client_golang/api"
 	promv1 "github.com/prometheus/client_golang/api/prometheus/v1"
 	"github.com/prometheus/common/model"
@@ -35,19 +36,34 @@ const (
 // Debian returns the path of the installed Prometheus.
 func Debian(tb testing.TB) string {
 	tb.Helper()
-	path, err := exec.LookPath("prometheus")
-	if err != nil {
-		lacks(tb, "apt-get install prometheus")
-	}
-	return path
+	return installed(tb, "prometheus")
 }
 
-// Current returns the path of the one that hack/prometheus builds.
+// Promtool returns the path of the installed promtool.
+func Promtool(tb testing.TB) string {
+	tb.Helper()
+	return installed(tb, "promtool")
+}
+
+// Current returns the path of the one that `make tools` builds, or of another that the
+// environment names.
 func Current(tb testing.TB) string {
 	tb.Helper()
-	path := os.Getenv(current)
-	if path == "" {
-		lacks(tb, "make prometheus, and "+current+"=$PWD/bin/prometheus")
+	if path := os.Getenv(current); path != "" {
+		return path
+	}
+	folder, err := tools.Find("prometheus")
+	if err != nil {
+		lacks(tb, err.Error())
+	}
+	return filepath.Join(folder, "prometheus")
+}
+
+func installed(tb testing.TB, command string) string {
+	tb.Helper()
+	path, err := exec.LookPath(command)
+	if err != nil {
+		lacks(tb, command+" is not installed (package prometheus)")
 	}
 	return path
 }

@@ -40,8 +40,14 @@ type Browser struct {
 	complaints []string
 }
 
-// Find returns the path of a Chromium.
-func Find() (string, error) { return exec.LookPath("chromium") }
+// Find returns the path of a Chromium, with windows or without: Debian has both.
+func Find() (string, error) {
+	path, err := exec.LookPath("chromium")
+	if err != nil {
+		path, err = exec.LookPath("chromium-headless-shell")
+	}
+	return path, err
+}
 
 // Options are what a [Browser] needs.
 type Options struct {
