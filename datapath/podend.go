@@ -34,3 +34,6 @@ func (p *PodEnds) Received(l netlink.Link) (received flows.Counters, ok bool, er
 
 // Close closes the socket.
 func (p *PodEnds) Close() { p.sides.close() }
+
+// ListLinks lists the links of the calling thread's network namespace.
+func ListLinks() ([]netlink.Link, error) { return listLinks() }
