@@ -45,15 +45,17 @@ type Report struct {
 
 // PodBytes are bytes of a pod.
 type PodBytes struct {
-	Pod
-	Bytes uint64 `json:"bytes"`
+	Namespace string `json:"namespace"`
+	Pod       string `json:"pod"`
+	Bytes     uint64 `json:"bytes"`
 }
 
 // Unseen is what of an interface is on its pod's series though no program of podmeter's
 // saw it.
 type Unseen struct {
-	Interface string `json:"interface"`
-	Pod
+	Interface string         `json:"interface"`
+	Namespace string         `json:"namespace"`
+	Pod       string         `json:"pod"`
 	Direction string         `json:"direction"`
 	Why       string         `json:"why"`
 	Counters  flows.Counters `json:"counters"`
@@ -120,7 +122,7 @@ func (e Exposition) unattributed() (all []PodBytes) {
 	}
 	for _, pod := range slices.SortedFunc(maps.Keys(sums), Pod.Compare) {
 		if sums[pod] > 0 {
-			all = append(all, PodBytes{pod, sums[pod]})
+			all = append(all, PodBytes{pod.Namespace, pod.Name, sums[pod]})
 		}
 	}
 	return all
@@ -130,7 +132,9 @@ func (e Exposition) unattributed() (all []PodBytes) {
 func (i *Interface) unseen() (all []Unseen) {
 	take := func(d flows.Direction, c flows.Counters, why string) {
 		if !c.IsZero() {
-			all = append(all, Unseen{Interface: i.Name, Pod: i.Pod, Direction: d.String(), Why: why, Counters: c})
+			all = append(all, Unseen{
+				Interface: i.Name, Namespace: i.Pod.Namespace, Pod: i.Pod.Name, Direction: d.String(), Why: why, Counters: c,
+			})
 		}
 	}
 	for d := range flows.Direction(flows.Directions) {
@@ -184,7 +188,7 @@ func (r *Report) code() int {
 // sort orders rows by pod, those without one first.
 func (r *Report) sort() {
 	slices.SortStableFunc(r.Rows, func(a, b Row) int {
-		return cmp.Or(a.Pod.Compare(b.Pod), cmp.Compare(a.Interface, b.Interface), cmp.Compare(b.Direction, a.Direction))
+		return cmp.Or(a.pod().Compare(b.pod()), cmp.Compare(a.Interface, b.Interface), cmp.Compare(b.Direction, a.Direction))
 	})
 	slices.SortFunc(r.HostNetwork, Pod.Compare)
 }
@@ -209,7 +213,9 @@ func (r Row) Fault() string {
 	return fmt.Sprintf("%s of %s, %s: kernel minus podmeter is %s, not %s", r.Interface, r.podText(), r.Direction, r.Difference, r.Predicted)
 }
 
-func (r Row) podText() string { return cmp.Or(r.Pod.String(), "(unbound)") }
+func (r Row) pod() Pod { return Pod{r.Namespace, r.Pod} }
+
+func (r Row) podText() string { return cmp.Or(r.pod().String(), "(unbound)") }
 
 // undecided names the rows that could not be judged, by verdict.
 func (r *Report) undecided() string {

@@ -89,7 +89,7 @@ func (r *Round) look(o *Observation, first, second *Interface, d flows.Direction
 	still := first != nil && hadBefore && first.view(before, d) == second.view(after, d) &&
 		first.counted(before, d) == second.counted(after, d)
 	switch {
-	case !still:
+	case !still && row.Verdict != Settling:
 		row = row.moves()
 	case row.Verdict == Unequal:
 		c.unequal++

@@ -107,6 +107,10 @@ func quietCases() []roundCase {
 		}, CodeUnequal, MaxTries, []Verdict{Unequal, Equal}},
 		{"settling", func(o *Observation, _ int) { tell(o, 1, func(i *Interface) { i.State = "settling" }) },
 			CodeUndecided, MaxTries, []Verdict{Settling, Settling}},
+		{"settling, and it moves", func(o *Observation, _ int) {
+			tell(o, 1, func(i *Interface) { i.State = "settling" })
+			sent(o, 1, flows.Receive)
+		}, CodeUndecided, MaxTries, []Verdict{Settling, Settling}},
 		{"settles", func(o *Observation, try int) {
 			if try < 4 {
 				tell(o, 1, func(i *Interface) { i.State = "settling" })

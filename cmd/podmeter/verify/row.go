@@ -34,7 +34,9 @@ func (v Verdict) final() bool { return v == Equal || v == Explained || v == Unkn
 type Row struct {
 	Interface string `json:"interface"`
 	Index     int    `json:"index"`
-	Pod              // both fields empty while it is unbound
+	// Namespace and Pod are empty while it is unbound.
+	Namespace string `json:"namespace"`
+	Pod       string `json:"pod"`
 	State     string `json:"state"`
 	Direction string `json:"direction"`
 	// Kernel is the interface's own counter. Before is the part of it that is no part of
@@ -59,7 +61,7 @@ type Row struct {
 // Both must be of one moment.
 func (i *Interface) Judge(device Device, d flows.Direction) Row {
 	row := Row{
-		Interface: i.Name, Index: i.Index, Pod: i.Pod, State: i.State, Direction: d.String(), seeded: i.Seeded,
+		Interface: i.Name, Index: i.Index, Namespace: i.Pod.Namespace, Pod: i.Pod.Name, State: i.State, Direction: d.String(), seeded: i.Seeded,
 		Kernel: i.counted(device, d), Before: i.Uncounted(device, d), Podmeter: i.Exported[d],
 		Predicted: i.Difference[d].plus(i.Waiting[d]),
 	}

@@ -148,7 +148,8 @@ func TestJudge(t *testing.T) {
 			c.change(&i, &device)
 			got := i.Judge(device, flows.Receive)
 			want := c.want
-			want.Interface, want.Index, want.Pod, want.State, want.Direction = "veth1", 7, i.Pod, i.State, "receive"
+			want.Interface, want.Index, want.State, want.Direction = "veth1", 7, i.State, "receive"
+			want.Namespace, want.Pod = i.Pod.Namespace, i.Pod.Name
 			if !strings.Contains(got.Why, c.why) || (got.Why == "") != (c.why == "") {
 				t.Errorf("why: got %q, want %q in it", got.Why, c.why)
 			}

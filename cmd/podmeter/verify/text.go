@@ -93,10 +93,10 @@ func (r *Report) writeRest(b *strings.Builder) {
 		lines = append(lines, []string{what, fmt.Sprintf(format, arguments...)})
 	}
 	for _, p := range r.Unattributed {
-		line("unattributed", "%s: %s bytes are exported and in no flow", p.Pod, grouped(p.Bytes))
+		line("unattributed", "%s: %s bytes are exported and in no flow", Pod{p.Namespace, p.Pod}, grouped(p.Bytes))
 	}
 	for _, u := range r.Unseen {
-		line("", "%s of %s, %s: %s %s", u.Interface, u.Pod, u.Direction, Counters(u.Counters), u.Why)
+		line("", "%s of %s, %s: %s %s", u.Interface, Pod{u.Namespace, u.Pod}, u.Direction, Counters(u.Counters), u.Why)
 	}
 	if r.ResidueBytes+r.UnplacedBytes > 0 {
 		line("", "%s bytes evicted and %s not inserted: the maps were full (--map-memory)", grouped(r.ResidueBytes), grouped(r.UnplacedBytes))
