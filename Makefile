@@ -115,7 +115,7 @@ e2e-long: root ## The same with 300 pods, outages of 2 minutes and a longer floo
 
 .PHONY: race
 race: ## Run the tests that need no kernel under the race detector (needs gcc)
-	@CGO_ENABLED=1 $(GO) test -race -count=1 ./flows/... ./metrics/... ./cmd/podmeter/agent/... ./cmd/podmeter/geoip/...
+	@CGO_ENABLED=1 $(GO) test -race -count=1 ./flows/... ./metrics/... ./cmd/podmeter/agent/... ./cmd/podmeter/geoip/... ./cmd/podmeter/table ./cmd/podmeter/verify
 
 .PHONY: stress
 stress: root ## Run the long forms of floods, scans, kills, upgrades and churn (root)

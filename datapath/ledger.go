@@ -95,9 +95,14 @@ type ledger struct {
 	// difference is the interface's packets minus ours since the attachment.
 	difference [flows.Directions]int64
 
+	// differenceBytes are the bytes of the same, of which they may be all: the bytes that
+	// two quiet readings told one after the other.
+	differenceBytes [flows.Directions]int64
+
 	candidate   byDirection
 	candidateAt time.Time
 	newest      [flows.Directions]int64 // difference by the last reading alone
+	newestBytes [flows.Directions]int64 // differenceBytes by the last quiet reading alone
 
 	shadow
 }
@@ -150,8 +155,9 @@ func (l *ledger) settle(beyond byDirection) byDirection {
 			l.before[d] = c
 		}
 		l.newest[d] = int64(c.Packets - l.before[d].Packets)
+		l.newestBytes[d] = int64(c.Bytes - l.before[d].Bytes)
 	}
-	l.difference = l.newest
+	l.difference, l.differenceBytes = l.newest, l.newestBytes
 	return l.before
 }
 
@@ -182,11 +188,22 @@ func (l *ledger) compare(r *reading) {
 		if l.unmetered[d] {
 			continue
 		}
-		explained := l.explained(r.ours)[d].Packets
-		now := nearest(int64(r.first[d].Packets-explained), int64(r.second[d].Packets-explained))
+		explained := l.explained(r.ours)[d]
+		now := nearest(int64(r.first[d].Packets-explained.Packets), int64(r.second[d].Packets-explained.Packets))
 		l.difference[d] = common(l.newest[d], now)
 		l.newest[d] = now
+		if r.first[d] == r.second[d] {
+			l.compareBytes(d, int64(r.first[d].Bytes-explained.Bytes))
+		}
 	}
+}
+
+// compareBytes takes the difference in bytes of a quiet reading.
+func (l *ledger) compareBytes(d int, now int64) {
+	if now == l.newestBytes[d] {
+		l.differenceBytes[d] = now
+	}
+	l.newestBytes[d] = now
 }
 
 // nearest returns what is nearest to 0 between low and high.

@@ -25,10 +25,8 @@ func (m *Meter) Fresh(ctx context.Context, age time.Duration) error {
 }
 
 func (m *Meter) drainIf(ctx context.Context, due func() bool) error {
-	select {
-	case m.gate <- struct{}{}:
-	case <-ctx.Done():
-		return fmt.Errorf("wait for a drain: %w", context.Cause(ctx))
+	if err := m.takeGate(ctx); err != nil {
+		return err
 	}
 	defer func() { <-m.gate }()
 	if m.released {

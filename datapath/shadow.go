@@ -75,6 +75,8 @@ func (l *ledger) hide(d int, grown flows.Counters) {
 	l.hidden[d].Add(grown)
 	l.newest[d] -= int64(grown.Packets)
 	l.difference[d] -= int64(grown.Packets)
+	l.newestBytes[d] -= int64(grown.Bytes)
+	l.differenceBytes[d] -= int64(grown.Bytes)
 }
 
 // judge decides who is shadowed by a reading for which it was looked who is

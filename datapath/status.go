@@ -38,14 +38,22 @@ type InterfaceStatus struct {
 	// Difference is the interface's packets minus ours since the attachment, and
 	// minus those of Hidden.
 	Difference [flows.Directions]int64
+	// DifferenceBytes are its bytes, when the interface was quiet last.
+	DifferenceBytes [flows.Directions]int64
+	// Earlier is what of the interface's counters earlier attachments accounted for.
+	Earlier [flows.Directions]flows.Counters
 	// Ahead says in words who was before our programs at the last look, where
 	// packets are missing.
 	Ahead [flows.Directions][]string
 	// Hidden is what he hid from our programs and is published all the same.
 	Hidden [flows.Directions]flows.Counters
 	// Bypassed is what the pod received round the host's end of its veth, which is
-	// published too.
-	Bypassed flows.Counters
+	// published too. BypassedBefore was received so before this attachment and is not
+	// published by it.
+	Bypassed, BypassedBefore flows.Counters
+	// PodEnd is whether the pod's end can be read, so that Bypassed and BypassedBefore
+	// make up all that it has received beyond the host's end.
+	PodEnd bool
 }
 
 // Capacity returns how many flows each set holds.
@@ -63,7 +71,9 @@ func (r *registry) status() []InterfaceStatus {
 		all = append(all, InterfaceStatus{
 			Point: flows.Point(a.point), Name: a.name, State: a.state(), Mode: a.shownMode(), Since: a.attached,
 			Counted: a.ledger.last.ours, Before: a.ledger.before, Seeded: a.seeded, Difference: a.ledger.difference,
+			DifferenceBytes: a.ledger.differenceBytes, Earlier: a.ledger.base,
 			Ahead: a.ledger.ahead, Hidden: a.ledger.hidden, Bypassed: a.bypass.seeded,
+			BypassedBefore: a.bypass.base, PodEnd: a.bypass.known && !a.blind,
 		})
 	})
 	return all

@@ -85,6 +85,9 @@ type point struct {
 	pod     *Pod
 	waiting *Batch // nil once bound
 	seen    map[netip.Addr]struct{}
+	// exported is on the pod's series; partial is as in [Exported].
+	exported [Directions]Counters
+	partial  bool
 }
 
 // NewPublisher returns a publisher that has seen nothing.
@@ -118,7 +121,7 @@ func (p *Publisher) attribute(epoch *Epoch) *Batch {
 	p.attribution.translation.begin(epoch)
 	p.attribution.sockets.begin()
 	for _, i := range epoch.Interfaces {
-		p.meet(i, epoch)
+		p.meet(i, epoch, batch)
 		p.bindEarly(p.points[i.Point], batch)
 	}
 	for i := range epoch.Records {
@@ -128,9 +131,10 @@ func (p *Publisher) attribute(epoch *Epoch) *Batch {
 	for _, total := range epoch.Totals {
 		p.total(batch, total)
 	}
-	p.leave(epoch)
+	p.leave(epoch, batch)
 	p.bind(batch)
 	p.giveUp(epoch.End)
+	batch.exported = p.exportedList()
 	for _, pt := range p.points {
 		if pt.pod != nil {
 			batch.living[pt.pod.UID] = pt.pod
@@ -141,10 +145,10 @@ func (p *Publisher) attribute(epoch *Epoch) *Batch {
 
 // meet takes note of an interface and of what is new about it. An ifindex comes
 // back: the time of the attachment tells whether it is still the same interface.
-func (p *Publisher) meet(i Interface, epoch *Epoch) {
+func (p *Publisher) meet(i Interface, epoch *Epoch, batch *Batch) {
 	pt := p.points[i.Point]
 	if pt != nil && !pt.Attached.Equal(i.Attached) {
-		p.forget(pt, i.Attached)
+		p.forget(pt, i.Attached, batch)
 		pt = nil
 	}
 	if pt == nil {
@@ -210,6 +214,7 @@ func (p *Publisher) total(batch *Batch, total Total) {
 		batch, pod = pt.waiting, unknown
 	} else {
 		labels = labels.local(pod, user{}, &p.options.Optional)
+		pt.exported[total.Direction].Add(all)
 	}
 	batch.addTotal(pod, total.Direction, amount{all, begin})
 	batch.addRow(pod, total.Direction, labels, amount{rest, begin})
@@ -232,7 +237,13 @@ func (p *Publisher) bind(batch *Batch) {
 			bound.add(pt.Interface, pt.pod)
 		}
 	}
-	p.orphans = slices.DeleteFunc(p.orphans, func(pt *point) bool { return p.adopt(pt, bound, batch) })
+	p.orphans = slices.DeleteFunc(p.orphans, func(pt *point) bool {
+		found := p.adopt(pt, bound, batch)
+		if found {
+			batch.retireExported(pt)
+		}
+		return found
+	})
 }
 
 // adopt binds a point to its pod if that is known.
@@ -245,6 +256,7 @@ func (p *Publisher) adopt(pt *point, bound *Bound, batch *Batch) bool {
 	p.options.Logger.Debug("bound", "interface", pt.Name, "namespace", pt.pod.Namespace, "pod", pt.pod.Name)
 	for key, sum := range pt.waiting.totals {
 		batch.addTotal(pt.pod, key.direction, sum)
+		pt.exported[key.direction].Add(sum.Counters)
 	}
 	for key, sum := range pt.waiting.rows {
 		batch.addRow(pt.pod, key.direction, key.labels.local(pt.pod, user{}, &p.options.Optional), sum)
@@ -255,9 +267,10 @@ func (p *Publisher) adopt(pt *point, bound *Bound, batch *Batch) bool {
 
 // forget takes a point out. If it is unbound it waits for a while as an orphan:
 // its pod's identity may still come. Its interface was gone by then at the latest.
-func (p *Publisher) forget(pt *point, then time.Time) {
+func (p *Publisher) forget(pt *point, then time.Time, batch *Batch) {
 	delete(p.points, pt.Point)
 	if pt.pod != nil {
+		batch.retireExported(pt)
 		return
 	}
 	if pt.Gone.IsZero() {
@@ -267,14 +280,14 @@ func (p *Publisher) forget(pt *point, then time.Time) {
 }
 
 // leave forgets the points that the datapath has let go of.
-func (p *Publisher) leave(epoch *Epoch) {
+func (p *Publisher) leave(epoch *Epoch, batch *Batch) {
 	present := make(map[Point]bool, len(epoch.Interfaces))
 	for _, i := range epoch.Interfaces {
 		present[i.Point] = true
 	}
 	for id, pt := range p.points {
 		if !present[id] {
-			p.forget(pt, epoch.End)
+			p.forget(pt, epoch.End, batch)
 		}
 	}
 }

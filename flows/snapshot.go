@@ -2,7 +2,10 @@
 
 package flows
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Series is a row as it is exported: its labels, and for each direction its
 // counters and the start of the epoch of its first byte, zero if it had none.
@@ -36,6 +39,11 @@ type Snapshot struct {
 	// country "other".
 	FoldedFlowBytes, FoldedExternalBytes uint64
 
+	// Exported is what the series of Pods are made of, see [Table.Exported]; Earlier is
+	// what forgotten points had.
+	Exported []Exported
+	Earlier  []Series[NoLabels]
+
 	// Uplinks are those of another table, taken right after this one.
 	Uplinks UplinkSnapshot
 }
@@ -48,6 +56,7 @@ func (t *Table) Snapshot() *Snapshot {
 		End:      t.end,
 		FlowSets: t.flows, ExternalSets: t.externals,
 		FoldedFlowBytes: t.foldedFlow, FoldedExternalBytes: t.foldedEx,
+		Exported: slices.Clone(t.exported), Earlier: t.earlierSeries(),
 	}
 	for n, a := range t.names {
 		s.Pods = append(s.Pods, series(n, NoLabels{}, &a.total))

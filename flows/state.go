@@ -34,6 +34,9 @@ type AccountState struct {
 	Retired        map[PeerKind]PairState
 
 	RetiredExternal PairState
+	// Earlier is the part of Total that observation points had which are forgotten; nil in
+	// a state of before this was recorded.
+	Earlier *[Directions]Counters `cbor:",omitempty"`
 }
 
 // PairState is a counter for each direction and the start of its first epoch.
@@ -59,6 +62,10 @@ type PointState struct {
 	Totals    []WaitingState
 	Rows      []WaitingState
 	Seen      []netip.Addr
+	// Exported is what the pod's series have of the point, nil of one that is unbound and
+	// in a state of before this was recorded. Partial is as in [Exported].
+	Exported *[Directions]Counters `cbor:",omitempty"`
+	Partial  bool                  `cbor:",omitempty"`
 }
 
 // WaitingState is what waits for a point's pod.
@@ -86,6 +93,7 @@ func (p *Publisher) Restore(s *State) error {
 	for i := range s.Orphans {
 		p.orphans = append(p.orphans, s.Orphans[i].point())
 	}
+	p.options.Table.setExported(p.exportedList())
 	p.early.restore(s.EarlyHealth)
 	p.stats = s.Stats
 	p.account(&Epoch{End: s.Stats.LastEpoch})
@@ -109,6 +117,8 @@ func (p *Publisher) state() *State {
 func (pt *point) state() PointState {
 	s := PointState{Interface: pt.Interface, Pod: pt.pod, Seen: slices.Collect(maps.Keys(pt.seen))}
 	if pt.waiting == nil {
+		exported := pt.exported
+		s.Exported, s.Partial = &exported, pt.partial
 		return s
 	}
 	for key, sum := range pt.waiting.totals {
@@ -126,6 +136,10 @@ func (pt *point) state() PointState {
 func (s *PointState) point() *point {
 	pt := &point{Interface: s.Interface, pod: s.Pod}
 	if pt.pod != nil {
+		pt.partial = s.Partial || s.Exported == nil
+		if s.Exported != nil {
+			pt.exported = *s.Exported
+		}
 		return pt
 	}
 	pt.waiting, pt.seen = newBatch(time.Time{}, time.Time{}), make(map[netip.Addr]struct{})
@@ -164,6 +178,8 @@ func (a *account) state(uids []string) AccountState {
 	for kind, pair := range a.retired {
 		s.Retired[kind] = pair.state()
 	}
+	earlier := a.earlier
+	s.Earlier = &earlier
 	s.Health = healthState(&a.flows, s.Flows)
 	return s
 }
@@ -218,6 +234,7 @@ func (s *AccountState) account() *account {
 		pair := state.pair()
 		a.retired[kind] = &pair
 	}
+	a.restoreEarlier(s.Earlier)
 	a.flows.restore(s.Flows)
 	restoreHealth(&a.flows, s.Flows, s.Health)
 	a.externals.restore(s.Externals)

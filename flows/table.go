@@ -40,6 +40,8 @@ type Table struct {
 	flows, externals     int
 	foldedFlow, foldedEx uint64
 	end                  time.Time // of the last epoch
+	// exported is that of the last batch; never changed, replaced by each.
+	exported []Exported
 }
 
 // name is what the series of a pod are told apart by.
@@ -58,6 +60,8 @@ type account struct {
 	// rows stay comparable with the external family; retiredEx the external ones.
 	retired   map[PeerKind]*counterPair
 	retiredEx counterPair
+	// earlier is the part of total that observation points had which are forgotten.
+	earlier [Directions]Counters
 }
 
 // NewTable returns an empty table.
@@ -82,6 +86,10 @@ type Batch struct {
 	// living are the pods that are metered at the end of the epoch, whether it
 	// saw a packet of them or not.
 	living map[string]*Pod
+	// earlier is what was exported of points that are forgotten with this epoch, exported
+	// what is of all others.
+	earlier  map[*Pod][Directions]Counters
+	exported []Exported
 }
 
 // amount is something to be added to a counter.
@@ -115,6 +123,8 @@ func newBatch(start, end time.Time) *Batch {
 		rows:   make(map[rowKey]amount),
 		health: make(map[healthKey]*healthSum),
 		living: make(map[string]*Pod),
+
+		earlier: make(map[*Pod][Directions]Counters),
 	}
 }
 
@@ -159,9 +169,21 @@ func (t *Table) add(b *Batch, before func()) {
 	for key, sum := range b.health {
 		t.addHealth(key, sum, b.End)
 	}
+	t.addEarlier(b)
 	t.bury(b)
 	t.expire(b.End)
 	before()
+}
+
+// addEarlier takes what a batch says of the observation points.
+func (t *Table) addEarlier(b *Batch) {
+	t.exported = b.exported
+	for pod, sum := range b.earlier {
+		a := t.account(pod)
+		for d := range sum {
+			a.earlier[d].Add(sum[d])
+		}
+	}
 }
 
 // account returns the account of a pod, which is living from then on.

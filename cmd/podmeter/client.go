@@ -90,8 +90,50 @@ func (c *client) metrics(ctx context.Context) ([]byte, error) {
 	return io.ReadAll(response.Body)
 }
 
+// drainAgain is how long to wait when the agent has too many drains to do.
+const drainAgain = 100 * time.Millisecond
+
+// drain asks the agent to publish all that was counted until now, and waits for that.
+func (c *client) drain(ctx context.Context) error {
+	for {
+		code, reason, err := c.drainOnce(ctx)
+		switch {
+		case err != nil:
+			return err
+		case code == http.StatusOK:
+			return nil
+		case code == http.StatusNotFound:
+			return fmt.Errorf("ask the agent at %s for a drain: its build cannot do that yet", c.socket)
+		case code != http.StatusTooManyRequests:
+			return fmt.Errorf("ask the agent at %s for a drain: %s", c.socket, reason)
+		}
+		select {
+		case <-ctx.Done():
+			return explain(c.socket, context.Cause(ctx))
+		case <-time.After(drainAgain):
+		}
+	}
+}
+
+func (c *client) drainOnce(ctx context.Context) (code int, reason string, err error) {
+	response, err := c.do(ctx, http.MethodPost, agent.DrainPath)
+	if err != nil {
+		return 0, "", err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(response.Body, reasonLimit))
+	if err != nil {
+		return 0, "", fmt.Errorf("read the answer to a drain of the agent at %s: %w", c.socket, err)
+	}
+	return response.StatusCode, strings.TrimSpace(string(body)), nil
+}
+
 func (c *client) get(ctx context.Context, path string) (*http.Response, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://unix"+path, nil)
+	return c.do(ctx, http.MethodGet, path)
+}
+
+func (c *client) do(ctx context.Context, method, path string) (*http.Response, error) {
+	request, err := http.NewRequestWithContext(ctx, method, "http://unix"+path, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -23,6 +23,8 @@ type commands struct {
 	environ  []string
 	hostname func() (string, error)
 	now      func() time.Time
+	// verifyPause is the time between two rounds of verify --watch.
+	verifyPause time.Duration
 
 	// runAgent meters until the context ends.
 	runAgent func(context.Context, agent.Config, *slog.Logger) error
@@ -42,7 +44,7 @@ packet once, and an agent turns the counts into Prometheus counters that say
 which pod talked to whom, exact to the byte.
 
 Every flag is also an environment variable, --log-level being PODMETER_LOG_LEVEL.
-Exit codes: 0 fine, 1 failed, 2 wrong usage.
+Exit codes: 0 fine, 1 failed, 2 wrong usage; 'podmeter verify' has 3 besides.
 Documentation: https://github.com/podmeter/podmeter`
 
 // flagUsages wraps the flags' help, which cobra does not.
@@ -55,7 +57,7 @@ func (c *commands) root(stdout, stderr io.Writer) *cobra.Command {
 		Use:           "podmeter",
 		Short:         "A packet-level flow meter for Kubernetes nodes",
 		Long:          rootLong,
-		Example:       "  podmeter agent                  # meter this host\n  podmeter status                 # ask the agent of this host\n  podmeter demo --duration 30s    # see it in a small world of its own",
+		Example:       "  podmeter agent                  # meter this host\n  podmeter status                 # ask the agent of this host\n  podmeter verify                 # compare its numbers with the kernel's\n  podmeter demo --duration 30s    # see it in a small world of its own",
 		Version:       newBuild().String(),
 		Args:          knownSubcommand,
 		RunE:          needSubcommand,
@@ -70,7 +72,7 @@ func (c *commands) root(stdout, stderr io.Writer) *cobra.Command {
 	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(), ".LocalFlags.FlagUsages", flagUsages, 1))
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return agent.Usage(err) })
 	root.SetHelpCommand(helpCommand())
-	root.AddCommand(c.agent(), c.demo(), c.status(), c.geoip(), c.uninstaller(), versionCommand())
+	root.AddCommand(c.agent(), c.demo(), c.status(), c.verify(), c.geoip(), c.uninstaller(), versionCommand())
 	root.InitDefaultCompletionCmd()
 	for _, command := range root.Commands() {
 		if command.HasSubCommands() && !command.Runnable() { // cobra's completion, which is silent on a shell that it does not know

@@ -12,8 +12,8 @@ import (
 
 // demoAgent is the agent as the demo sees it: by its socket, as a user would.
 type demoAgent struct {
-	*agent.Agent
-	client *client
+	agent *agent.Agent
+	agentSource
 }
 
 func newDemoAgent(ctx context.Context, o demo.AgentOptions) (demo.Agent, error) {
@@ -33,28 +33,8 @@ func newDemoAgent(ctx context.Context, o demo.AgentOptions) (demo.Agent, error) 
 	if err != nil {
 		return nil, err
 	}
-	return &demoAgent{Agent: a, client: newClient(o.Socket)}, nil
+	return &demoAgent{a, agentSource{newClient(o.Socket)}}, nil
 }
 
-// Metrics implements [demo.Agent].
-func (a *demoAgent) Metrics(ctx context.Context) ([]byte, error) {
-	if err := a.Drain(ctx); err != nil {
-		return nil, err
-	}
-	return a.client.metrics(ctx)
-}
-
-// Interfaces implements [demo.Agent].
-func (a *demoAgent) Interfaces(ctx context.Context) ([]demo.Interface, error) {
-	status, err := a.client.status(ctx)
-	if err != nil {
-		return nil, err
-	}
-	interfaces := make([]demo.Interface, len(status.Interfaces))
-	for n, i := range status.Interfaces {
-		interfaces[n] = demo.Interface{
-			Name: i.Name, Namespace: i.Namespace, Pod: i.Pod, State: i.State, Before: i.Before, Seeded: i.Seeded,
-		}
-	}
-	return interfaces, nil
-}
+// Run implements [demo.Agent].
+func (a *demoAgent) Run(ctx context.Context) error { return a.agent.Run(ctx) }

@@ -4,7 +4,8 @@
 //
 // This package is its command line: it turns arguments, environment and files
 // into options, and errors into exit codes. What the subcommands do lies in the
-// packages below. Exit codes: 0 fine, 1 failed, 2 wrong usage.
+// packages below. Exit codes: 0 fine, 1 failed, 2 wrong usage; of verify 3 for what it
+// could not judge.
 package main
 
 import (
@@ -29,10 +30,15 @@ func main() { os.Exit(run(arguments(os.Args), os.Environ(), os.Stdout, os.Stderr
 
 // run is podmeter for one command line, and returns its exit code.
 func run(args, environ []string, stdout, stderr io.Writer) int {
+	return production(environ).run(args, stdout, stderr)
+}
+
+// run executes one command line until it is interrupted.
+func (c *commands) run(args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // so that a second signal ends us whatever hangs
-	return production(environ).execute(ctx, args, stdout, stderr)
+	return c.execute(ctx, args, stdout, stderr)
 }
 
 // execute runs one command line and returns the exit code.
@@ -45,6 +51,9 @@ func (c *commands) execute(ctx context.Context, args []string, stdout, stderr io
 	}
 	complain(stderr, err)
 	code := 1
+	if judged := new(verdictError); errors.As(err, &judged) {
+		code = judged.code
+	}
 	if agent.IsUsage(err) {
 		fmt.Fprintf(stderr, "see '%s --help'\n", command.CommandPath())
 		code = 2

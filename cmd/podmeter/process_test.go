@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	prepare()
-	os.Exit(run(os.Args[1:], nil, os.Stdout, os.Stderr))
+	os.Exit(tested().run(os.Args[1:], os.Stdout, os.Stderr))
 }
 
 // process is a running podmeter.
@@ -75,6 +75,7 @@ func (p *process) end(t *testing.T) int {
 // host is a namespace that plays a node with one pod, and the paths of its agent.
 type host struct {
 	node, pod       *ktest.Namespace
+	outside         *ktest.Namespace // see detour
 	index           int
 	pins, sock, dir string
 }

@@ -19,7 +19,7 @@ import (
 // production returns the commands as they are outside of tests.
 func production(environ []string) *commands {
 	return &commands{
-		environ: environ, hostname: os.Hostname, now: time.Now,
+		environ: environ, hostname: os.Hostname, now: time.Now, verifyPause: verifyPause,
 		runAgent: runAgent, runDemo: runDemo, runGeoIP: runGeoIP, runFetch: fetch.Run,
 		uninstall: func(_ context.Context, o uninstallOptions) ([]string, error) {
 			return agent.Uninstall(o.PinPath, o.StateDir)

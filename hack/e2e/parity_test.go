@@ -5,9 +5,12 @@ package e2e
 import (
 	"fmt"
 	"net"
+	"os"
 	"testing"
 	"time"
 
+	"github.com/podmeter/podmeter/cmd/podmeter/verify"
+	flow "github.com/podmeter/podmeter/flows"
 	"github.com/podmeter/podmeter/internal/ktest"
 )
 
@@ -102,24 +105,27 @@ func (c *cluster) parity(t *testing.T, namespace string, pending map[string]bool
 	return why
 }
 
-// checkIdentities compares the families of each pod in one scrape, of so many pods
-// at least.
+// checkIdentities checks the invariants in one scrape, as 'podmeter verify' does, which is
+// to have series of so many pods of a namespace at least.
 func (c *cluster) checkIdentities(t *testing.T, namespace string, pods int) {
 	t.Helper()
-	s := c.podmeter(t)
-	if wrong := s.sum("podmeter_conservation_error_bytes_total"); wrong != 0 {
-		t.Errorf("conservation error: got %v bytes, want 0", wrong)
+	text, err := fetch(t.Context(), os.Getenv("PODMETER_METRICS"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	exposition, err := verify.Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range exposition.Invariants() {
+		for _, fault := range i.Faults {
+			t.Error(fault.Text(&i))
+		}
 	}
 	seen := 0
-	for _, m := range s["podmeter_pod_transmit_bytes_total"].GetMetric() {
-		if !has(m, []string{"namespace", namespace}) {
-			continue
-		}
-		seen++
-		name := labels(m)["pod"]
-		pod, flow := s.family("pod", namespace, name), s.family("flow", namespace, name)
-		if flow != pod {
-			t.Errorf("%s: got flows of %v, want the pod's %v", name, flow, pod)
+	for pod := range exposition.Sums(verify.Series(verify.FamilyPod, flow.Transmit, verify.Bytes), nil) {
+		if pod.Namespace == namespace {
+			seen++
 		}
 	}
 	if seen < pods {

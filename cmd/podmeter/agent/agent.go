@@ -40,7 +40,10 @@ type Options struct {
 	// Listener is where metrics are served instead of Config.Listen; it may be
 	// nil. The agent closes it.
 	Listener net.Listener
-	Logger   *slog.Logger
+	// Amend, if not nil, may change what is exported before anybody sees it. It is for
+	// tests that want to see it found, and nil in every build but theirs.
+	Amend  func(*flows.Snapshot)
+	Logger *slog.Logger
 }
 
 // Agent is a running meter with everything around it.
@@ -72,6 +75,8 @@ type Agent struct {
 	epoch *flows.Epoch
 	// uplinks is nil if there are none to be metered.
 	uplinks *uplinks
+	// drains are those that are asked for by the socket.
+	drains *drainRequests
 	// metering is when drains began, nil before.
 	metering atomic.Pointer[time.Time]
 
@@ -95,7 +100,7 @@ func Run(ctx context.Context, config Config, options Options) error {
 // loads the BPF programs. What is wrong with a file is a [UsageError]. It waits
 // while another agent holds the pin path or the port.
 func New(ctx context.Context, config Config, options Options) (*Agent, error) {
-	a := &Agent{config: config, options: options, log: options.Logger, hangup: make(chan os.Signal, 1)}
+	a := &Agent{config: config, options: options, log: options.Logger, drains: newDrainRequests(), hangup: make(chan os.Signal, 1)}
 	signal.Notify(a.hangup, unix.SIGHUP)
 	for _, step := range []func(context.Context) error{
 		a.openPlaces, a.openIdentity, a.openDeparture, a.findCgroups, a.makeTable, a.makeExporter, a.openRemoteWrite, a.listen, a.loadMeter,

@@ -26,7 +26,7 @@ func sample(n int) *checkpoint {
 	}
 	account := flows.AccountState{
 		Namespace: "shop", Pod: "web", UIDs: []string{"a", "b"}, Total: pair, RetiredExternal: pair,
-		Retired: map[flows.PeerKind]flows.PairState{flows.PeerExternal: pair},
+		Retired: map[flows.PeerKind]flows.PairState{flows.PeerExternal: pair}, Earlier: &pair.Counters,
 		Externals: []flows.RowState[flows.ExternalLabels]{{
 			Labels: flows.ExternalLabels{Country: "CH", City: "Zürich", IP: netip.MustParseAddr("2001:db8::1")},
 			Pair:   pair, Last: at, Counted: true,
@@ -62,7 +62,7 @@ func sample(n int) *checkpoint {
 		},
 		Flows: &flows.State{
 			Accounts: []flows.AccountState{account}, FoldedFlow: 1,
-			Points:  []flows.PointState{{Interface: interfaceOf, Pod: &flows.Pod{UID: "a", Name: "web"}}},
+			Points:  []flows.PointState{{Interface: interfaceOf, Pod: &flows.Pod{UID: "a", Name: "web"}, Exported: &pair.Counters, Partial: true}},
 			Orphans: []flows.PointState{{Interface: interfaceOf, Totals: waiting, Rows: waiting, Seen: interfaceOf.Addresses}},
 			EarlyHealth: []flows.EarlyHealthState{{UID: "b", Labels: flows.FlowLabels{Peer: "db"}, Entries: 2, Until: at,
 				Health: flows.HealthState{Opened: 2, Created: at}}},
@@ -101,8 +101,8 @@ func TestCheckpointComesBackWhole(t *testing.T) {
 }
 
 // A checkpoint of a build that did not know of hidden, bypassed and past packets, nor of
-// the health of connections, is read as one that has none: the file was written by such a
-// build, of the same sample.
+// the health of connections, nor of what is exported of each interface, is read as one
+// that has none: the file was written by such a build, of the same sample.
 func TestCheckpointOfAnEarlierBuild(t *testing.T) {
 	file, err := os.ReadFile("testdata/checkpoint-before-states")
 	if err != nil {
@@ -116,6 +116,8 @@ func TestCheckpointOfAnEarlierBuild(t *testing.T) {
 	want.Datapath.Past = nil
 	want.Flows.Accounts[0].Health, want.Flows.Stats.Health = nil, flows.HealthEntries{}
 	want.Flows.EarlyHealth = nil
+	want.Flows.Accounts[0].Earlier = nil
+	want.Flows.Points[0].Exported, want.Flows.Points[0].Partial = nil, false
 	options := cmp.Options{cmpopts.EquateEmpty(), cmpopts.EquateComparable(netip.Addr{})}
 	if diff := cmp.Diff(want, got, options); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

@@ -14,6 +14,7 @@ func (a *Agent) serveSocket(ctx context.Context) error {
 	mux := http.NewServeMux()
 	mux.Handle("/", a.server.Handler())
 	mux.HandleFunc("GET "+StatusPath, a.serveStatus)
+	mux.HandleFunc("POST "+DrainPath, a.serveDrain)
 	return a.server.ServePlain(ctx, a.socket, mux)
 }
 

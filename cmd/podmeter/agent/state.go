@@ -42,6 +42,7 @@ func (a *Agent) Snapshot(ctx context.Context) (*flows.Snapshot, error) {
 	uplinks := a.uplinks.snapshot(ctx)
 	s := a.table.Snapshot()
 	s.Uplinks = uplinks
+	a.amend(s)
 	return s, nil
 }
 
@@ -160,7 +161,7 @@ func (a *Agent) readiness() metrics.Readiness {
 
 // Status returns the agent's state.
 func (a *Agent) Status() Status {
-	stats, drain, source := a.publisher.Stats(), a.lastDrain(), a.identity.source.Status()
+	stats, source := a.publisher.Stats(), a.identity.source.Status()
 	up, _, problem := a.uplinks.stats()
 	s := Status{
 		Version: a.options.Version, AttachMode: a.config.Attach, PinPath: a.config.PinPath,
@@ -169,23 +170,30 @@ func (a *Agent) Status() Status {
 			Source: source.Source, Synced: source.Synced, LastUpdate: source.Updated,
 			Objects: source.Objects, Problem: source.Problem,
 		},
-		Drain: DrainStatus{
-			IntervalSeconds: a.config.DrainInterval.Seconds(), Last: drain.Ended,
-			DurationSeconds: drain.Took.Seconds(), Count: drain.Count, Epoch: drain.Epoch, Problem: drain.Problem,
-		},
+		Drain:                  a.drainStatus(),
 		ConservationErrorBytes: stats.ConservationErrorBytes + up.ConservationErrorBytes,
 		ResidueBytes:           stats.ResidueBytes + up.ResidueBytes,
 		UnplacedBytes:          stats.UnplacedBytes + up.UnplacedBytes,
 		LostBytes:              stats.LostUnboundBytes + stats.LostNoInterfaceBytes + up.LostNoInterfaceBytes,
 		UnboundBytes:           stats.UnboundBytes,
 		GeoIP:                  a.geoStatus(),
-		Interfaces:             a.interfaceStatus(),
 		Uplinks:                a.uplinks.status(),
 	}
+	e := a.exported()
+	s.Interfaces = a.interfaceStatus(&e)
+	s.Earlier, s.Orphans = e.rest()
 	s.Node = a.node()
 	_, s.CheckpointProblem = a.keeper.saves.status()
 	s.CheckpointProblem = joinProblems(s.CheckpointProblem, problem)
 	return s
+}
+
+func (a *Agent) drainStatus() DrainStatus {
+	drain := a.lastDrain()
+	return DrainStatus{
+		IntervalSeconds: a.config.DrainInterval.Seconds(), Last: drain.Ended,
+		DurationSeconds: drain.Took.Seconds(), Count: drain.Count, Epoch: drain.Epoch, Problem: drain.Problem,
+	}
 }
 
 func (a *Agent) geoStatus() []GeoIPStatus {
@@ -199,7 +207,8 @@ func (a *Agent) geoStatus() []GeoIPStatus {
 	return all
 }
 
-func (a *Agent) interfaceStatus() []InterfaceStatus {
+// interfaceStatus takes from e what is exported of each interface.
+func (a *Agent) interfaceStatus(e *exported) []InterfaceStatus {
 	pods := a.publisher.Pods()
 	var all []InterfaceStatus
 	for _, i := range append(a.meter.Interfaces(), a.meter.HostPods()...) {
@@ -208,6 +217,8 @@ func (a *Agent) interfaceStatus() []InterfaceStatus {
 			Transmit: i.Counted[flows.Transmit], Receive: i.Counted[flows.Receive],
 			Before: i.Before, Seeded: i.Seeded, DifferencePackets: i.Difference,
 			Ahead: i.Ahead, Hidden: i.Hidden, Bypassed: i.Bypassed,
+			ExportedStatus: e.take(i.Point, i.Since), DifferenceBytes: i.DifferenceBytes,
+			Earlier: i.Earlier, BypassedBefore: i.BypassedBefore, PodEnd: i.PodEnd,
 		}
 		if pod := pods[i.Point]; pod != nil {
 			s.Namespace, s.Pod = pod.Namespace, pod.Name

@@ -46,6 +46,10 @@ type Status struct {
 
 	GeoIP      []GeoIPStatus     `json:"geoip"`
 	Interfaces []InterfaceStatus `json:"interfaces"`
+	// Earlier is what pods' series have of interfaces that are none of Interfaces.
+	Earlier []EarlierStatus `json:"earlier,omitempty"`
+	// Orphans wait for their pods, and have vanished.
+	Orphans []OrphanStatus `json:"orphans,omitempty"`
 	// Uplinks are none of Interfaces.
 	Uplinks []UplinkStatus `json:"uplinks,omitempty"`
 }
@@ -113,6 +117,9 @@ type InterfaceStatus struct {
 	// DifferencePackets is the interface's own packets less podmeter's since
 	// Since, those of Hidden included, indexed by flows.Direction.
 	DifferencePackets [flows.Directions]int64 `json:"differencePackets"`
+	// DifferenceBytes are the bytes of the same, when the interface was quiet last: other
+	// than 0 also where packets are the same and of other lengths.
+	DifferenceBytes [flows.Directions]int64 `json:"differenceBytes"`
 	// Ahead says in words whose programs see packets before podmeter's, where
 	// packets are missing; Hidden is what they kept from it. Both are indexed by
 	// flows.Direction.
@@ -121,6 +128,16 @@ type InterfaceStatus struct {
 	// Bypassed is what the pod received round its interface. Like Hidden it is on
 	// the pod's series, as unattributed.
 	Bypassed flows.Counters `json:"bypassed"`
+	// ExportedStatus is what the pod's series have of the interface.
+	ExportedStatus
+	// Earlier is what of the interface's own counters earlier attachments accounted for,
+	// indexed by flows.Direction: it is not in Exported, as little as BypassedBefore,
+	// which the pod received round its interface before.
+	Earlier        [flows.Directions]flows.Counters `json:"earlier"`
+	BypassedBefore flows.Counters                   `json:"bypassedBefore"`
+	// PodEnd is whether the pod's end of the veth can be read: it has received what the
+	// interface sent, BypassedBefore and Bypassed together.
+	PodEnd bool `json:"podEnd"`
 }
 
 // ListenerStatus is a TCP socket that listens, or a bound UDP socket.

@@ -86,6 +86,13 @@ func (u *uplinks) drain(ctx context.Context) error {
 	return u.meter.Drain(ctx)
 }
 
+func (u *uplinks) settle(ctx context.Context) error {
+	if u == nil {
+		return nil
+	}
+	return u.meter.Settle(ctx)
+}
+
 // snapshot drains if the last drain is too old, and returns the table in any case.
 func (u *uplinks) snapshot(ctx context.Context) flows.UplinkSnapshot {
 	if u == nil {

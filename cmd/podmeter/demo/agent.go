@@ -8,31 +8,16 @@ import (
 	"net"
 	"time"
 
-	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/cmd/podmeter/verify"
 )
 
-// Agent is the meter that the demo shows. Metrics and Interfaces may be called
-// while Run runs; they return an error as long as it is not ready.
+// Agent is the meter that the demo shows. All but Run may be called while it runs; they
+// return an error as long as it is not ready.
 type Agent interface {
 	// Run meters until the context is done. It then drains for the last time,
 	// detaches and removes its pins.
 	Run(ctx context.Context) error
-	// Metrics returns what /metrics serves, in the text format, after a drain
-	// that began with the call.
-	Metrics(ctx context.Context) ([]byte, error)
-	// Interfaces returns the metered interfaces in no order.
-	Interfaces(ctx context.Context) ([]Interface, error)
-}
-
-// Interface is a metered interface as the agent's status tells it.
-type Interface struct {
-	Name           string
-	Namespace, Pod string // empty until it is bound
-	State          string
-	// Before passed before the attachment, indexed by [flows.Direction].
-	Before [flows.Directions]flows.Counters
-	// Seeded is whether Before is in the pod's series.
-	Seeded bool
+	verify.Source
 }
 
 // States of an interface, as podmeter_interfaces{state} has them. Attached and
@@ -45,8 +30,8 @@ const (
 
 // ready reports whether an interface is bound and what passed before its
 // attachment is known.
-func (i Interface) ready() bool {
-	return i.Pod != "" && (i.State == stateAttached || i.State == stateDiffers)
+func ready(i verify.Interface) bool {
+	return i.Pod != (verify.Pod{}) && (i.State == stateAttached || i.State == stateDiffers)
 }
 
 // AgentOptions are what the demo asks of an agent.

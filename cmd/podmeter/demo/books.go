@@ -3,92 +3,87 @@
 package demo
 
 import (
-	"cmp"
-	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
 
+	"github.com/podmeter/podmeter/cmd/podmeter/verify"
 	"github.com/podmeter/podmeter/flows"
 )
 
-// books are what both sides say at the end: the agent by its metrics and its
-// status, the kernel by the counters of the interfaces.
+// books are what both sides say at the end: the agent by its metrics and its status,
+// the kernel by the counters of the interfaces, judged as 'podmeter verify' does.
 type books struct {
-	exposition exposition
-	metered    map[string]Interface // by device
+	*verify.Report
+	exposition verify.Exposition
+	metered    map[string]verify.Interface // by device
 	entries    []entry
 }
 
 // entry is a pod's interface.
 type entry struct {
-	pod    podName
+	pod    verify.Pod
 	device string
-	// kernel is what the interface itself has counted since it was made.
-	kernel ledger
 	// metered is the agent's; its name is empty if the agent has none such.
-	metered Interface
+	metered verify.Interface
 	gone    bool
+	// rows are both sides, by direction; without a verdict if they were not compared.
+	rows [flows.Directions]verify.Row
 }
 
-// enter adds the interfaces of living pods and of those that have gone.
-func (b *books) enter(w *world, own map[string]ledger, gone []departed) {
-	for _, p := range w.pods {
-		device := p.device()
-		b.entries = append(b.entries, entry{
-			pod: podName{p.podPlan.namespace, p.podPlan.name}, device: device,
-			kernel: own[device], metered: b.metered[device],
-		})
+// living adds the interface of a pod that is there.
+func (b *books) living(pod verify.Pod, device string) {
+	e := entry{pod: pod, device: device, metered: b.metered[device]}
+	for _, row := range b.Rows {
+		if row.Interface == device {
+			e.rows[directionOf(row)] = row
+		}
 	}
-	for _, d := range gone {
-		b.entries = append(b.entries, entry{
-			pod: podName{d.namespace, d.name}, device: d.device(), kernel: d.own, metered: d.metered, gone: true,
-		})
-	}
-	slices.SortFunc(b.entries, func(x, y entry) int { return cmp.Compare(x.pod.String(), y.pod.String()) })
+	b.entries = append(b.entries, e)
 }
 
-// reconcile compares both sides.
+// departed adds the interface of a pod that has gone. Its own counters were read
+// before; parts is what the series of each pod have.
+func (b *books) departed(d departed, device string, parts map[verify.Pod]verify.Pair) {
+	e := entry{pod: podOf(d.podPlan), device: device, metered: d.metered, gone: true}
+	d.metered.Exported = parts[e.pod]
+	for direction := range flows.Direction(flows.Directions) {
+		e.rows[direction] = d.metered.Judge(verify.Device{Name: device, Own: d.own}, direction)
+	}
+	b.entries = append(b.entries, e)
+}
+
+func podOf(p podPlan) verify.Pod { return verify.Pod{Namespace: p.namespace, Name: p.name} }
+
+func directionOf(row verify.Row) flows.Direction {
+	if row.Direction == flows.Transmit.String() {
+		return flows.Transmit
+	}
+	return flows.Receive
+}
+
+// reconcile judges what both sides say. The demo's world is plain: there nothing but
+// equality will do.
 func (b *books) reconcile() *report {
 	r := &report{}
+	slices.SortFunc(b.entries, func(x, y entry) int { return x.pod.Compare(y.pod) })
 	for _, e := range b.entries {
-		for direction := range flows.Direction(flows.Directions) {
-			r.add(b.balance(e, direction))
+		for direction, row := range e.rows {
+			r.add(balance{e, flows.Direction(direction), row})
 		}
 		b.checkBinding(r, e)
 	}
 	b.checkStrangers(r)
-	for direction := range flows.Direction(flows.Directions) {
-		for _, u := range []unit{inBytes, inPackets} {
-			b.checkFlows(r, direction, u)
-		}
-		b.checkExternals(r, direction)
+	for i := range b.Invariants {
+		r.invariant(&b.Invariants[i])
 	}
-	b.checkConservation(r)
 	b.splitVersions(r)
 	return r
 }
 
-// balance is one interface in one direction.
-func (b *books) balance(e entry, direction flows.Direction) balance {
-	l := balance{
-		entry: e, direction: direction,
-		podmeter: b.exposition.counters(e.pod, direction),
-		before:   e.metered.Before[direction],
-		kernel:   e.kernel[direction],
-	}
-	sum := l.podmeter
-	if !e.metered.Seeded {
-		sum.Add(l.before)
-	}
-	l.difference = sum.Sub(l.kernel)
-	return l
-}
-
 // checkBinding checks that the agent meters an interface for the right pod.
 func (b *books) checkBinding(r *report, e entry) {
-	bound := podName{e.metered.Namespace, e.metered.Pod}
-	switch {
+	switch bound := e.metered.Pod; {
 	case e.metered.Name == "":
 		r.fault("%s of %s: the agent does not meter it", e.device, e.pod)
 	case bound != e.pod:
@@ -99,7 +94,7 @@ func (b *books) checkBinding(r *report, e entry) {
 // checkStrangers checks that nothing is metered that is no pod's interface, and
 // that no pod has series that is none of the demo's.
 func (b *books) checkStrangers(r *report) {
-	devices, pods := make(map[string]bool), make(map[podName]bool)
+	devices, pods := make(map[string]bool), make(map[verify.Pod]bool)
 	for _, e := range b.entries {
 		devices[e.device], pods[e.pod] = true, true
 	}
@@ -108,65 +103,26 @@ func (b *books) checkStrangers(r *report) {
 			r.fault("%s: the agent meters it, and it is no pod's", device)
 		}
 	}
-	for pod := range b.exposition.sums(series(podFamily, flows.Transmit, inBytes), nil) {
+	series := b.exposition.Sums(verify.Series(verify.FamilyPod, flows.Transmit, verify.Bytes), nil)
+	for _, pod := range slices.SortedFunc(maps.Keys(series), verify.Pod.Compare) {
 		if !pods[pod] {
 			r.fault("%s: it has series, and is none of the demo's pods", pod)
 		}
 	}
 }
 
-// checkFlows checks, for each pod, that flow and retired rows are the pod's sum.
-func (b *books) checkFlows(r *report, direction flows.Direction, u unit) {
-	pods := b.exposition.sums(series(podFamily, direction, u), nil)
-	rows := b.exposition.sums(series(flowFamily, direction, u), nil)
-	add(rows, b.exposition.sums(series(flowRetiredFamily, direction, u), nil))
-	r.identity(fmt.Sprintf("flow + flow_retired = pod, %s %s", direction, u), rows, pods)
-}
-
-// checkExternals checks that the external family has the bytes of the external
-// flow rows.
-func (b *books) checkExternals(r *report, direction flows.Direction) {
-	external := func(labels map[string]string) bool {
-		return labels["peer_kind"] == flows.PeerExternal.String()
-	}
-	places := b.exposition.sums(series(externalFamily, direction, inBytes), nil)
-	add(places, b.exposition.sums(series(externalRetiredFamily, direction, inBytes), nil))
-	rows := b.exposition.sums(series(flowFamily, direction, inBytes), external)
-	add(rows, b.exposition.sums(series(flowRetiredFamily, direction, inBytes), external))
-	r.identity(fmt.Sprintf(`external + external_retired = flow + flow_retired of peer_kind="external", %s bytes`, direction), places, rows)
-}
-
-func add(sums, more map[podName]uint64) {
-	for pod, n := range more {
-		sums[pod] += n
-	}
-}
-
-func (b *books) checkConservation(r *report) {
-	samples := b.exposition[conservationError]
-	if len(samples) == 0 {
-		r.fault("%s: the agent does not export it", conservationError)
-		return
-	}
-	for _, s := range samples {
-		if s.value != 0 {
-			r.fault("%s: got %v, want 0", conservationError, s.value)
-		}
-	}
-	r.held = append(r.held, conservationError+" = 0")
-}
-
 // splitVersions tells each pod's bytes by the version of IP, which the label
 // peer_ip shows.
 func (b *books) splitVersions(r *report) {
-	split := make(map[podName]*versions)
+	split := make(map[verify.Pod]*versions)
 	for direction := range flows.Direction(flows.Directions) {
-		rows := b.exposition[series(flowFamily, direction, inBytes)]
-		for _, s := range slices.Concat(rows, b.exposition[series(flowRetiredFamily, direction, inBytes)]) {
-			if split[s.pod()] == nil {
-				split[s.pod()] = &versions{pod: s.pod()}
+		for _, family := range []string{verify.FamilyFlow, verify.FamilyFlowRetired} {
+			for _, s := range b.exposition[verify.Series(family, direction, verify.Bytes)] {
+				if split[s.Pod()] == nil {
+					split[s.Pod()] = &versions{pod: s.Pod()}
+				}
+				split[s.Pod()].add(s.Labels["peer_ip"], uint64(s.Value))
 			}
-			split[s.pod()].add(s.labels["peer_ip"], uint64(s.value))
 		}
 	}
 	var all versions
@@ -175,7 +131,7 @@ func (b *books) splitVersions(r *report) {
 		all.four += v.four
 		all.six += v.six
 	}
-	slices.SortFunc(r.versions, func(x, y versions) int { return cmp.Compare(x.pod.String(), y.pod.String()) })
+	slices.SortFunc(r.versions, func(x, y versions) int { return x.pod.Compare(y.pod) })
 	if all.four == 0 {
 		r.fault("IPv4: no byte was counted")
 	}
@@ -186,7 +142,7 @@ func (b *books) splitVersions(r *report) {
 
 // versions are a pod's bytes, in both directions, by the version of IP.
 type versions struct {
-	pod             podName
+	pod             verify.Pod
 	four, six, rest uint64
 }
 

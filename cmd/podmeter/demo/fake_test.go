@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/podmeter/podmeter/cmd/podmeter/verify"
 	"github.com/podmeter/podmeter/flows"
 	"github.com/vishvananda/netlink"
 	"go.yaml.in/yaml/v3"
@@ -25,12 +26,12 @@ type fakeAgent struct {
 	options AgentOptions
 	fault   string // what it does wrong
 	node    *namespace
-	pods    map[string]podName // by address
+	pods    map[string]verify.Pod // by address
 
 	mu    sync.Mutex
-	seen  map[string]Interface
-	last  map[string]ledger
-	bound map[string]podName // by device
+	seen  map[string]verify.Interface
+	last  map[string]verify.Pair
+	bound map[string]verify.Pod // by device
 	first bool
 }
 
@@ -56,12 +57,12 @@ func newFakeAgent(options AgentOptions, fault string) (Agent, error) {
 	}
 	node, err := currentNamespace("the node")
 	a := &fakeAgent{
-		options: options, fault: fault, node: node, pods: make(map[string]podName), first: true,
-		seen: make(map[string]Interface), last: make(map[string]ledger), bound: make(map[string]podName),
+		options: options, fault: fault, node: node, pods: make(map[string]verify.Pod), first: true,
+		seen: make(map[string]verify.Interface), last: make(map[string]verify.Pair), bound: make(map[string]verify.Pod),
 	}
 	for _, p := range file.Pods {
 		for _, address := range p.IPs {
-			a.pods[address.String()] = podName{p.Namespace, p.Name}
+			a.pods[address.String()] = verify.Pod{Namespace: p.Namespace, Name: p.Name}
 		}
 	}
 	return a, err
@@ -106,7 +107,7 @@ func (a *fakeAgent) read() error {
 		if l.Type() != "veth" || device == uplink {
 			continue
 		}
-		own := ledgerOf(l)
+		own := ownOf(l)
 		if _, ok := a.seen[device]; !ok {
 			a.meet(device, l, own)
 		}
@@ -116,72 +117,84 @@ func (a *fakeAgent) read() error {
 	return nil
 }
 
-func (a *fakeAgent) meet(device string, l netlink.Link, own ledger) {
+func (a *fakeAgent) meet(device string, l netlink.Link, own verify.Pair) {
 	routes, _ := a.node.links.RouteList(l, netlink.FAMILY_V4)
 	for _, r := range routes {
 		if pod, ok := a.pods[r.Dst.IP.String()]; ok {
 			a.bound[device] = pod
-			a.seen[device] = Interface{
-				Name: device, Namespace: pod.namespace, Pod: pod.pod, State: stateAttached,
+			a.seen[device] = verify.Interface{
+				Name: device, Index: l.Attrs().Index, Pod: pod, State: stateAttached,
 				Before: own, Seeded: !a.first,
 			}
 		}
 	}
 }
 
-func (a *fakeAgent) Interfaces(context.Context) ([]Interface, error) {
+// Drain takes a reading.
+func (a *fakeAgent) Drain(context.Context) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if err := a.read(); err != nil {
-		return nil, err
+	return a.read()
+}
+
+// exported is what the series of its pod have of a device.
+func (a *fakeAgent) exported(device string) (exported verify.Pair) {
+	i := a.seen[device]
+	for d, c := range a.last[device] {
+		if !i.Seeded {
+			c = c.Sub(i.Before[d])
+		}
+		if a.fault == faultByte && i.Pod.Name == "api" {
+			c.Bytes++
+		}
+		exported[d] = c
 	}
-	var list []Interface
+	return exported
+}
+
+func (a *fakeAgent) Status(context.Context) (*verify.Agent, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	status := &verify.Agent{Earlier: make(map[verify.Pod]verify.Pair)}
 	for device, i := range a.seen {
 		if _, err := a.node.links.LinkByName(device); err == nil {
-			list = append(list, i)
+			i.Exported = a.exported(device)
+			status.Interfaces = append(status.Interfaces, i)
+		} else {
+			status.Earlier[i.Pod] = a.exported(device)
 		}
 	}
-	return list, nil
+	return status, nil
 }
 
 func (a *fakeAgent) Metrics(context.Context) ([]byte, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if err := a.read(); err != nil {
-		return nil, err
-	}
-	lines := map[string][]string{conservationError: {"0"}}
-	for device, i := range a.seen {
-		for direction := range flows.Direction(flows.Directions) {
-			c := a.last[device][direction]
-			if !i.Seeded {
-				c = c.Sub(i.Before[direction])
-			}
-			if a.fault == faultByte && i.Pod == "api" {
-				c.Bytes++
-			}
-			a.write(lines, a.bound[device], direction, inBytes, c.Bytes)
-			a.write(lines, a.bound[device], direction, inPackets, c.Packets)
+	lines := map[string][]string{verify.ConservationError: {" 0"}, "podmeter_lost_bytes_total": {`{reason="no_interface"} 0`}}
+	for device := range a.seen {
+		for d, c := range a.exported(device) {
+			a.write(lines, a.bound[device], flows.Direction(d), verify.Bytes, c.Bytes)
+			a.write(lines, a.bound[device], flows.Direction(d), verify.Packets, c.Packets)
 		}
 	}
 	var b strings.Builder
 	for name := range maps.Keys(lines) {
 		fmt.Fprintf(&b, "# TYPE %s counter\n%s%s\n", name, name, strings.Join(lines[name], "\n"+name))
 	}
-	return []byte(strings.ReplaceAll(b.String(), conservationError+"0", conservationError+" 0")), nil
+	return []byte(b.String()), nil
 }
 
 // write has a pod's counter thrice: whole, as a flow of IPv6 and one of IPv4, and
 // the latter as external.
-func (a *fakeAgent) write(lines map[string][]string, pod podName, d flows.Direction, u unit, n uint64) {
+func (a *fakeAgent) write(lines map[string][]string, pod verify.Pod, d flows.Direction, u verify.Unit, n uint64) {
 	say := func(family, labels string, n uint64) {
-		name := series(family, d, u)
-		lines[name] = append(lines[name], fmt.Sprintf(`{namespace=%q,pod=%q%s} %d`, pod.namespace, pod.pod, labels, n))
+		name := verify.Series(family, d, u)
+		lines[name] = append(lines[name], fmt.Sprintf(`{namespace=%q,pod=%q%s} %d`, pod.Namespace, pod.Name, labels, n))
 	}
-	say(podFamily, "", n)
-	say(flowFamily, `,peer_kind="pod",peer_namespace="shop",peer="web",peer_ip="fd00::1"`, n/3)
-	say(flowFamily, `,peer_kind="external",peer="",peer_ip="`+netip.MustParseAddr("198.51.100.10").String()+`"`, n-n/3)
-	if u == inBytes {
-		say(externalFamily, `,country="CH",city="Zürich"`, n-n/3)
+	say(verify.FamilyPod, "", n)
+	say(verify.FamilyFlow, `,peer_kind="pod",peer_namespace="shop",peer="web",peer_ip="fd00::1"`, n/3)
+	say(verify.FamilyFlow, `,peer_kind="external",peer="",peer_ip="`+netip.MustParseAddr("198.51.100.10").String()+`"`, n-n/3)
+	if u == verify.Bytes {
+		say(verify.FamilyExternal, `,country="CH",city="Zürich"`, n-n/3)
 	}
 }

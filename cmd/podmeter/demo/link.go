@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/podmeter/podmeter/cmd/podmeter/verify"
 	"github.com/podmeter/podmeter/flows"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -135,11 +136,9 @@ func (n *namespace) route(l netlink.Link, destination *net.IPNet, gateway netip.
 	return nil
 }
 
-// ledger is what an interface itself has counted, indexed by [flows.Direction]:
-// what the host's end of a veth receives, its pod transmits.
-type ledger [flows.Directions]flows.Counters
-
-func ledgerOf(l netlink.Link) (own ledger) {
+// ownOf is what an interface itself has counted, as its pod sees directions: what the
+// host's end of a veth receives, its pod transmits.
+func ownOf(l netlink.Link) (own verify.Pair) {
 	if s := l.Attrs().Statistics; s != nil {
 		own[flows.Transmit] = flows.Counters{Bytes: s.RxBytes, Packets: s.RxPackets}
 		own[flows.Receive] = flows.Counters{Bytes: s.TxBytes, Packets: s.TxPackets}
@@ -147,15 +146,25 @@ func ledgerOf(l netlink.Link) (own ledger) {
 	return own
 }
 
-// ledgers reads the counters of every device of the namespace, by name.
-func (n *namespace) ledgers() (map[string]ledger, error) {
+// kernel reads the counters of every device of the namespace.
+func (n *namespace) kernel() (verify.Kernel, error) {
 	links, err := n.links.LinkList()
 	if err != nil {
 		return nil, fmt.Errorf("list interfaces of %s: %w", n.name, err)
 	}
-	own := make(map[string]ledger, len(links))
+	kernel := make(verify.Kernel, len(links))
 	for _, l := range links {
-		own[l.Attrs().Name] = ledgerOf(l)
+		kernel[l.Attrs().Index] = verify.Device{Name: l.Attrs().Name, Own: ownOf(l)}
 	}
-	return own, nil
+	return kernel, nil
+}
+
+// ledgers reads the same, by name.
+func (n *namespace) ledgers() (map[string]verify.Pair, error) {
+	kernel, err := n.kernel()
+	own := make(map[string]verify.Pair, len(kernel))
+	for _, device := range kernel {
+		own[device.Name] = device.Own
+	}
+	return own, err
 }

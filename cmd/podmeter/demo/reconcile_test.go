@@ -9,14 +9,16 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/podmeter/podmeter/cmd/podmeter/verify"
 	"github.com/podmeter/podmeter/flows"
 )
 
 // balancedMetrics are of two pods: what they say is in balance with
-// balancedBooks.
+// balancedSides.
 func balancedMetrics() map[string]float64 {
 	metrics := map[string]float64{
-		conservationError: 0,
+		verify.ConservationError:                           0,
+		`podmeter_lost_bytes_total{reason="no_interface"}`: 0,
 		`podmeter_flow_retired_transmit_bytes_total{namespace="shop",pod="web",peer_kind="external"}`: 5,
 		`podmeter_external_retired_transmit_bytes_total{namespace="shop",pod="web"}`:                  5,
 	}
@@ -52,30 +54,57 @@ func expose(metrics map[string]float64) []byte {
 	return []byte(b.String())
 }
 
-// balancedBooks are those of web, which was there before the agent with 7 bytes
+// balancedSides are those of web, which was there before the agent with 7 bytes
 // each way, and of report, which came later and has gone.
-func balancedBooks(t *testing.T, metrics map[string]float64) *books {
+func balancedSides(t *testing.T, metrics map[string]float64) *sides {
 	t.Helper()
-	before := [flows.Directions]flows.Counters{{Bytes: 7, Packets: 1}, {Bytes: 7, Packets: 1}}
-	web := Interface{Name: "veth1", Namespace: "shop", Pod: "web", State: stateAttached, Before: before}
-	report := Interface{Name: "veth2", Namespace: "batch", Pod: "report", State: stateAttached, Before: before, Seeded: true}
-	return &books{
-		exposition: must(parseExposition(expose(metrics)))(t),
-		metered:    map[string]Interface{"veth1": web},
-		entries: []entry{
-			{pod: podName{"shop", "web"}, device: "veth1", metered: web,
-				kernel: ledger{{Bytes: 1007, Packets: 11}, {Bytes: 2007, Packets: 21}}},
-			{pod: podName{"batch", "report"}, device: "veth2", metered: report, gone: true,
-				kernel: ledger{{Bytes: 11000, Packets: 110}, {Bytes: 12000, Packets: 120}}},
+	before := verify.Pair{{Bytes: 7, Packets: 1}, {Bytes: 7, Packets: 1}}
+	web := verify.Interface{Name: "veth1", Index: 1, Pod: verify.Pod{Namespace: "shop", Name: "web"}, State: stateAttached, Before: before,
+		Exported: verify.Pair{{Bytes: 1000, Packets: 10}, {Bytes: 2000, Packets: 20}}}
+	report := verify.Interface{Name: "veth2", Pod: verify.Pod{Namespace: "batch", Name: "report"}, State: stateAttached, Before: before, Seeded: true}
+	return &sides{
+		metrics: must(verify.Parse(expose(metrics)))(t),
+		agent: &verify.Agent{
+			Interfaces: []verify.Interface{web},
+			Earlier:    map[verify.Pod]verify.Pair{report.Pod: {{Bytes: 11000, Packets: 110}, {Bytes: 12000, Packets: 120}}},
 		},
+		pods:   map[string]verify.Pod{"veth1": web.Pod},
+		kernel: verify.Kernel{1: {Name: "veth1", Own: verify.Pair{{Bytes: 1007, Packets: 11}, {Bytes: 2007, Packets: 21}}}},
+		gone: []departed{{podPlan: podPlan{namespace: "batch", name: "report"}, metered: report,
+			own: verify.Pair{{Bytes: 11000, Packets: 110}, {Bytes: 12000, Packets: 120}}}},
 	}
+}
+
+// sides are what both sides say, and which pods there are by device.
+type sides struct {
+	metrics verify.Exposition
+	agent   *verify.Agent
+	kernel  verify.Kernel
+	pods    map[string]verify.Pod
+	gone    []departed
+}
+
+// books are what the demo makes of them.
+func (s *sides) books() *books {
+	observation := &verify.Observation{Before: s.kernel, After: s.kernel, First: s.agent, Second: s.agent, Metrics: s.metrics}
+	round := verify.NewRound()
+	for round.Try(observation) {
+	}
+	b := &books{Report: round.Report(), exposition: s.metrics, metered: byDevice(s.agent)}
+	for device, pod := range s.pods {
+		b.living(pod, device)
+	}
+	for _, d := range s.gone {
+		b.departed(d, "veth2", s.agent.Parts())
+	}
+	return b
 }
 
 // reconcileCase is balanced books with one fault.
 type reconcileCase struct {
 	metric string // one to be changed
 	by     float64
-	spoil  func(*books)
+	spoil  func(*sides)
 	want   []string // faults
 }
 
@@ -86,7 +115,7 @@ func metricCases() map[string]reconcileCase {
 		"a byte more in a pod's series": {
 			metric: `podmeter_pod_transmit_bytes_total{namespace="shop",pod="web"}`, by: 1,
 			want: []string{
-				"veth1 of shop/web, transmit: podmeter minus kernel is 1 / 0",
+				"interfaces + earlier interfaces = pod, transmit bytes: shop/web has 1000 on the left and 1001 on the right",
 				"flow + flow_retired = pod, transmit bytes: shop/web has 1000 on the left and 1001 on the right",
 			}},
 		"a packet less in a flow row": {
@@ -102,7 +131,7 @@ func metricCases() map[string]reconcileCase {
 			metric: `podmeter_external_retired_transmit_bytes_total{namespace="shop",pod="web"}`, by: -5,
 			want: []string{`external + external_retired = flow + flow_retired of peer_kind="external", transmit bytes: shop/web has 295 on the left and 300 on the right`}},
 		"a conservation error": {
-			metric: conservationError, by: 2, want: []string{conservationError + ": got 2, want 0"}},
+			metric: verify.ConservationError, by: 2, want: []string{verify.ConservationError + " = 0: got 2"}},
 	}
 }
 
@@ -110,60 +139,81 @@ func metricCases() map[string]reconcileCase {
 func bookCases() map[string]reconcileCase {
 	return map[string]reconcileCase{
 		"a byte more in the kernel": {
-			spoil: func(b *books) { b.entries[1].kernel[flows.Receive].Bytes++ },
-			want:  []string{"veth2 of batch/report, receive: podmeter minus kernel is -1 / 0"}},
-		"what passed before is said to be counted": {
-			spoil: func(b *books) { b.entries[0].metered.Seeded = true },
+			spoil: func(s *sides) { s.gone[0].own[flows.Receive].Bytes++ },
+			want:  []string{"veth2 of batch/report, receive: kernel minus podmeter is 1 / 0, not 0 / 0"}},
+		"a byte more in the kernel, of a living pod": {
+			spoil: func(s *sides) {
+				s.kernel[1] = verify.Device{Name: "veth1", Own: verify.Pair{{Bytes: 1008, Packets: 11}, {Bytes: 2007, Packets: 21}}}
+			},
+			want: []string{"veth1 of shop/web, transmit: kernel minus podmeter is 1 / 0, not 0 / 0"}},
+		"a byte less in what is exported of an interface": {
+			spoil: func(s *sides) { s.agent.Interfaces[0].Exported[flows.Transmit].Bytes-- },
 			want: []string{
-				"veth1 of shop/web, transmit: podmeter minus kernel is -7 / -1",
-				"veth1 of shop/web, receive: podmeter minus kernel is -7 / -1",
+				"veth1 of shop/web, transmit: kernel minus podmeter is 1 / 0, not 0 / 0",
+				"interfaces + earlier interfaces = pod, transmit bytes: shop/web has 999 on the left and 1000 on the right",
+			}},
+		"a difference that the agent explains": {
+			spoil: func(s *sides) {
+				s.agent.Interfaces[0].Difference[flows.Transmit] = verify.Delta{Bytes: 66, Packets: 1}
+				s.kernel[1] = verify.Device{Name: "veth1", Own: verify.Pair{{Bytes: 1073, Packets: 12}, {Bytes: 2007, Packets: 21}}}
+			},
+			want: []string{"veth1 of shop/web, transmit: not equal, but \"explained\": segments that podmeter saw merged (TSO off at the pod's end, GRO on at the host's), XDP, or a program that hid packets for a moment"}},
+		"what passed before is said to be counted": {
+			spoil: func(s *sides) { s.agent.Interfaces[0].Seeded = true },
+			want: []string{
+				"veth1 of shop/web, transmit: kernel minus podmeter is 7 / 1, not 0 / 0",
+				"veth1 of shop/web, receive: kernel minus podmeter is 7 / 1, not 0 / 0",
 			}},
 		"what passed before is said not to be counted": {
-			spoil: func(b *books) { b.entries[1].metered.Seeded = false },
+			spoil: func(s *sides) { s.gone[0].metered.Seeded = false },
 			want: []string{
-				"veth2 of batch/report, transmit: podmeter minus kernel is 7 / 1",
-				"veth2 of batch/report, receive: podmeter minus kernel is 7 / 1",
+				"veth2 of batch/report, transmit: kernel minus podmeter is -7 / -1, not 0 / 0",
+				"veth2 of batch/report, receive: kernel minus podmeter is -7 / -1, not 0 / 0",
 			}},
 		"an interface that is not metered": {
-			spoil: func(b *books) { b.entries[1].metered = Interface{} },
-			want: []string{
-				"veth2 of batch/report: the agent does not meter it",
-			}},
+			spoil: func(s *sides) { s.pods["veth3"] = verify.Pod{Namespace: "shop", Name: "api"} },
+			want:  []string{"veth3 of shop/api: the agent does not meter it"}},
 		"an interface of another pod": {
-			spoil: func(b *books) { b.entries[0].metered.Pod = "api" },
-			want:  []string{`veth1 of shop/web: the agent takes it for an interface of "shop/api"`}},
+			spoil: func(s *sides) { s.pods["veth1"] = verify.Pod{Namespace: "shop", Name: "api"} },
+			want: []string{
+				`veth1 of shop/api: the agent takes it for an interface of "shop/web"`,
+				"shop/web: it has series, and is none of the demo's pods",
+			}},
 		"a stranger's interface": {
-			spoil: func(b *books) { b.metered[uplink] = Interface{Name: uplink} },
-			want:  []string{uplink + ": the agent meters it, and it is no pod's"}},
+			spoil: func(s *sides) {
+				s.agent.Interfaces = append(s.agent.Interfaces, verify.Interface{Name: uplink, Index: 9})
+				s.kernel[9] = verify.Device{Name: uplink}
+			},
+			want: []string{uplink + ": the agent meters it, and it is no pod's"}},
 		"a stranger's series": {
-			spoil: func(b *books) { b.entries = b.entries[:1] },
+			spoil: func(s *sides) { s.gone = nil },
 			want:  []string{"batch/report: it has series, and is none of the demo's pods"}},
 		"no IPv6": {
-			spoil: func(b *books) {
-				for _, s := range b.exposition["podmeter_flow_transmit_bytes_total"] {
-					s.labels["peer_ip"] = ""
+			spoil: func(s *sides) {
+				for _, sample := range s.metrics["podmeter_flow_transmit_bytes_total"] {
+					sample.Labels["peer_ip"] = ""
 				}
-				for _, s := range b.exposition["podmeter_flow_receive_bytes_total"] {
-					s.labels["peer_ip"] = "198.51.100.10"
+				for _, sample := range s.metrics["podmeter_flow_receive_bytes_total"] {
+					sample.Labels["peer_ip"] = "198.51.100.10"
 				}
 			},
 			want: []string{"IPv6: no byte was counted"}},
 		"no conservation error exported": {
-			spoil: func(b *books) { delete(b.exposition, conservationError) },
-			want:  []string{conservationError + ": the agent does not export it"}},
-		"no external series": {
-			spoil: func(b *books) {
+			spoil: func(s *sides) { delete(s.metrics, verify.ConservationError) },
+			want:  []string{verify.ConservationError + " = 0: the agent does not export it"}},
+		"no receive series": {
+			spoil: func(s *sides) {
 				for _, name := range []string{"podmeter_external_receive_bytes_total", "podmeter_flow_receive_bytes_total", "podmeter_pod_receive_bytes_total"} {
-					delete(b.exposition, name)
+					delete(s.metrics, name)
 				}
-				b.entries = nil
-				b.metered = nil
+				s.agent.Interfaces[0].Exported[flows.Receive].Bytes = 0
+				s.agent.Earlier[verify.Pod{Namespace: "batch", Name: "report"}] = verify.Pair{{Bytes: 11000, Packets: 110}, {Packets: 120}}
+				s.kernel[1] = verify.Device{Name: "veth1", Own: verify.Pair{{Bytes: 1007, Packets: 11}, {Bytes: 7, Packets: 21}}}
+				s.gone[0].own[flows.Receive].Bytes = 0
 			},
 			want: []string{
-				"batch/report: it has series, and is none of the demo's pods",
 				"flow + flow_retired = pod, receive bytes: no pod has such series",
 				`external + external_retired = flow + flow_retired of peer_kind="external", receive bytes: no pod has such series`,
-				"shop/web: it has series, and is none of the demo's pods",
 			}},
 	}
 }
@@ -180,11 +230,11 @@ func TestReconcile(t *testing.T) {
 			if c.metric != "" {
 				metrics[c.metric] += c.by
 			}
-			b := balancedBooks(t, metrics)
+			s := balancedSides(t, metrics)
 			if c.spoil != nil {
-				c.spoil(b)
+				c.spoil(s)
 			}
-			r := b.reconcile()
+			r := s.books().reconcile()
 			checkReport(t, r, c.want)
 		})
 	}
@@ -213,12 +263,13 @@ func checkReport(t *testing.T, r *report, want []string) {
 
 func TestReportText(t *testing.T) {
 	var text strings.Builder
-	balancedBooks(t, balancedMetrics()).reconcile().write(&text)
+	balancedSides(t, balancedMetrics()).books().reconcile().write(&text)
 	for _, want := range []string{
 		"shop/web      veth1         transmit     1,000 / 10          7 / 1  not counted    1,007 / 11       0 / 0\n",
 		"batch/report  veth2 (gone)  receive    12,000 / 120          7 / 1  counted      12,000 / 120       0 / 0\n",
 		"shop/web       595   2,400          5\n",
 		"equal  podmeter_conservation_error_bytes_total = 0\n",
+		"equal  interfaces + earlier interfaces = pod, receive packets\n",
 		"All equal: 26,000 bytes in 260 packets, exact on 2 interfaces in both directions.\n",
 	} {
 		if !strings.Contains(text.String(), want) {

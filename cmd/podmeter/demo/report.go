@@ -6,29 +6,30 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
-	"slices"
 	"strings"
 
 	"github.com/dustin/go-humanize"
+	"github.com/podmeter/podmeter/cmd/podmeter/table"
+	"github.com/podmeter/podmeter/cmd/podmeter/verify"
 	"github.com/podmeter/podmeter/flows"
 )
+
+// onYourNode is the demo's last word.
+const onYourNode = "On a node of your own, 'podmeter verify' compares the same beside a running agent."
 
 // report is the reconciliation.
 type report struct {
 	balances []balance
 	versions []versions
-	held     []string // identities that hold
+	held     []string // invariants that hold
 	faults   []string
 }
 
-// balance is an interface in one direction: what podmeter exports, what passed
-// before the attachment, and what the kernel says.
+// balance is an interface in one direction.
 type balance struct {
 	entry
-	direction                flows.Direction
-	podmeter, before, kernel flows.Counters
-	difference               flows.Counters // podmeter minus kernel, modulo 2^64
+	direction flows.Direction
+	verify.Row
 }
 
 func (r *report) fault(format string, arguments ...any) {
@@ -37,28 +38,24 @@ func (r *report) fault(format string, arguments ...any) {
 
 func (r *report) add(b balance) {
 	r.balances = append(r.balances, b)
-	if !b.difference.IsZero() {
-		r.fault("%s of %s, %s: podmeter minus kernel is %s", b.device, b.pod, b.direction, signed(b.difference))
+	switch {
+	case b.Verdict == verify.Equal, b.metered.Name == "":
+	case b.Verdict == verify.Unequal:
+		r.fault("%s", b.Fault())
+	default:
+		r.fault("%s of %s, %s: not equal, but %q: %s", b.device, b.pod, b.direction, b.Verdict, b.Why)
 	}
 }
 
-// identity notes whether two sums by pod are equal.
-func (r *report) identity(what string, left, right map[podName]uint64) {
-	both := maps.Clone(left)
-	maps.Copy(both, right)
-	equal := true
-	for _, pod := range slices.SortedFunc(maps.Keys(both), func(a, b podName) int {
-		return strings.Compare(a.String(), b.String())
-	}) {
-		if left[pod] != right[pod] {
-			equal = false
-			r.fault("%s: %s has %d on the left and %d on the right", what, pod, left[pod], right[pod])
-		}
+// invariant notes whether an invariant holds; the demo has pods of which it must.
+func (r *report) invariant(i *verify.Invariant) {
+	for _, fault := range i.Faults {
+		r.fault("%s", fault.Text(i))
 	}
-	if len(both) == 0 {
-		r.fault("%s: no pod has such series", what)
-	} else if equal {
-		r.held = append(r.held, what)
+	if i.Holders == 0 {
+		r.fault("%s: no pod has such series", i.Name)
+	} else if i.Holds() {
+		r.held = append(r.held, i.Name)
 	}
 }
 
@@ -79,19 +76,19 @@ func (r *report) write(w io.Writer) {
 		"  counted: passed before the attachment of an interface that came later; it is in podmeter's number\n")
 	b.WriteString("\nBytes by version of IP\n\n")
 	block(&b, versionColumns(), r.versionRows())
-	b.WriteString("\nIdentities\n\n")
-	for _, identity := range r.held {
-		b.WriteString("  equal  " + identity + "\n")
+	b.WriteString("\nInvariants\n\n")
+	for _, invariant := range r.held {
+		b.WriteString("  equal  " + invariant + "\n")
 	}
 	for _, fault := range r.faults {
 		b.WriteString("  NOT EQUAL  " + fault + "\n")
 	}
-	b.WriteString("\n" + r.conclusion() + "\n")
+	b.WriteString("\n" + r.conclusion() + "\n\n" + onYourNode + "\n")
 	io.WriteString(w, b.String()) // whoever cannot read it has the error
 }
 
-func block(b *strings.Builder, columns []column, rows [][]string) {
-	for _, l := range layout(columns, rows, 0) {
+func block(b *strings.Builder, columns []table.Column, rows [][]string) {
+	for _, l := range table.Layout(columns, rows, 0) {
 		b.WriteString("  " + l + "\n")
 	}
 }
@@ -103,16 +100,16 @@ func (r *report) conclusion() string {
 	}
 	var all flows.Counters
 	for _, b := range r.balances {
-		all.Add(b.podmeter)
+		all.Add(b.Podmeter)
 	}
 	return fmt.Sprintf("All equal: %s bytes in %s packets, exact on %d interfaces in both directions.",
 		grouped(all.Bytes), grouped(all.Packets), len(r.balances)/flows.Directions)
 }
 
-func balanceColumns() []column {
-	return []column{
-		{head: "POD"}, {head: "INTERFACE"}, {head: "DIRECTION"}, {head: "PODMETER", right: true},
-		{head: "BEFORE ATTACH", right: true}, {head: ""}, {head: "KERNEL", right: true}, {head: "DIFFERENCE", right: true},
+func balanceColumns() []table.Column {
+	return []table.Column{
+		{Head: "POD"}, {Head: "INTERFACE"}, {Head: "DIRECTION"}, {Head: "PODMETER", Right: true},
+		{Head: "BEFORE ATTACH", Right: true}, {Head: ""}, {Head: "KERNEL", Right: true}, {Head: "DIFFERENCE", Right: true},
 	}
 }
 
@@ -127,16 +124,16 @@ func (r *report) balanceRows() [][]string {
 			before = "counted"
 		}
 		rows = append(rows, []string{
-			b.pod.String(), device, b.direction.String(), pair(b.podmeter), pair(b.before), before,
-			pair(b.kernel), signed(b.difference),
+			b.pod.String(), device, b.direction.String(), verify.Counters(b.Podmeter), verify.Counters(b.metered.Before[b.direction]), before,
+			verify.Counters(b.Kernel), b.Difference.String(),
 		})
 	}
 	return rows
 }
 
-func versionColumns() []column {
-	return []column{
-		{head: "POD"}, {head: "IPV4", right: true}, {head: "IPV6", right: true}, {head: "NOT KNOWN", right: true},
+func versionColumns() []table.Column {
+	return []table.Column{
+		{Head: "POD"}, {Head: "IPV4", Right: true}, {Head: "IPV6", Right: true}, {Head: "NOT KNOWN", Right: true},
 	}
 }
 
@@ -149,11 +146,3 @@ func (r *report) versionRows() [][]string {
 }
 
 func grouped(n uint64) string { return humanize.Comma(int64(n)) }
-
-// pair is bytes / packets.
-func pair(c flows.Counters) string { return grouped(c.Bytes) + " / " + grouped(c.Packets) }
-
-// signed is a difference of counters.
-func signed(c flows.Counters) string {
-	return humanize.Comma(int64(c.Bytes)) + " / " + humanize.Comma(int64(c.Packets))
-}

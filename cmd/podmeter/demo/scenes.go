@@ -6,8 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"time"
+
+	"github.com/podmeter/podmeter/cmd/podmeter/verify"
 )
 
 // scene is something that happens at a time of the demo.
@@ -92,45 +93,34 @@ func (s *show) finish(ctx context.Context) error {
 	return report.err()
 }
 
-// settleTries bounds how often the end is read again because a late packet, such
-// as a multicast report of IPv6, came between.
-const settleTries = 10
-
-// settle reads the agent's last numbers between two equal readings of the
-// kernel's.
+// settle compares both sides while nothing moves, and again where a late packet, such as
+// a multicast report of IPv6, came between.
 func (s *show) settle(ctx context.Context) (*books, error) {
-	bounded, cancel := context.WithTimeout(ctx, quietWithin)
+	bounded, cancel := context.WithTimeout(ctx, settleWithin)
 	defer cancel()
-	for range settleTries {
-		before, err := s.world.quiet(bounded, s.world.devices()...)
+	round := verify.NewRound()
+	for {
+		if _, err := s.world.quiet(bounded, s.world.devices()...); err != nil {
+			return nil, err
+		}
+		observation, err := verify.Observe(bounded, s.agent, s.world.kernel)
 		if err != nil {
 			return nil, err
 		}
-		b, err := s.read(bounded)
-		if err != nil {
-			return nil, err
-		}
-		after, err := s.world.ledgers()
-		if err != nil {
-			return nil, err
-		}
-		if maps.Equal(before, after) {
-			b.enter(s.world, after, s.departed)
-			return b, nil
+		if !round.Try(observation) {
+			return s.books(round.Report(), observation), nil
 		}
 	}
-	return nil, errors.New("read the last numbers: packets still move after all traffic has ended")
 }
 
-// read drains both sets and reads what the agent says then.
-func (s *show) read(ctx context.Context) (*books, error) {
-	if _, err := s.scrape(ctx); err != nil {
-		return nil, err
+// books are the report with what the demo knows besides.
+func (s *show) books(r *verify.Report, last *verify.Observation) *books {
+	b := &books{Report: r, exposition: last.Metrics, metered: byDevice(last.Second)}
+	for _, p := range s.world.pods {
+		b.living(podOf(p.podPlan), p.device())
 	}
-	e, err := s.scrape(ctx)
-	if err != nil {
-		return nil, err
+	for _, d := range s.departed {
+		b.departed(d, d.device(), last.Second.Parts())
 	}
-	metered, err := s.metered(ctx)
-	return &books{exposition: e, metered: metered}, err
+	return b
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/dustin/go-humanize"
+	"github.com/podmeter/podmeter/cmd/podmeter/table"
 	"github.com/podmeter/podmeter/flows"
 	"golang.org/x/term"
 )
@@ -124,7 +125,7 @@ func (s *screen) final(v *view) {
 		s.drawn = 0
 		return
 	}
-	s.event("\n%s\n", strings.Join(layout(podColumns(), podRows(v), 0), "\n"))
+	s.event("\n%s\n", strings.Join(table.Layout(podColumns(), podRows(v), 0), "\n"))
 }
 
 const (
@@ -145,17 +146,17 @@ func (s *screen) style(style, text string) string {
 // not be drawn over; hints go first, then pods.
 func (s *screen) frame(v *view, width, height int) []string {
 	width--
-	table := layout(podColumns(), podRows(v), width)
-	lines := []string{cut(s.progress(v.elapsed), width), ""}
-	lines = append(lines, s.style(bold, table[0]))
-	lines = append(lines, table[1:]...)
+	pods := table.Layout(podColumns(), podRows(v), width)
+	lines := []string{table.Cut(s.progress(v.elapsed), width), ""}
+	lines = append(lines, s.style(bold, pods[0]))
+	lines = append(lines, pods[1:]...)
 	if room := height - 1; len(lines) > room {
 		return lines[:max(room, 1)]
 	}
 	if len(lines)+1+len(s.hints) < height {
 		lines = append(lines, "")
 		for _, hint := range s.hints {
-			lines = append(lines, s.style(dim, cut(hint, width)))
+			lines = append(lines, s.style(dim, table.Cut(hint, width)))
 		}
 	}
 	return lines
@@ -171,10 +172,10 @@ func (s *screen) progress(elapsed time.Duration) string {
 		strings.Repeat("#", full), strings.Repeat(".", barWidth-full), elapsed.Seconds(), s.duration)
 }
 
-func podColumns() []column {
-	return []column{
-		{head: "POD"}, {head: "TRANSMIT", right: true}, {head: "RECEIVE", right: true}, {head: "RATE", right: true},
-		{head: "TOP PEERS", flexible: true}, {head: "PLACES OF EXTERNAL PEERS", flexible: true},
+func podColumns() []table.Column {
+	return []table.Column{
+		{Head: "POD"}, {Head: "TRANSMIT", Right: true}, {Head: "RECEIVE", Right: true}, {Head: "RATE", Right: true},
+		{Head: "TOP PEERS", Flexible: true}, {Head: "PLACES OF EXTERNAL PEERS", Flexible: true},
 	}
 }
 

@@ -9,15 +9,16 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/podmeter/podmeter/cmd/podmeter/verify"
 	"github.com/podmeter/podmeter/flows"
 )
 
 func exampleView() *view {
 	web := podView{
-		name: podName{"shop", "web-1"}, moved: [flows.Directions]uint64{1_234_567, 89_000}, rate: 1.25e6,
+		name: verify.Pod{Namespace: "shop", Name: "web-1"}, moved: [flows.Directions]uint64{1_234_567, 89_000}, rate: 1.25e6,
 		peers: []string{"shop/client", "node demo-node"}, places: []string{"São Paulo, BR", "Zürich, CH"},
 	}
-	job := podView{name: podName{"batch", "report-1"}, places: []string{"Nairobi, KE"}}
+	job := podView{name: verify.Pod{Namespace: "batch", Name: "report-1"}, places: []string{"Nairobi, KE"}}
 	return &view{elapsed: 3 * time.Second, pods: []podView{job, web}}
 }
 
@@ -122,23 +123,5 @@ shop/web-1        1.2 MB    89 kB  1.2 Mbit/s  shop/client, node demo-node  São
 `
 	if out.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", &out, want)
-	}
-}
-
-func TestLayoutShortensTheWidestFlexibleColumn(t *testing.T) {
-	columns := []column{{head: "A"}, {head: "N", right: true}, {head: "B", flexible: true}, {head: "C", flexible: true}}
-	rows := [][]string{{"a", "12", "a text of some length", "Reykjavík, IS"}}
-	for _, c := range []struct {
-		width int
-		want  string
-	}{
-		{0, "a  12  a text of some length  Reykjavík, IS"},
-		{40, "a  12  a text of some le…  Reykjavík, IS"},
-		{30, "a  12  a text of…  Reykjavík,…"},
-		{10, "a  12  a …"},
-	} {
-		if got := layout(columns, rows, c.width)[1]; got != c.want {
-			t.Errorf("width %d: got %q, want %q", c.width, got, c.want)
-		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/podmeter/podmeter/cmd/podmeter/verify"
 	"github.com/podmeter/podmeter/flows/geo/demodb"
 )
 
@@ -23,6 +24,8 @@ const (
 	readyWithin = 20 * time.Second
 	// quietWithin bounds the end of the last packets.
 	quietWithin = 20 * time.Second
+	// settleWithin bounds the last comparison.
+	settleWithin = 40 * time.Second
 )
 
 // show is one demo from the first pod to the reconciliation.
@@ -42,8 +45,8 @@ type show struct {
 // departed is a pod that has gone, and what was known of it just before.
 type departed struct {
 	podPlan
-	own     ledger
-	metered Interface
+	own     verify.Pair
+	metered verify.Interface
 }
 
 // newShow prepares a demo; address is where metrics are served.
@@ -182,15 +185,20 @@ func (s *show) refresh(ctx context.Context) error {
 	return nil
 }
 
-func (s *show) scrape(ctx context.Context) (exposition, error) {
-	text, err := s.agent.Metrics(ctx)
+// scrape drains, so that what is shown is of now, and reads the metrics.
+func (s *show) scrape(ctx context.Context) (verify.Exposition, error) {
+	err := s.agent.Drain(ctx)
+	var text []byte
+	if err == nil {
+		text, err = s.agent.Metrics(ctx)
+	}
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
 		return nil, fmt.Errorf("read the agent's metrics: %w", err)
 	}
-	return parseExposition(text)
+	return verify.Parse(text)
 }
 
 // awaitReady waits until interfaces are metered, bound to their pods, and what
@@ -218,13 +226,13 @@ func (s *show) awaitReady(ctx context.Context, devices ...string) error {
 // missing returns the devices that are not ready. A drain comes first: it is
 // what binds and settles.
 func (s *show) missing(ctx context.Context, devices []string) ([]string, error) {
-	if _, err := s.agent.Metrics(ctx); err != nil {
+	if err := s.agent.Drain(ctx); err != nil {
 		return devices, err
 	}
 	metered, err := s.metered(ctx)
 	var missing []string
 	for _, device := range devices {
-		if !metered[device].ready() {
+		if !ready(metered[device]) {
 			missing = append(missing, device)
 		}
 	}
@@ -232,16 +240,21 @@ func (s *show) missing(ctx context.Context, devices []string) ([]string, error) 
 }
 
 // metered asks the agent for its interfaces, by device.
-func (s *show) metered(ctx context.Context) (map[string]Interface, error) {
-	list, err := s.agent.Interfaces(ctx)
+func (s *show) metered(ctx context.Context) (map[string]verify.Interface, error) {
+	status, err := s.agent.Status(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("ask the agent for its interfaces: %w", err)
 	}
-	byDevice := make(map[string]Interface, len(list))
-	for _, i := range list {
+	return byDevice(status), nil
+}
+
+// byDevice are the interfaces that are metered, by name.
+func byDevice(status *verify.Agent) map[string]verify.Interface {
+	all := make(map[string]verify.Interface, len(status.Interfaces))
+	for _, i := range status.Interfaces {
 		if i.State != stateGone {
-			byDevice[i.Name] = i
+			all[i.Name] = i
 		}
 	}
-	return byDevice, nil
+	return all
 }

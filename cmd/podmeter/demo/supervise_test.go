@@ -157,7 +157,7 @@ func TestDemo(t *testing.T) {
 func TestDemoFails(t *testing.T) {
 	t.Parallel()
 	for fault, want := range map[string]string{
-		faultByte:  "demo: podmeter's numbers are not what they must be:\n  vethf2abd8b6 of shop/api, transmit: podmeter minus kernel is 1 / 0",
+		faultByte:  "demo: podmeter's numbers are not what they must be:\n  vethf2abd8b6 of shop/api, transmit: kernel minus podmeter is -1 / 0, not 0 / 0",
 		faultError: "demo: run the agent: the kernel went away\n",
 		faultStart: "demo: start the agent: no such feature\n",
 	} {

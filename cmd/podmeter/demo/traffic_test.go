@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/podmeter/podmeter/cmd/podmeter/verify"
 	"github.com/podmeter/podmeter/flows"
 	"github.com/podmeter/podmeter/internal/ktest"
 )
@@ -167,7 +168,7 @@ func TestPodComesAndGoesUnderTraffic(t *testing.T) {
 	if err := w.removePod(job); err != nil {
 		t.Error(err)
 	}
-	if left := must(w.ledgers())(t); len(left) != len(last)-1 || left[job.device()] != (ledger{}) {
+	if left := must(w.ledgers())(t); len(left) != len(last)-1 || left[job.device()] != (verify.Pair{}) {
 		t.Errorf("got %v, want all but %s", left, job.device())
 	}
 }

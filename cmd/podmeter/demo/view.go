@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/podmeter/podmeter/cmd/podmeter/verify"
 	"github.com/podmeter/podmeter/flows"
 )
 
@@ -21,7 +22,7 @@ type view struct {
 
 // podView is a pod's line.
 type podView struct {
-	name podName
+	name verify.Pod
 	// moved is in bytes, indexed by [flows.Direction].
 	moved [flows.Directions]uint64
 	// rate is in bits a second, both directions.
@@ -30,18 +31,18 @@ type podView struct {
 }
 
 // newView reads a view out of metrics. last is the one before, for rates.
-func newView(e exposition, elapsed time.Duration, last *view) *view {
+func newView(e verify.Exposition, elapsed time.Duration, last *view) *view {
 	v := &view{elapsed: elapsed}
-	pods := make(map[podName]*podView)
+	pods := make(map[verify.Pod]*podView)
 	for direction := range flows.Direction(flows.Directions) {
-		for name, sum := range e.sums(series(podFamily, direction, inBytes), nil) {
+		for name, sum := range e.Sums(verify.Series(verify.FamilyPod, direction, verify.Bytes), nil) {
 			if pods[name] == nil {
 				pods[name] = &podView{name: name}
 			}
 			pods[name].moved[direction] = sum
 		}
 	}
-	peers, places := e.tops(flowFamily, peerOf), e.tops(externalFamily, placeOf)
+	peers, places := tops(e, verify.FamilyFlow, peerOf), tops(e, verify.FamilyExternal, placeOf)
 	for name, p := range pods {
 		p.peers, p.places = peers[name], places[name]
 		p.rate = last.rateTo(p, elapsed)
@@ -78,25 +79,25 @@ func (v *view) total() (moved [flows.Directions]uint64, rate float64) {
 
 // tops ranks what a family's labels name, by pod and by bytes in both
 // directions; what is named by "" is left out.
-func (e exposition) tops(family string, name func(labels map[string]string) string) map[podName][]string {
-	sums := make(map[podName]map[string]float64)
+func tops(e verify.Exposition, family string, name func(labels map[string]string) string) map[verify.Pod][]string {
+	sums := make(map[verify.Pod]map[string]float64)
 	for direction := range flows.Direction(flows.Directions) {
-		for _, s := range e[series(family, direction, inBytes)] {
-			what := name(s.labels)
-			if what == "" || s.value == 0 {
+		for _, s := range e[verify.Series(family, direction, verify.Bytes)] {
+			what := name(s.Labels)
+			if what == "" || s.Value == 0 {
 				continue
 			}
-			if sums[s.pod()] == nil {
-				sums[s.pod()] = make(map[string]float64)
+			if sums[s.Pod()] == nil {
+				sums[s.Pod()] = make(map[string]float64)
 			}
-			sums[s.pod()][what] += s.value
+			sums[s.Pod()][what] += s.Value
 		}
 	}
-	tops := make(map[podName][]string, len(sums))
+	ranks := make(map[verify.Pod][]string, len(sums))
 	for pod, of := range sums {
-		tops[pod] = ranked(of)
+		ranks[pod] = ranked(of)
 	}
-	return tops
+	return ranks
 }
 
 // ranked returns the keys of the largest values.
@@ -120,7 +121,7 @@ func peerOf(labels map[string]string) string {
 	case peer == "":
 		return kind
 	case kind == flows.PeerPod.String() || kind == flows.PeerService.String():
-		return podName{labels["peer_namespace"], peer}.String()
+		return verify.Pod{Namespace: labels["peer_namespace"], Name: peer}.String()
 	}
 	return kind + " " + peer
 }

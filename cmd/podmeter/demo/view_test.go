@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/podmeter/podmeter/cmd/podmeter/verify"
 	"github.com/podmeter/podmeter/flows"
 )
 
@@ -29,7 +30,7 @@ func TestView(t *testing.T) {
 		place(`country="",city=""`):                                                20,
 		place(`country="IS",city="Reykjavík"`):                                     0,
 	}
-	v := newView(must(parseExposition(expose(first)))(t), 2*time.Second, nil)
+	v := newView(must(verify.Parse(expose(first)))(t), 2*time.Second, nil)
 	if len(v.pods) != 2 || v.pods[0].name.String() != "shop/web" || v.pods[1].name.String() != "veth0" {
 		t.Fatalf("got pods %v, want shop/web and veth0", v.pods)
 	}
@@ -44,18 +45,12 @@ func TestView(t *testing.T) {
 		t.Errorf("got places %q, want %q", got.places, want)
 	}
 	first[`podmeter_pod_receive_bytes_total{`+web+`}`] += 1000
-	v = newView(must(parseExposition(expose(first)))(t), 4*time.Second, v)
+	v = newView(must(verify.Parse(expose(first)))(t), 4*time.Second, v)
 	if got, want := v.pods[0].rate, 4000.0; got != want {
 		t.Errorf("got %v bit/s, want %v: 1000 bytes in 2 s", got, want)
 	}
 	moved, rate := v.total()
 	if want := [flows.Directions]uint64{1001, 1500}; moved != want || rate != 4000 {
 		t.Errorf("got %v bytes at %v bit/s in all, want %v and 4000", moved, rate, want)
-	}
-}
-
-func TestParseExpositionRefusesWhatIsNone(t *testing.T) {
-	if _, err := parseExposition([]byte("<html>not found</html>\n")); err == nil {
-		t.Error("got no error, want one")
 	}
 }

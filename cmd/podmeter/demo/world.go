@@ -12,6 +12,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/podmeter/podmeter/cmd/podmeter/verify"
 	"github.com/podmeter/podmeter/flows"
 	"github.com/vishvananda/netlink"
 )
@@ -239,12 +240,12 @@ func (w *world) devices() []string {
 }
 
 // ledgers reads the counters of the pods' interfaces, by device.
-func (w *world) ledgers() (map[string]ledger, error) {
+func (w *world) ledgers() (map[string]verify.Pair, error) {
 	all, err := w.node.ledgers()
 	if err != nil {
 		return nil, err
 	}
-	own := make(map[string]ledger, len(w.pods))
+	own := make(map[string]verify.Pair, len(w.pods))
 	for _, device := range w.devices() {
 		l, ok := all[device]
 		if !ok {
@@ -255,22 +256,25 @@ func (w *world) ledgers() (map[string]ledger, error) {
 	return own, nil
 }
 
+// kernel reads the counters of all interfaces of the node.
+func (w *world) kernel() (verify.Kernel, error) { return w.node.kernel() }
+
 // quietFor is how long no interface may have counted anything: more than TCP
 // delays an acknowledgement.
 const quietFor = 250 * time.Millisecond
 
 // quiet waits until two readings of the devices' counters are equal, and returns
 // them.
-func (w *world) quiet(ctx context.Context, devices ...string) (map[string]ledger, error) {
+func (w *world) quiet(ctx context.Context, devices ...string) (map[string]verify.Pair, error) {
 	ticker := time.NewTicker(quietFor)
 	defer ticker.Stop()
-	var last map[string]ledger
+	var last map[string]verify.Pair
 	for {
 		all, err := w.ledgers()
 		if err != nil {
 			return nil, err
 		}
-		now := make(map[string]ledger, len(devices))
+		now := make(map[string]verify.Pair, len(devices))
 		for _, device := range devices {
 			now[device] = all[device]
 		}

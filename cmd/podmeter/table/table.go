@@ -1,19 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package demo
+// Package table lays out tables of text for terminals, their numbers aligned and their
+// widest columns cut where there is not room enough. It holds no state.
+package table
 
 import (
 	"strings"
 	"unicode/utf8"
 )
 
-// column is a column of a table.
-type column struct {
-	head string
-	// right aligns it to the right: numbers.
-	right bool
-	// flexible lets it be cut short where the table is too wide.
-	flexible bool
+// Column is a column of a table.
+type Column struct {
+	Head string
+	// Right aligns it to the right: numbers.
+	Right bool
+	// Flexible lets it be cut short where the table is too wide.
+	Flexible bool
 }
 
 const (
@@ -22,13 +24,13 @@ const (
 	ellipsis  = "…"
 )
 
-// layout returns a table as lines, the head first. No line is longer than width;
+// Layout returns a table as lines, the head first. No line is longer than width;
 // 0 is no limit.
-func layout(columns []column, rows [][]string, width int) []string {
+func Layout(columns []Column, rows [][]string, width int) []string {
 	widths := make([]int, len(columns))
 	head := make([]string, len(columns))
 	for i, c := range columns {
-		head[i], widths[i] = c.head, utf8.RuneCountInString(c.head)
+		head[i], widths[i] = c.Head, utf8.RuneCountInString(c.Head)
 		for _, row := range rows {
 			widths[i] = max(widths[i], utf8.RuneCountInString(row[i]))
 		}
@@ -42,7 +44,7 @@ func layout(columns []column, rows [][]string, width int) []string {
 }
 
 // fit takes from the widest flexible column until the table is narrow enough.
-func fit(columns []column, widths []int, width int) {
+func fit(columns []Column, widths []int, width int) {
 	total := columnGap * (len(widths) - 1)
 	for _, w := range widths {
 		total += w
@@ -50,7 +52,7 @@ func fit(columns []column, widths []int, width int) {
 	for ; width > 0 && total > width; total-- {
 		widest := -1
 		for i, c := range columns {
-			if c.flexible && widths[i] > leastFlex && (widest < 0 || widths[i] > widths[widest]) {
+			if c.Flexible && widths[i] > leastFlex && (widest < 0 || widths[i] > widths[widest]) {
 				widest = i
 			}
 		}
@@ -61,15 +63,15 @@ func fit(columns []column, widths []int, width int) {
 	}
 }
 
-func line(columns []column, widths []int, cells []string, width int) string {
+func line(columns []Column, widths []int, cells []string, width int) string {
 	var b strings.Builder
 	for i, c := range columns {
 		if i > 0 {
 			b.WriteString(strings.Repeat(" ", columnGap))
 		}
-		cell := cut(cells[i], widths[i])
+		cell := Cut(cells[i], widths[i])
 		padding := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell))
-		if c.right {
+		if c.Right {
 			b.WriteString(padding + cell)
 		} else {
 			b.WriteString(cell + padding)
@@ -77,13 +79,13 @@ func line(columns []column, widths []int, cells []string, width int) string {
 	}
 	text := strings.TrimRight(b.String(), " ")
 	if width > 0 {
-		text = cut(text, width)
+		text = Cut(text, width)
 	}
 	return text
 }
 
-// cut shortens a text to at most width characters.
-func cut(s string, width int) string {
+// Cut shortens a text to at most width characters.
+func Cut(s string, width int) string {
 	if utf8.RuneCountInString(s) <= width {
 		return s
 	}
