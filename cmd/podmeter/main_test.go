@@ -106,9 +106,9 @@ func TestExitCodes(t *testing.T) {
 		{name: "unknown subcommand", args: "agnt", code: 2, stderr: `podmeter: there is no subcommand "agnt"; is it "agent"?`, see: "podmeter"},
 		{name: "unknown help", args: "help me", code: 2, stderr: `podmeter: there is no help on "me"`, see: "podmeter help"},
 		{name: "unknown shell", args: "completion dash", code: 2, stderr: `podmeter: there is no subcommand "dash"`, see: "podmeter completion"},
-		{name: "unknown flag", args: "agent --lisen :1", code: 2, stderr: "podmeter: unknown flag: --lisen\n", see: "podmeter agent"},
+		{name: "unknown flag", args: "agent --lisen :1", code: 2, stderr: "podmeter: unknown flag: --lisen; is it --listen?\n", see: "podmeter agent"},
 		{name: "unknown flag of root", args: "--lisen", code: 2, stderr: "podmeter: unknown flag: --lisen\n", see: "podmeter"},
-		{name: "malformed flag", args: "agent --flow-idle soon", code: 2, stderr: `podmeter: invalid argument "soon" for "--flow-idle"`, see: "podmeter agent"},
+		{name: "malformed flag", args: "agent --flow-idle soon", code: 2, stderr: `podmeter: --flow-idle "soon": a number with its unit is expected`, see: "podmeter agent"},
 		{name: "argument", args: "agent eth0", code: 2, stderr: `podmeter: "eth0" is too much`, see: "podmeter agent"},
 		{name: "bad value", args: "agent --attach xdp", code: 2, stderr: `podmeter: --attach "xdp": auto, tcx or netlink`, see: "podmeter agent"},
 		{name: "bad variable", args: "agent", environ: []string{"PODMETER_PPROF=x"}, code: 2, stderr: "podmeter: PODMETER_PPROF in the environment: ", see: "podmeter agent"},
@@ -180,7 +180,7 @@ func TestAgentGetsItsConfig(t *testing.T) {
 		}
 		messages = append(messages, entry.Level+" "+entry.Msg)
 	}
-	wantLog := []string{"WARN PODMETER_LISTN in the environment names no flag and is ignored", "INFO metering"}
+	wantLog := []string{"WARN PODMETER_LISTN in the environment names no flag and is ignored; is it PODMETER_LISTEN?", "INFO metering"}
 	if diff := cmp.Diff(wantLog, messages); diff != "" {
 		t.Errorf("log (-want +got):\n%s", diff)
 	}

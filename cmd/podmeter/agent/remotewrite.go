@@ -66,7 +66,7 @@ func (c Config) remoteWriteLabels() (map[string]string, error) {
 	for _, pair := range c.RemoteWriteLabels {
 		name, value, found := strings.Cut(pair, "=")
 		if !found || !model.LegacyValidation.IsValidLabelName(name) || strings.HasPrefix(name, "__") || !model.LabelValue(value).IsValid() {
-			faults = append(faults, fault("remote-write-labels", pair, "name=value is expected, such as cluster=prod"))
+			faults = append(faults, NewFault("remote-write-labels", pair, "name=value is expected, such as cluster=prod"))
 			continue
 		}
 		labels[name] = value
