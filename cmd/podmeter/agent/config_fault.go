@@ -18,6 +18,8 @@ type Fault struct {
 	// Why says what is expected.
 	Why string
 
+	// err is what came of the value, nil if nothing was done with it yet.
+	err error
 	// where is the variable, or the line of the file, that has the value; empty for the
 	// command line and for defaults.
 	where string
@@ -27,6 +29,17 @@ type Fault struct {
 func NewFault(flag string, value any, format string, args ...any) error {
 	return &Fault{Flag: flag, Value: fmt.Sprint(value), Why: fmt.Sprintf(format, args...)}
 }
+
+// about says which flag an error is about; nil stays nil.
+func about(flag string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &Fault{Flag: flag, Why: err.Error(), err: err}
+}
+
+// Unwrap returns what came of the value.
+func (f *Fault) Unwrap() error { return f.err }
 
 // Error implements error.
 func (f *Fault) Error() string {

@@ -206,7 +206,8 @@ func (c Config) checkIdentity() (faults []error) {
 	return faults
 }
 
-func (c Config) checkRemoteWrite() (faults []error) {
+func (c Config) checkRemoteWrite() []error {
+	faults := c.checkRemoteWriteURLs()
 	if !filepath.IsAbs(c.RemoteWriteSpool) {
 		faults = append(faults, NewFault("remote-write-spool", strconv.Quote(c.RemoteWriteSpool), "an absolute path is expected, such as %s", DefaultSpool))
 	}
