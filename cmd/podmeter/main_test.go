@@ -126,7 +126,7 @@ func TestExitCodes(t *testing.T) {
 		{name: "mistyped fetch", args: "geoip fetsh", code: 2, stderr: `podmeter: "fetsh" is too much`, see: "podmeter geoip"},
 		{name: "bad pin path", args: "uninstall --pin-path /sys/fs/bpf", code: 2, stderr: `podmeter: --pin-path "/sys/fs/bpf": `, see: "podmeter uninstall"},
 		{name: "bad output", args: "version -o yaml", code: 2, stderr: `podmeter: --output "yaml": text or json`, see: "podmeter version"},
-		{name: "bad status output", args: "status -o yaml", code: 2, stderr: `podmeter: --output "yaml": text or json`, see: "podmeter status"},
+		{name: "bad status output", args: "status -o yaml", code: 2, stderr: `podmeter: --output "yaml": table, text or json is expected`, see: "podmeter status"},
 		{name: "no agent", args: "status --socket /nowhere/agent.sock", code: 1, stderr: "podmeter: no agent answers at /nowhere/agent.sock: is it running?"},
 		{name: "two probes", args: "status --ready --alive", code: 2, stderr: "podmeter: --ready and --alive are two questions", see: "podmeter status"},
 		{name: "no agent to be ready", args: "status --ready --socket /nowhere/agent.sock", code: 1, stderr: "podmeter: no agent answers"},
@@ -272,6 +272,14 @@ func TestHelpNamesEveryFlag(t *testing.T) {
 			if len(line) > 101 && command.Name() != "completion" {
 				t.Errorf("%s: line of %d bytes in help: %s", command.Name(), len(line)-1, line)
 			}
+		}
+	}
+}
+
+func TestCompletionOfOutputs(t *testing.T) {
+	for command, want := range map[string]string{"status": "table\ntext\njson\n", "version": "text\njson\n"} {
+		if got := new(recorder).run(t, nil, "__complete", command, "-o", ""); !strings.HasPrefix(got.stdout, want) {
+			t.Errorf("%s: got %q, want %q offered", command, got.stdout, want)
 		}
 	}
 }

@@ -18,7 +18,8 @@ names of pods are. It talks to the agent's unix socket, so it needs the same use
 
 DIFFERENCE is the interface's own packets less podmeter's since the attachment, on
 both ways; 0 is what is expected. BEFORE is the bytes that crossed before. Each
-state but attached is explained below the list, with what to do.
+state but attached is explained below the list, with what to do. The formats table
+and text are the same.
 
 With --ready or --alive it is a probe: it prints the reason and exits with 1 if the
 agent is not ready, or if its drains do not go on, so that it should be started again.
@@ -32,6 +33,10 @@ type statusOptions struct {
 	ready  bool
 	alive  bool
 }
+
+// statusOutputs are the formats of a status: for people, by an older name too, and for
+// programs.
+func statusOutputs() []string { return []string{outputTable, outputText, outputJSON} }
 
 func (c *commands) status() *cobra.Command {
 	options := statusOptions{config: agent.Defaults()}
@@ -48,7 +53,7 @@ func (c *commands) status() *cobra.Command {
 	flags := command.Flags()
 	addConfigFlag(flags, &options.config)
 	agent.AddSocketFlag(flags, &options.config.Socket)
-	addOutputFlag(command, &options.output)
+	addOutputFlag(command, &options.output, statusOutputs()...)
 	flags.BoolVar(&options.ready, "ready", false, "only say whether the agent is ready, by the exit code too")
 	flags.BoolVar(&options.alive, "alive", false, "only say whether the agent's drains go on, by the exit code too")
 	return command
@@ -63,7 +68,7 @@ func (c *commands) showStatus(command *cobra.Command, options *statusOptions) er
 	if _, err := agent.Load(command.Flags(), c.environ); err != nil {
 		return err
 	}
-	if err := checkOutput(options.output); err != nil {
+	if err := checkOutput(options.output, statusOutputs()...); err != nil {
 		return err
 	}
 	if options.ready && options.alive {

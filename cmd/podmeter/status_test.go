@@ -132,9 +132,11 @@ func serveStatus(t *testing.T, status *agent.Status) (socket string) {
 
 func TestStatusText(t *testing.T) {
 	socket := serveStatus(t, sample())
-	got := new(recorder).run(t, nil, "status", "--socket", socket)
-	if diff := cmp.Diff(sampleText, got.stdout); diff != "" || got.code != 0 {
-		t.Errorf("got %d and %q, output (-want +got):\n%s", got.code, got.stderr, diff)
+	for _, format := range [][]string{nil, {"-o", "table"}, {"--output=text"}} {
+		got := new(recorder).run(t, nil, append([]string{"status", "--socket", socket}, format...)...)
+		if diff := cmp.Diff(sampleText, got.stdout); diff != "" || got.code != 0 {
+			t.Errorf("%v: got %d and %q, output (-want +got):\n%s", format, got.code, got.stderr, diff)
+		}
 	}
 }
 
