@@ -129,6 +129,8 @@ func TestExitCodes(t *testing.T) {
 		{name: "bad status output", args: "status -o yaml", code: 2, stderr: `podmeter: --output "yaml": table, text or json is expected`, see: "podmeter status"},
 		{name: "no agent", args: "status --socket /nowhere/agent.sock", code: 1, stderr: "podmeter: no agent answers at /nowhere/agent.sock: is it running?"},
 		{name: "two probes", args: "status --ready --alive", code: 2, stderr: "podmeter: --ready and --alive are two questions", see: "podmeter status"},
+		{name: "wait for no probe", args: "status --wait 5s", code: 2, stderr: "podmeter: --wait 5s: it is for --ready and --alive", see: "podmeter status"},
+		{name: "negative wait", args: "status --ready --wait -5s", code: 2, stderr: "podmeter: --wait -5s: 0 or more is expected", see: "podmeter status"},
 		{name: "no agent to be ready", args: "status --ready --socket /nowhere/agent.sock", code: 1, stderr: "podmeter: no agent answers"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

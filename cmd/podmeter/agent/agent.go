@@ -56,6 +56,7 @@ type Agent struct {
 	publisher *flows.Publisher
 	exporter  *metrics.Exporter
 	server    *metrics.Server
+	page      *page.Page
 	meter     *datapath.Meter
 	// remoteWriter is nil if there is no receiver.
 	remoteWriter *remotewrite.Writer
@@ -168,23 +169,29 @@ func (a *Agent) makeExporter(context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	a.page = a.newPage()
 	a.server, err = metrics.NewServer(metrics.ServerOptions{
 		Registry: a.exporter.Registry(), Readiness: a.readiness, Health: a.health, WebConfigFile: a.config.WebConfigFile,
-		Page: a.page(), Pprof: a.config.Pprof, Version: a.options.Version, Logger: a.log,
+		Page: a.shownPage(), Pprof: a.config.Pprof, Version: a.options.Version, Logger: a.log,
 	})
 	return Usage(about("web-config-file", err))
 }
 
-// page is what is shown at /, nil if that was not asked for.
-func (a *Agent) page() http.Handler {
-	if !a.config.Page {
-		return nil
-	}
+func (a *Agent) newPage() *page.Page {
 	options := page.Options{Source: a, Version: a.options.Version, Node: a.node, Logger: a.log}
 	if a.places != nil {
 		options.Databases = a.places.Info
 	}
 	return page.New(options)
+}
+
+// shownPage is what the network gets at /, nil if that was not asked for. This host gets
+// what is on it at any rate, see serveSocket.
+func (a *Agent) shownPage() http.Handler {
+	if !a.config.Page {
+		return nil
+	}
+	return a.page
 }
 
 func (a *Agent) node() string {
