@@ -8,7 +8,8 @@ export PATH := $(PATH):$(dir $(GO))
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 # What the manifests name, so that they run with a local image as they are.
 IMAGE ?= ghcr.io/podmeter/podmeter:$(shell sed -n 's/^appVersion: *"\(.*\)"/\1/p' deploy/helm/podmeter/Chart.yaml)
-IMAGE_ARCHITECTURES ?= amd64 arm64
+# What this machine runs; for a registry both: IMAGE_ARCHITECTURES="amd64 arm64".
+IMAGE_ARCHITECTURES ?= $(shell $(GO) env GOARCH)
 # Symbols and DWARF take a third of the binary; panics show their lines without them.
 BUILD_FLAGS = -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)"
 DEMO_DURATION = $(or $(DURATION),30s)
@@ -28,8 +29,8 @@ geoip: build ## Fetch a free database of places to bin/geoip, for --geoip; GEOIP
 	@bin/podmeter geoip fetch --dir $(GEOIP_DIR)
 
 .PHONY: image
-image: $(IMAGE_ARCHITECTURES:%=bin/image/podmeter-%) ## Pack bin/podmeter-image.tar, an OCI archive of both architectures; IMAGE=name:tag (no container engine)
-	@cd hack/image && $(GO) run . -out ../../bin/podmeter-image.tar -name $(IMAGE) -version $(VERSION) \
+image: $(IMAGE_ARCHITECTURES:%=bin/image/podmeter-%) ## Pack bin/podmeter-image.tar for nodes like this machine; IMAGE_ARCHITECTURES="amd64 arm64", IMAGE=name:tag (no container engine)
+	@cd hack/image && GOARCH= $(GO) run . -out ../../bin/podmeter-image.tar -name $(IMAGE) -version $(VERSION) \
 		-link /usr/local/bin/prometheus-geoip \
 		-revision "$$(git rev-parse HEAD 2>/dev/null)" -created "$$(git log -1 --format=%ct 2>/dev/null || echo 0)" \
 		$(foreach a,$(IMAGE_ARCHITECTURES),$(a)=../../bin/image/podmeter-$(a))

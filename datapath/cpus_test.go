@@ -3,6 +3,7 @@
 package datapath
 
 import (
+	"errors"
 	"os"
 	"strconv"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"github.com/podmeter/podmeter/bpf"
 	"github.com/podmeter/podmeter/flows"
 	"github.com/podmeter/podmeter/internal/ktest"
+	"golang.org/x/sys/unix"
 )
 
 // expectCPUs is the environment variable by which who boots a kernel with many
@@ -94,5 +96,28 @@ func TestSetsFitTheirMemory(t *testing.T) {
 	t.Logf("%d flows a set, %d bytes in both", capacity, sum)
 	if sum > DefaultMapMemory*11/10 || sum < DefaultMapMemory/8 {
 		t.Errorf("got %d bytes, want about the %d asked for", sum, DefaultMapMemory)
+	}
+}
+
+// One entry more than MaxMapMemory stands for is what the kernel refuses, whatever memory
+// there is. One less it would make, of all of the machine's memory.
+func TestTheKernelMakesNoLargerMap(t *testing.T) {
+	ktest.Privileged(t)
+	spec, err := thisBuild().spec()
+	if err != nil {
+		t.Fatal(err)
+	}
+	flows := spec.Maps[bpf.MeterMapFlows0]
+	flows.MaxEntries = maxEntries + 1
+	m, err := ebpf.NewMap(flows)
+	if err == nil {
+		m.Close()
+	}
+	if !errors.Is(err, unix.E2BIG) {
+		t.Errorf("got %v, want %v", err, unix.E2BIG)
+	}
+	cpus := ebpf.MustPossibleCPU()
+	if got := Capacity(MaxMapMemory(cpus), cpus); got != maxEntries {
+		t.Errorf("got %d entries of the most memory, want %d", got, maxEntries)
 	}
 }

@@ -216,12 +216,17 @@ func (w *linkWatcher) forgetAbsent(present map[uint32]netlink.Link) {
 	w.attachments.forgetAbsent(absent)
 }
 
-// greet says what the first listing gave.
+// greet says what the first listing gave, and asks for the first drain of new maps: it
+// waits for no interval, as what it reads is empty, and what was counted since the
+// attachments rests from then on. Maps of an earlier meter have had theirs.
 func (w *linkWatcher) greet() {
 	if w.greeted {
 		return
 	}
 	w.greeted = true
+	if w.newMaps {
+		w.drainEarly()
+	}
 	metered := len(w.attachments.points((*attachment).living))
 	if metered == 0 {
 		w.log.Warn("no interface to meter yet, watching for some to come", "interfaces", w.options.wanted())

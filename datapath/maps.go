@@ -21,6 +21,11 @@ const (
 	// hands out free entries to CPUs 128 at a time.
 	entriesPerCPU = 256
 
+	// maxEntries is the most that a hash map of the kernel takes: of its buckets, a
+	// power of two of 16 bytes each, it wants to count the bytes in 32 bits
+	// (htab_map_alloc in kernel/bpf/hashtab.c).
+	maxEntries = 1 << 27
+
 	sets = 2
 
 	// DefaultMapMemory is the memory of both sets in bytes where none is asked
@@ -47,6 +52,10 @@ func entryBytes(cpus int) uint64 {
 func Capacity(memory uint64, cpus int) uint32 {
 	return uint32(max(memory/sets/entryBytes(cpus), uint64(entriesPerCPU*cpus)))
 }
+
+// MaxMapMemory returns the most memory in bytes that both sets together can take, on a
+// machine with cpus possible CPUs.
+func MaxMapMemory(cpus int) uint64 { return sets * maxEntries * entryBytes(cpus) }
 
 // objects are the loaded programs and maps.
 type objects struct {

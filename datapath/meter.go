@@ -133,6 +133,9 @@ type Meter struct {
 	// hosting is held by who attaches to cgroups.
 	hosting sync.Mutex
 	setID   uint64
+	// newMaps is whether the maps were made by this meter: its first drain reads a set
+	// that nobody has written.
+	newMaps bool
 	// resumed is whether the meter goes on from Options.Saved, rejected why not.
 	resumed  bool
 	rejected error
@@ -263,7 +266,7 @@ func (m *Meter) begin() error {
 	if err != nil {
 		return err
 	}
-	m.setID = kernel.SetId
+	m.setID, m.newMaps = kernel.SetId, true
 	if m.options.Saved() != nil {
 		m.rejected = errors.New("there are no maps that it could be about")
 	}

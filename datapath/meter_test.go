@@ -141,11 +141,18 @@ func (m *testMeter) awaitState(t testing.TB, name string, want State) {
 	ktest.Await(t, fmt.Sprintf("%s is %q", name, want), func() bool { return m.state(name) == want })
 }
 
+// awaitFirstDrain waits for the drain that waits for no interval.
+func (m *testMeter) awaitFirstDrain(t testing.TB) {
+	t.Helper()
+	ktest.Await(t, "the first drain", func() bool { return m.LastDrain().Count > 0 })
+}
+
 // At high water the agent drains long before its time.
 func TestHighWaterCallsTheAgent(t *testing.T) {
 	t.Parallel()
 	host := ktest.NewNamespace(t)
 	m := startMeter(t, host, func(o *Options) { o.DrainInterval = time.Hour; o.MapMemory = 1 })
+	m.awaitFirstDrain(t)
 	if err := m.drainer.createPoint(testPoint); err != nil {
 		t.Fatal(err)
 	}

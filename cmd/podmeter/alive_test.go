@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/podmeter/podmeter/cmd/podmeter/agent"
 	"github.com/podmeter/podmeter/internal/ktest"
 	"golang.org/x/sys/unix"
 )
@@ -48,4 +49,20 @@ func TestStuckIsNotAlive(t *testing.T) {
 	}
 	p.Process.Kill()
 	p.end(t)
+}
+
+// An agent is ready when it can answer, however rarely it drains; who waits for that, from
+// before it is started, hears no "no".
+func TestReadyBeforeTheFirstInterval(t *testing.T) {
+	h := newHost(t)
+	asked := start(t, h.node, nil, "status", "--ready", "--wait", "60s", "--socket", h.sock)
+	p := start(t, h.node, nil, h.flags("--drain-interval", "10m", "--uplinks", "up*")...)
+	if code := asked.end(t); code != 0 || !strings.HasPrefix(asked.output.String(), "ready\n") {
+		t.Errorf("got %d and %q, want 0 and that it is ready; the agent said:\n%s", code, &asked.output, &p.output)
+	}
+	status := h.await(t, p, "a status", func(*agent.Status) bool { return true })
+	if len(status.Interfaces) != 1 || status.Drain.Count != 1 {
+		t.Errorf("got %d interfaces and %d drains, want one of each", len(status.Interfaces), status.Drain.Count)
+	}
+	p.terminate(t)
 }

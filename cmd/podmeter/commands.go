@@ -70,7 +70,7 @@ func (c *commands) root(stdout, stderr io.Writer) *cobra.Command {
 	root.SetErr(stderr)
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(), ".LocalFlags.FlagUsages", flagUsages, 1))
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return agent.Usage(err) })
+	root.SetFlagErrorFunc(func(command *cobra.Command, err error) error { return agent.FlagError(command.Flags(), err) })
 	root.SetHelpCommand(helpCommand())
 	root.AddCommand(c.agent(), c.demo(), c.status(), c.verify(), c.geoip(), c.uninstaller(), versionCommand())
 	root.InitDefaultCompletionCmd()

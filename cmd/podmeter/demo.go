@@ -4,7 +4,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"strings"
 	"time"
 
@@ -61,7 +60,7 @@ func (c *commands) demo() *cobra.Command {
 func (o demoOptions) validate() error {
 	var faults []error
 	if o.Duration < demo.MinDuration {
-		faults = append(faults, fmt.Errorf("--duration %v: at least %v is expected, for pods to come and to go", o.Duration, demo.MinDuration))
+		faults = append(faults, agent.NewFault("duration", o.Duration, "at least %v is expected, for pods to come and to go", demo.MinDuration))
 	}
 	faults = append(faults, agent.CheckChoice("attach", o.Attach), agent.CheckListen(o.Listen, "127.0.0.1:9739"))
 	return agent.Usage(errors.Join(faults...))

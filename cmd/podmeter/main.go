@@ -15,6 +15,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -49,6 +50,7 @@ func (c *commands) execute(ctx context.Context, args []string, stdout, stderr io
 	if err == nil {
 		return 0
 	}
+	agent.Locate(command.Flags(), err)
 	complain(stderr, err)
 	code := 1
 	if judged := new(verdictError); errors.As(err, &judged) {
@@ -77,5 +79,9 @@ func noArguments(command *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	return agent.Usage(fmt.Errorf("%q is too much: '%s' takes flags only", args[0], command.CommandPath()))
+	hint := ""
+	if slices.Contains([]string{"true", "false", "yes", "no", "on", "off", "1", "0"}, strings.ToLower(args[0])) {
+		hint = "; a flag that is true or false takes its value after an equals sign, as in --page=false"
+	}
+	return agent.Usage(fmt.Errorf("%q is too much: '%s' takes flags only%s", args[0], command.CommandPath(), hint))
 }

@@ -106,9 +106,9 @@ func TestExitCodes(t *testing.T) {
 		{name: "unknown subcommand", args: "agnt", code: 2, stderr: `podmeter: there is no subcommand "agnt"; is it "agent"?`, see: "podmeter"},
 		{name: "unknown help", args: "help me", code: 2, stderr: `podmeter: there is no help on "me"`, see: "podmeter help"},
 		{name: "unknown shell", args: "completion dash", code: 2, stderr: `podmeter: there is no subcommand "dash"`, see: "podmeter completion"},
-		{name: "unknown flag", args: "agent --lisen :1", code: 2, stderr: "podmeter: unknown flag: --lisen\n", see: "podmeter agent"},
+		{name: "unknown flag", args: "agent --lisen :1", code: 2, stderr: "podmeter: unknown flag: --lisen; is it --listen?\n", see: "podmeter agent"},
 		{name: "unknown flag of root", args: "--lisen", code: 2, stderr: "podmeter: unknown flag: --lisen\n", see: "podmeter"},
-		{name: "malformed flag", args: "agent --flow-idle soon", code: 2, stderr: `podmeter: invalid argument "soon" for "--flow-idle"`, see: "podmeter agent"},
+		{name: "malformed flag", args: "agent --flow-idle soon", code: 2, stderr: `podmeter: --flow-idle "soon": a number with its unit is expected`, see: "podmeter agent"},
 		{name: "argument", args: "agent eth0", code: 2, stderr: `podmeter: "eth0" is too much`, see: "podmeter agent"},
 		{name: "bad value", args: "agent --attach xdp", code: 2, stderr: `podmeter: --attach "xdp": auto, tcx or netlink`, see: "podmeter agent"},
 		{name: "bad variable", args: "agent", environ: []string{"PODMETER_PPROF=x"}, code: 2, stderr: "podmeter: PODMETER_PPROF in the environment: ", see: "podmeter agent"},
@@ -126,9 +126,11 @@ func TestExitCodes(t *testing.T) {
 		{name: "mistyped fetch", args: "geoip fetsh", code: 2, stderr: `podmeter: "fetsh" is too much`, see: "podmeter geoip"},
 		{name: "bad pin path", args: "uninstall --pin-path /sys/fs/bpf", code: 2, stderr: `podmeter: --pin-path "/sys/fs/bpf": `, see: "podmeter uninstall"},
 		{name: "bad output", args: "version -o yaml", code: 2, stderr: `podmeter: --output "yaml": text or json`, see: "podmeter version"},
-		{name: "bad status output", args: "status -o yaml", code: 2, stderr: `podmeter: --output "yaml": text or json`, see: "podmeter status"},
+		{name: "bad status output", args: "status -o yaml", code: 2, stderr: `podmeter: --output "yaml": table, text or json is expected`, see: "podmeter status"},
 		{name: "no agent", args: "status --socket /nowhere/agent.sock", code: 1, stderr: "podmeter: no agent answers at /nowhere/agent.sock: is it running?"},
 		{name: "two probes", args: "status --ready --alive", code: 2, stderr: "podmeter: --ready and --alive are two questions", see: "podmeter status"},
+		{name: "wait for no probe", args: "status --wait 5s", code: 2, stderr: "podmeter: --wait 5s: it is for --ready and --alive", see: "podmeter status"},
+		{name: "negative wait", args: "status --ready --wait -5s", code: 2, stderr: "podmeter: --wait -5s: 0 or more is expected", see: "podmeter status"},
 		{name: "no agent to be ready", args: "status --ready --socket /nowhere/agent.sock", code: 1, stderr: "podmeter: no agent answers"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -180,7 +182,7 @@ func TestAgentGetsItsConfig(t *testing.T) {
 		}
 		messages = append(messages, entry.Level+" "+entry.Msg)
 	}
-	wantLog := []string{"WARN PODMETER_LISTN in the environment names no flag and is ignored", "INFO metering"}
+	wantLog := []string{"WARN PODMETER_LISTN in the environment names no flag and is ignored; is it PODMETER_LISTEN?", "INFO metering"}
 	if diff := cmp.Diff(wantLog, messages); diff != "" {
 		t.Errorf("log (-want +got):\n%s", diff)
 	}
@@ -272,6 +274,14 @@ func TestHelpNamesEveryFlag(t *testing.T) {
 			if len(line) > 101 && command.Name() != "completion" {
 				t.Errorf("%s: line of %d bytes in help: %s", command.Name(), len(line)-1, line)
 			}
+		}
+	}
+}
+
+func TestCompletionOfOutputs(t *testing.T) {
+	for command, want := range map[string]string{"status": "table\ntext\njson\n", "version": "text\njson\n"} {
+		if got := new(recorder).run(t, nil, "__complete", command, "-o", ""); !strings.HasPrefix(got.stdout, want) {
+			t.Errorf("%s: got %q, want %q offered", command, got.stdout, want)
 		}
 	}
 }

@@ -4,8 +4,10 @@ package main
 
 import (
 	"encoding/json"
-	"fmt"
 	"io"
+	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/podmeter/podmeter/cmd/podmeter/agent"
 	"github.com/spf13/cobra"
@@ -13,20 +15,28 @@ import (
 
 // The values of --output.
 const (
-	outputText = "text"
-	outputJSON = "json"
+	outputTable = "table"
+	outputText  = "text"
+	outputJSON  = "json"
 )
 
-func addOutputFlag(command *cobra.Command, output *string) {
-	command.Flags().StringVarP(output, "output", "o", outputText, "`format`: text or json")
-	complete(command, "output", outputText, outputJSON)
+// addOutputFlag adds --output, whose values are the formats, the first by default.
+func addOutputFlag(command *cobra.Command, output *string, formats ...string) {
+	command.Flags().StringVarP(output, "output", "o", formats[0], "`format`: "+orList(formats))
+	complete(command, "output", formats...)
 }
 
-func checkOutput(output string) error {
-	if output == outputText || output == outputJSON {
+func checkOutput(output string, formats ...string) error {
+	if slices.Contains(formats, output) {
 		return nil
 	}
-	return agent.Usage(fmt.Errorf("--output %q: text or json is expected", output))
+	return agent.Usage(agent.NewFault("output", strconv.Quote(output), "%s is expected", orList(formats)))
+}
+
+// orList lists choices for a sentence: "table, text or json".
+func orList(choices []string) string {
+	last := len(choices) - 1
+	return strings.Join(choices[:last], ", ") + " or " + choices[last]
 }
 
 func writeJSON(w io.Writer, v any) error {

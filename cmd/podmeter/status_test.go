@@ -132,9 +132,11 @@ func serveStatus(t *testing.T, status *agent.Status) (socket string) {
 
 func TestStatusText(t *testing.T) {
 	socket := serveStatus(t, sample())
-	got := new(recorder).run(t, nil, "status", "--socket", socket)
-	if diff := cmp.Diff(sampleText, got.stdout); diff != "" || got.code != 0 {
-		t.Errorf("got %d and %q, output (-want +got):\n%s", got.code, got.stderr, diff)
+	for _, format := range [][]string{nil, {"-o", "table"}, {"--output=text"}} {
+		got := new(recorder).run(t, nil, append([]string{"status", "--socket", socket}, format...)...)
+		if diff := cmp.Diff(sampleText, got.stdout); diff != "" || got.code != 0 {
+			t.Errorf("%v: got %d and %q, output (-want +got):\n%s", format, got.code, got.stderr, diff)
+		}
 	}
 }
 
@@ -212,6 +214,8 @@ func TestProbes(t *testing.T) {
 		{"ready", "--ready", agent.ReadyPath, http.StatusOK, "ready, identity is 2s old\n", result{0, "ready, identity is 2s old\n", ""}},
 		{"not ready", "--ready", agent.ReadyPath, http.StatusServiceUnavailable, "pods are not synced\n",
 			result{1, "", "podmeter: the agent at SOCKET is not ready: pods are not synced\n"}},
+		{"not ready, as an agent says it", "--ready", agent.ReadyPath, http.StatusServiceUnavailable, "not ready\nmissing: a drain\n",
+			result{1, "", "podmeter: the agent at SOCKET is not ready: missing: a drain\n"}},
 		{"alive", "--alive", agent.HealthPath, http.StatusOK, "ok\n", result{0, "ok\n", ""}},
 		{"stuck", "--alive", agent.HealthPath, http.StatusServiceUnavailable, "no drain for 1m\n",
 			result{1, "", "podmeter: the agent at SOCKET is stuck: no drain for 1m\n"}},
@@ -229,6 +233,45 @@ func TestProbes(t *testing.T) {
 				t.Errorf("got %+v, want %+v", got, test.want)
 			}
 		})
+	}
+}
+
+// An agent that starts is waited for: its socket is not there yet, then it is not ready.
+func TestProbesWait(t *testing.T) {
+	answers := make(chan int, 2)
+	answers <- http.StatusServiceUnavailable
+	answers <- http.StatusOK
+	socket := serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(<-answers)
+		io.WriteString(w, "because\n")
+	}))
+	late := filepath.Join(t.TempDir(), "late")
+	appears := time.AfterFunc(2*probePoll, func() {
+		if err := os.Symlink(socket, late); err != nil {
+			t.Error(err)
+		}
+	})
+	defer appears.Stop()
+	got := new(recorder).run(t, nil, "status", "--ready", "--wait", "30s", "--socket", late)
+	if want := (result{0, "because\n", ""}); got != want || len(answers) > 0 {
+		t.Errorf("got %+v after %d answers, want %+v after both", got, 2-len(answers), want)
+	}
+}
+
+// Who has waited in vain hears the last answer, not that the time was over.
+func TestProbesWaitInVain(t *testing.T) {
+	socket := serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		io.WriteString(w, "pods are not synced\n")
+	}))
+	got := new(recorder).run(t, nil, "status", "--ready", "--wait", "300ms", "--socket", socket)
+	if want := "podmeter: the agent at " + socket + " is not ready: pods are not synced\n"; got.code != 1 || got.stderr != want {
+		t.Errorf("got %+v, want 1 and %q", got, want)
+	}
+	silent := serve(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+	got = new(recorder).run(t, nil, "status", "--alive", "--wait", "300ms", "--socket", silent)
+	if want := "podmeter: the agent at " + silent + " does not answer within 300ms"; got.code != 1 || !strings.HasPrefix(got.stderr, want) {
+		t.Errorf("got %+v, want 1 and %q", got, want)
 	}
 }
 
@@ -263,7 +306,7 @@ func TestExplain(t *testing.T) {
 		{"else", syscall.EMFILE, "ask the agent at /s: dial unix: connect: too many open files"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			err := explain("/s", &net.OpError{Op: "dial", Net: "unix", Err: os.NewSyscallError("connect", test.err)})
+			err := newClient("/s").explain(&net.OpError{Op: "dial", Net: "unix", Err: os.NewSyscallError("connect", test.err)})
 			if !strings.HasPrefix(err.Error(), test.want) {
 				t.Errorf("got %v, want %q", err, test.want)
 			}

@@ -62,7 +62,7 @@ func versionCommand() *cobra.Command {
 		Example: "  podmeter version\n  podmeter version -o json",
 		Args:    noArguments,
 		RunE: func(command *cobra.Command, _ []string) error {
-			if err := checkOutput(output); err != nil {
+			if err := checkOutput(output, outputText, outputJSON); err != nil {
 				return err
 			}
 			if output == outputJSON {
@@ -72,6 +72,6 @@ func versionCommand() *cobra.Command {
 			return err
 		},
 	}
-	addOutputFlag(command, &output)
+	addOutputFlag(command, &output, outputText, outputJSON)
 	return command
 }

@@ -157,6 +157,36 @@ func TestSchema(t *testing.T) {
 	}
 }
 
+// Who sets what other charts call so is told what it is here.
+func TestHints(t *testing.T) {
+	within := func(key, inner string, value any) map[string]any {
+		return map[string]any{key: map[string]any{inner: value}}
+	}
+	memory := map[string]any{"memory": "1Gi"}
+	for _, test := range []struct {
+		values map[string]any
+		want   string
+	}{
+		{within("resources", "limits", memory), "set resources.memoryBesidesMaps.limit, to which agent.mapMemory is added, or, in place of all that is computed, resourcesOverride.limits.memory"},
+		{within("resources", "requests", memory), "set resources.memoryBesidesMaps.request, "},
+		{map[string]any{"extraArgs": []any{"--page"}}, "extraArgs is no value of this chart: agent.* has a value for every flag"},
+		{within("serviceMonitor", "enabled", true), "set podMonitor.enabled"},
+		{map[string]any{"env": []any{}}, "set extraEnv"},
+		{map[string]any{"volumes": []any{}}, "set extraVolumes"},
+		{within("agent", "sockets", false), `agent.sockets: YAML reads on and off without quotes as true and false: write sockets: "off"`},
+		{within("agent", "hostPods", true), `write hostPods: "on"`},
+		{within("agent", "xdpMode", false), `write xdpMode: "off"`},
+	} {
+		if _, err := render(chartFolder, test.values); err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%v: got %v, want %q", test.values, err, test.want)
+		}
+	}
+	override := map[string]any{"resourcesOverride": map[string]any{"limits": memory}}
+	if got := daemonSet(t, helm(t, override)).Spec.Template.Spec.Containers[0].Resources.Limits.Memory().String(); got != "1Gi" {
+		t.Errorf("what the hint says: got a limit of %s, want 1Gi", got)
+	}
+}
+
 // The limit holds what the maps take, twice that with uplinks.
 func TestMemoryLimit(t *testing.T) {
 	for _, test := range []struct {

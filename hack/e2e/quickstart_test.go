@@ -31,17 +31,44 @@ func TestQuickStart(t *testing.T) {
 	for _, line := range lines {
 		switch {
 		case strings.HasPrefix(line, "make "): // done
-		case strings.Contains(line, "query="):
-			// The first scrape comes within its interval.
-			ktest.AwaitWithin(t, patience, "an answer", func() string {
-				if out := shell(t, line); !strings.Contains(out, `"value":[`) {
-					return line + ": " + out
-				}
-				return ""
+		case line == lines[len(lines)-1]:
+			// What pods say is drained twice before it is shown.
+			var out string
+			ktest.AwaitWithin(t, patience, "an answer for people", func() string {
+				out = shell(t, line)
+				return unreadable(out)
 			})
+			t.Logf("%s\n%s", line, out)
 		default:
 			t.Logf("%s\n%s", line, shell(t, line))
 		}
+	}
+	c.prometheus(t).await(t, "an answer", `topk(3, podmeter_pod_transmit_bytes_total)`, present)
+	c.noFailedProbes(t, agentNamespace)
+}
+
+// unreadable says what keeps an answer from being a table of who talks to whom.
+func unreadable(out string) string {
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	switch {
+	case strings.Contains(out, "{"):
+		return "got data for programs: " + out
+	case !strings.HasPrefix(out, "WORKLOAD "), len(lines) < 4:
+		return "got no table: " + out
+	case !strings.Contains(lines[len(lines)-1], "every byte is on the row of a flow"):
+		return "got no reconciliation: " + out
+	}
+	return ""
+}
+
+// noFailedProbes expects that what was installed got ready without a probe that failed
+// before.
+func (c *cluster) noFailedProbes(t *testing.T, namespace string) {
+	t.Helper()
+	found := c.kubectl(t, "", "get", "events", "--namespace", namespace, "--field-selector", "reason=Unhealthy",
+		"--output", `jsonpath={range .items[*]}{.involvedObject.name}: {.message}{"\n"}{end}`)
+	if len(found) > 0 {
+		t.Errorf("%s: got failed probes, want none:\n%s", namespace, found)
 	}
 }
 

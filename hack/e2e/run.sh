@@ -22,7 +22,7 @@ finish() {
 }
 trap finish EXIT
 
-make image IMAGE_ARCHITECTURES="$(go env GOARCH)"
+make image
 busybox_root "$work/root"
 export CGO_ENABLED=0
 go build -trimpath -o "$work/root/bin/traffic" ./hack/e2e/traffic

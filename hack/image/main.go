@@ -74,12 +74,24 @@ func build(out string, o options, binaries []string) error {
 	if err := writeArchive(out, o.name, index); err != nil {
 		return fmt.Errorf("write %s: %w", out, err)
 	}
-	fmt.Printf("%s: %s\n", out, o.name)
+	fmt.Print(summary(out, o, sizes))
+	return nil
+}
+
+// summary says for which nodes the archive is, and how large its images are.
+func summary(out string, o options, sizes []size) string {
+	var lines strings.Builder
+	var platforms []string
 	for _, s := range sizes {
-		fmt.Printf("  linux/%s: %.1f MB, %.1f MB compressed, of at most %.0f MB\n",
+		platforms = append(platforms, "linux/"+s.architecture)
+		fmt.Fprintf(&lines, "  linux/%s: %.1f MB, %.1f MB compressed, of at most %.0f MB\n",
 			s.architecture, megabytes(s.files), megabytes(s.compressed), megabytes(o.limit))
 	}
-	return nil
+	nodes := strings.Join(platforms, " and ")
+	if len(platforms) == 1 {
+		nodes += " alone"
+	}
+	return fmt.Sprintf("%s: %s, for nodes of %s\n%s", out, o.name, nodes, &lines)
 }
 
 func megabytes(bytes int64) float64 { return float64(bytes) / 1e6 }

@@ -262,6 +262,11 @@ func TestURLs(t *testing.T) {
 			t.Errorf("%q: got no error", address)
 		}
 	}
+	for _, address := range []string{"http://a:secret@b:c/", "ftp://a:secret@b/"} {
+		if _, err := New(Options{URLs: []string{address}, Spool: t.TempDir()}); err == nil || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%q: got %v, want an error that hides the password", address, err)
+		}
+	}
 }
 
 func TestRetryAfter(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -85,8 +86,11 @@ func New(o Options) (*Writer, error) {
 
 func (w *Writer) newSender(address string) (*sender, error) {
 	u, err := url.Parse(address)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return nil, fmt.Errorf("remote write to %q: a URL is expected, such as https://prometheus.example/api/v1/write", address)
+	if err != nil { // which has the address, and with it a password that may be in it
+		return nil, errors.New("remote write: an address is no URL")
+	}
+	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return nil, fmt.Errorf("remote write to %q: a URL is expected, such as https://prometheus.example/api/v1/write", u.Redacted())
 	}
 	sum := sha256.Sum256([]byte(address))
 	spool, err := openSpool(filepath.Join(w.options.Spool, hex.EncodeToString(sum[:8])), w.options.SpoolLimit)

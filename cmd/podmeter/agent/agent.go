@@ -59,6 +59,7 @@ type Agent struct {
 	publisher *flows.Publisher
 	exporter  *metrics.Exporter
 	server    *metrics.Server
+	page      *page.Page
 	meter     *datapath.Meter
 	// remoteWriter is nil if there is no receiver.
 	remoteWriter *remotewrite.Writer
@@ -118,7 +119,7 @@ func (a *Agent) openPlaces(context.Context) (err error) {
 		return nil
 	}
 	a.places, err = geo.Open(geo.Options{Paths: a.config.GeoIP, Logger: a.log})
-	return Usage(err)
+	return Usage(about("geoip", err))
 }
 
 func (a *Agent) openIdentity(context.Context) (err error) {
@@ -173,23 +174,29 @@ func (a *Agent) makeExporter(context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	a.page = a.newPage()
 	a.server, err = metrics.NewServer(metrics.ServerOptions{
 		Registry: a.exporter.Registry(), Readiness: a.readiness, Health: a.health, WebConfigFile: a.config.WebConfigFile,
-		Page: a.page(), Pprof: a.config.Pprof, Version: a.options.Version, Logger: a.log,
+		Page: a.shownPage(), Pprof: a.config.Pprof, Version: a.options.Version, Logger: a.log,
 	})
-	return Usage(err)
+	return Usage(about("web-config-file", err))
 }
 
-// page is what is shown at /, nil if that was not asked for.
-func (a *Agent) page() http.Handler {
-	if !a.config.Page {
-		return nil
-	}
+func (a *Agent) newPage() *page.Page {
 	options := page.Options{Source: a, Version: a.options.Version, Node: a.node, Logger: a.log}
 	if a.places != nil {
 		options.Databases = a.places.Info
 	}
 	return page.New(options)
+}
+
+// shownPage is what the network gets at /, nil if that was not asked for. This host gets
+// what is on it at any rate, see serveSocket.
+func (a *Agent) shownPage() http.Handler {
+	if !a.config.Page {
+		return nil
+	}
+	return a.page
 }
 
 func (a *Agent) node() string {
@@ -199,24 +206,27 @@ func (a *Agent) node() string {
 
 func (a *Agent) listen(ctx context.Context) (err error) {
 	if a.socket, err = listenSocket(ctx, a.config.Socket, a.log); err != nil {
-		return err
+		return about("socket", err)
 	}
 	if a.listener = a.options.Listener; a.listener != nil {
 		return nil
 	}
 	a.listener, err = listenTCP(ctx, a.config.Listen, a.log)
-	return err
+	return about("listen", err)
 }
 
 func (a *Agent) loadMeter(ctx context.Context) (err error) {
 	if a.keeper, err = newKeeper(a.config.StateDir, checkpointName, a.log); err != nil {
+		return about("state-dir", err)
+	}
+	if err := a.checkMapMemory(); err != nil {
 		return err
 	}
 	a.meter, err = datapath.New(ctx, a.meterOptions())
 	if errors.Is(err, datapath.ErrPinPath) {
-		return Usage(err)
+		return Usage(about("pin-path", err))
 	}
-	return err
+	return a.config.withoutRoom(err)
 }
 
 // meterOptions are those of the pods' meter.

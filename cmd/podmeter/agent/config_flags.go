@@ -4,7 +4,6 @@ package agent
 
 import (
 	"errors"
-	"fmt"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -152,7 +151,7 @@ func oneOf(flag string) string {
 // byteSize is a flag of bytes in Kubernetes' notation; 0 is the default.
 type byteSize uint64
 
-var errByteSize = errors.New("not a whole number of bytes such as 64Mi, 100M or 67108864")
+var errByteSize = errors.New("no whole number of bytes")
 
 // Set implements [pflag.Value].
 func (b *byteSize) Set(s string) error {
@@ -162,22 +161,28 @@ func (b *byteSize) Set(s string) error {
 	}
 	q, err := resource.ParseQuantity(s)
 	if err != nil {
-		return fmt.Errorf("%q is %w", s, errByteSize)
+		return errByteSize
 	}
 	n := q.Value()
 	if n < 0 || q.CmpInt64(n) != 0 {
-		return fmt.Errorf("%q is %w", s, errByteSize)
+		return errByteSize
 	}
 	*b = byteSize(n)
 	return nil
 }
 
-// String implements [pflag.Value].
+// String implements [pflag.Value]: in the unit that makes it short, as it is likely to
+// have been written.
 func (b *byteSize) String() string {
 	if *b == 0 {
 		return ""
 	}
-	return resource.NewQuantity(int64(*b), resource.BinarySI).String()
+	binary := resource.NewQuantity(int64(*b), resource.BinarySI).String()
+	decimal := resource.NewQuantity(int64(*b), resource.DecimalSI).String()
+	if len(decimal) < len(binary) {
+		return decimal
+	}
+	return binary
 }
 
 // Type implements [pflag.Value].

@@ -4,6 +4,7 @@ package agent
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -40,7 +42,9 @@ func Load(fs *pflag.FlagSet, environ []string) (warnings []string, err error) {
 	if config := fs.Lookup("config"); config != nil && config.Value.String() != "" {
 		faults = append(faults, setFromFile(fs, config.Value.String()))
 	}
-	return strangers(fs, env), Usage(errors.Join(faults...))
+	err = errors.Join(faults...)
+	Locate(fs, err)
+	return strangers(fs, env), Usage(err)
 }
 
 func setFromEnvironment(fs *pflag.FlagSet, env map[string]string) (faults []error) {
@@ -50,8 +54,9 @@ func setFromEnvironment(fs *pflag.FlagSet, env map[string]string) (faults []erro
 		if value == "" || flag.Changed || flag.Name == "help" {
 			return
 		}
+		writtenAt(flag, name+" in the environment")
 		if err := flag.Value.Set(value); err != nil {
-			faults = append(faults, fmt.Errorf("%s in the environment: %w", name, err))
+			faults = append(faults, refused(flag, value, err))
 		}
 		flag.Changed = true
 	})
@@ -70,14 +75,18 @@ func variables(environ []string) map[string]string {
 
 // strangers warns of variables with our prefix that name no flag.
 func strangers(fs *pflag.FlagSet, env map[string]string) (warnings []string) {
-	known := make(map[string]bool)
-	for _, set := range []*pflag.FlagSet{fs, agentFlags()} {
-		set.VisitAll(func(flag *pflag.Flag) { known[EnvName(flag.Name)] = true })
+	var known []string
+	for _, flag := range slices.Concat(flagNames(fs), flagNames(agentFlags())) {
+		known = append(known, EnvName(flag))
 	}
 	serviceLink := serviceLinks()
 	for _, name := range slices.Sorted(maps.Keys(env)) {
-		if strings.HasPrefix(name, envPrefix) && !known[name] && !serviceLink.MatchString(name) {
-			warnings = append(warnings, name+" in the environment names no flag and is ignored")
+		if strings.HasPrefix(name, envPrefix) && !slices.Contains(known, name) && !serviceLink.MatchString(name) {
+			warning := name + " in the environment names no flag and is ignored"
+			if meant := closest(name, known); meant != "" {
+				warning += "; is it " + meant + "?"
+			}
+			warnings = append(warnings, warning)
 		}
 	}
 	return warnings
@@ -104,16 +113,28 @@ func setFromFile(fs *pflag.FlagSet, file string) error {
 	}
 	settings, err := parseSettings(content)
 	if err != nil {
-		return fmt.Errorf("parse --config %s: %w", file, err)
+		return fmt.Errorf("parse --config %s: %w%s", file, err, tabbed(content))
 	}
 	var faults []error
 	known := agentFlags()
 	for _, s := range settings {
-		if err := s.apply(fs, known); err != nil {
-			faults = append(faults, fmt.Errorf("%s:%d: %s: %w", file, s.line, s.key, err))
+		where := fmt.Sprintf("%s:%d: %s", file, s.line, s.key)
+		if err := s.apply(fs, known, where); err != nil {
+			faults = append(faults, fmt.Errorf("%s: %w", where, err))
 		}
 	}
 	return errors.Join(faults...)
+}
+
+// tabbed says that a line of a file that YAML cannot read begins with a tab, as editors
+// show no difference; empty if none does.
+func tabbed(content []byte) string {
+	for n, line := range bytes.Split(content, []byte("\n")) {
+		if indent := line[:len(line)-len(bytes.TrimLeft(line, " \t"))]; bytes.ContainsRune(indent, '\t') {
+			return fmt.Sprintf("; line %d begins with a tab, and YAML takes spaces alone", n+1)
+		}
+	}
+	return ""
 }
 
 // setting is one key of the file and what stands behind it.
@@ -157,10 +178,12 @@ func parseSettings(content []byte) ([]setting, error) {
 
 // apply sets the flag that the key names, unless it is set already or is
 // another command's.
-func (s setting) apply(fs, known *pflag.FlagSet) error {
+func (s setting) apply(fs, known *pflag.FlagSet, where string) error {
 	switch {
-	case known.Lookup(s.key) == nil || s.key == "config":
-		return errors.New("no such setting; 'podmeter agent --help' lists them")
+	case s.key == "config":
+		return errors.New("no such setting; a file cannot name another")
+	case known.Lookup(s.key) == nil:
+		return errors.New("no such setting; " + suggestion(s.key, flagNames(known)) + "'podmeter agent --help' lists them")
 	case s.again:
 		return errors.New("given twice")
 	}
@@ -168,26 +191,29 @@ func (s setting) apply(fs, known *pflag.FlagSet) error {
 	if flag == nil || flag.Changed {
 		flag = known.Lookup(s.key) // is its value good, though nobody wants it?
 	}
-	return setNode(flag.Value, s.value)
+	writtenAt(flag, where)
+	return setNode(flag, s.value)
+}
+
+// suggestion is the begin of a sentence that names the closest name, empty without one.
+func suggestion(unknown string, names []string) string {
+	if name := closest(unknown, names); name != "" {
+		return "is it " + name + "? "
+	}
+	return ""
 }
 
 // setNode sets a flag from a scalar, or one that takes several from a sequence
 // too. Null leaves it as it is.
-func setNode(flag pflag.Value, node *yaml.Node) error {
+func setNode(flag *pflag.Flag, node *yaml.Node) error {
 	if node.Kind == yaml.AliasNode {
 		node = node.Alias
 	}
 	switch node.Kind {
 	case yaml.ScalarNode:
-		if node.Tag == "!!null" {
-			return nil
-		}
-		if err := untagged(node); err != nil {
-			return err
-		}
-		return flag.Set(node.Value)
+		return setScalar(flag, node)
 	case yaml.SequenceNode:
-		list, ok := flag.(pflag.SliceValue)
+		list, ok := flag.Value.(pflag.SliceValue)
 		if !ok {
 			return errors.New("one value is expected, not a list")
 		}
@@ -198,6 +224,23 @@ func setNode(flag pflag.Value, node *yaml.Node) error {
 		return list.Replace(values)
 	}
 	return errors.New("a value or a list of values is expected, not a mapping")
+}
+
+func setScalar(flag *pflag.Flag, node *yaml.Node) error {
+	if node.Tag == "!!null" {
+		return nil
+	}
+	if err := untagged(node); err != nil {
+		return err
+	}
+	value := node.Value
+	if on := false; flag.Value.Type() == "bool" && node.Decode(&on) == nil {
+		value = strconv.FormatBool(on) // also of yes, no, on and off, as kubectl and helm read them
+	}
+	if err := flag.Value.Set(value); err != nil {
+		return fmt.Errorf("%q: %s", value, cmp.Or(expected(flag, value), err.Error()))
+	}
+	return nil
 }
 
 func scalars(nodes []*yaml.Node) ([]string, error) {

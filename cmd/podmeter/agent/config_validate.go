@@ -4,7 +4,6 @@ package agent
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"path"
 	"path/filepath"
@@ -51,11 +50,6 @@ func (c Config) Validate() error {
 // more. The error is a [UsageError].
 func (c Config) ValidatePaths() error { return Usage(errors.Join(c.checkPaths()...)) }
 
-// fault is about a flag's value: "--attach xdp: one of … is expected".
-func fault(flag string, value any, format string, args ...any) error {
-	return fmt.Errorf("--%s %v: %s", flag, value, fmt.Sprintf(format, args...))
-}
-
 func (c Config) checkChoices() (faults []error) {
 	for _, choice := range []struct{ flag, value string }{
 		{"attach", c.Attach}, {"xdp-mode", c.XDPMode}, {"identity", c.Identity}, {"scope", c.Scope},
@@ -74,17 +68,17 @@ func CheckChoice(flag, value string) error {
 	if slices.Contains(Choices(flag), value) {
 		return nil
 	}
-	return fault(flag, strconv.Quote(value), "%s is expected", oneOf(flag))
+	return NewFault(flag, strconv.Quote(value), "%s is expected", oneOf(flag))
 }
 
 // CheckListen says what is wrong with the value of --listen. The example is of a good one.
 func CheckListen(address, example string) error {
 	_, port, err := net.SplitHostPort(address)
 	if err != nil {
-		return fault("listen", strconv.Quote(address), "host:port is expected, such as %s", example)
+		return NewFault("listen", strconv.Quote(address), "host:port is expected, such as %s", example)
 	}
 	if _, err := net.LookupPort("tcp", port); err != nil || port == "" {
-		return fault("listen", strconv.Quote(address), "%q is no port; 0 to 65535 is expected", port)
+		return NewFault("listen", strconv.Quote(address), "%q is no port; 0 to 65535 is expected", port)
 	}
 	return nil
 }
@@ -94,10 +88,10 @@ func (c Config) checkServing() (faults []error) {
 		faults = append(faults, err)
 	}
 	if !filepath.IsAbs(c.Socket) {
-		faults = append(faults, fault("socket", strconv.Quote(c.Socket), "an absolute path is expected, such as %s", DefaultSocket))
+		faults = append(faults, NewFault("socket", strconv.Quote(c.Socket), "an absolute path is expected, such as %s", DefaultSocket))
 	}
 	if len(c.Socket) > maxSocketPath {
-		faults = append(faults, fault("socket", strconv.Quote(c.Socket), "the path of a unix socket has at most %d bytes", maxSocketPath))
+		faults = append(faults, NewFault("socket", strconv.Quote(c.Socket), "the path of a unix socket has at most %d bytes", maxSocketPath))
 	}
 	return faults
 }
@@ -105,15 +99,15 @@ func (c Config) checkServing() (faults []error) {
 func (c Config) checkMeter() (faults []error) {
 	for _, glob := range c.Interfaces {
 		if !datapath.ValidGlob(glob) {
-			faults = append(faults, fault("interfaces", strconv.Quote(glob), "a glob is expected, such as 'veth*' or '!docker*'"))
+			faults = append(faults, NewFault("interfaces", strconv.Quote(glob), "a glob is expected, such as 'veth*' or '!docker*'"))
 		}
 	}
 	if c.DrainInterval < minDrainInterval || c.DrainInterval > maxDrainInterval {
-		faults = append(faults, fault("drain-interval", c.DrainInterval, "%v to %v is expected", minDrainInterval, maxDrainInterval))
+		faults = append(faults, NewFault("drain-interval", c.DrainInterval, "%v to %v is expected", minDrainInterval, maxDrainInterval))
 	}
 	if c.MapMemory != 0 && (c.MapMemory < minMapMemory || c.MapMemory > maxMapMemory) {
 		size, least, most := byteSize(c.MapMemory), byteSize(minMapMemory), byteSize(maxMapMemory)
-		faults = append(faults, fault("map-memory", &size, "%v to %v is expected, or nothing for the default", &least, &most))
+		faults = append(faults, NewFault("map-memory", &size, "%v to %v is expected, or nothing for the default", &least, &most))
 	}
 	return faults
 }
@@ -125,16 +119,16 @@ func (c Config) checkUplinks() (faults []error) {
 		included = included || !excludes
 		switch {
 		case !datapath.ValidGlob(glob):
-			faults = append(faults, fault("uplinks", strconv.Quote(glob), "a glob is expected, such as 'eth0' or '!eth1'"))
+			faults = append(faults, NewFault("uplinks", strconv.Quote(glob), "a glob is expected, such as 'eth0' or '!eth1'"))
 		case !excludes && slices.Contains(c.Interfaces, glob):
-			faults = append(faults, fault("uplinks", strconv.Quote(glob), "--interfaces has it too: take it out of one of them"))
+			faults = append(faults, NewFault("uplinks", strconv.Quote(glob), "--interfaces has it too: take it out of one of them"))
 		}
 	}
 	if len(c.Uplinks) > 0 && !included {
-		faults = append(faults, fault("uplinks", strconv.Quote(strings.Join(c.Uplinks, ",")), "none is included, only excluded; name one, such as 'eth0,!eth1'"))
+		faults = append(faults, NewFault("uplinks", strconv.Quote(strings.Join(c.Uplinks, ",")), "none is included, only excluded; name one, such as 'eth0,!eth1'"))
 	}
 	if len(c.Uplinks) == 0 && c.XDPMode == XDPNative {
-		faults = append(faults, fault("xdp-mode", c.XDPMode, "it is for uplinks, and there are no --uplinks: give them, or leave it off; pods' interfaces never get XDP"))
+		faults = append(faults, NewFault("xdp-mode", c.XDPMode, "it is for uplinks, and there are no --uplinks: give them, or leave it off; pods' interfaces never get XDP"))
 	}
 	return faults
 }
@@ -142,14 +136,14 @@ func (c Config) checkUplinks() (faults []error) {
 func (c Config) checkPaths() (faults []error) {
 	why := unfitPinPath(c.PinPath)
 	if why != "" {
-		faults = append(faults, fault("pin-path", strconv.Quote(c.PinPath), "%s; such as %s", why, DefaultPinPath))
+		faults = append(faults, NewFault("pin-path", strconv.Quote(c.PinPath), "%s; such as %s", why, DefaultPinPath))
 	}
 	switch state := path.Clean(c.StateDir); {
 	case !path.IsAbs(state) || state == "/":
-		faults = append(faults, fault("state-dir", strconv.Quote(c.StateDir),
+		faults = append(faults, NewFault("state-dir", strconv.Quote(c.StateDir),
 			"an absolute path to a directory of its own is expected, such as %s", DefaultStateDir))
 	case within(state, "/sys") || why == "" && within(state, c.PinPath):
-		faults = append(faults, fault("state-dir", strconv.Quote(c.StateDir), "files cannot be written there: bpffs and sysfs hold none"))
+		faults = append(faults, NewFault("state-dir", strconv.Quote(c.StateDir), "files cannot be written there: bpffs and sysfs hold none"))
 	}
 	return faults
 }
@@ -179,7 +173,7 @@ func within(name, directory string) bool {
 
 func (c Config) checkIdentity() (faults []error) {
 	needs := func(flag, value, why string) {
-		faults = append(faults, fault("identity", value, "%s", flag+" "+why))
+		faults = append(faults, NewFault("identity", value, "%s", flag+" "+why))
 	}
 	static, kubernetes := c.Identity == IdentityStatic, c.Identity == IdentityKubernetes
 	switch {
@@ -195,33 +189,34 @@ func (c Config) checkIdentity() (faults []error) {
 		needs("--node-name", IdentityKubernetes, "is missing: give it, or set NODE_NAME from the downward API (fieldRef spec.nodeName)")
 	}
 	if c.CNICache != "" && !filepath.IsAbs(c.CNICache) {
-		faults = append(faults, fault("cni-cache", strconv.Quote(c.CNICache), "an absolute path is expected, such as %s, or nothing", DefaultCNICache))
+		faults = append(faults, NewFault("cni-cache", strconv.Quote(c.CNICache), "an absolute path is expected, such as %s, or nothing", DefaultCNICache))
 	}
 	if !filepath.IsAbs(c.CgroupRoot) {
-		faults = append(faults, fault("cgroup-root", strconv.Quote(c.CgroupRoot), "an absolute path is expected, such as %s", DefaultCgroups))
+		faults = append(faults, NewFault("cgroup-root", strconv.Quote(c.CgroupRoot), "an absolute path is expected, such as %s", DefaultCgroups))
 	}
 	if c.Sockets == ModeOn && (static || c.Identity == IdentityNone) {
-		faults = append(faults, fault("sockets", c.Sockets, "the API server tells the names of containers, and identity is %s", c.Identity))
+		faults = append(faults, NewFault("sockets", c.Sockets, "the API server tells the names of containers, and identity is %s", c.Identity))
 	}
 	if c.HostPods == ModeOn && (static || c.Identity == IdentityNone) {
-		faults = append(faults, fault("host-pods", c.HostPods, "the API server tells which pods are in the node's network, and identity is %s", c.Identity))
+		faults = append(faults, NewFault("host-pods", c.HostPods, "the API server tells which pods are in the node's network, and identity is %s", c.Identity))
 	}
 	if c.Scope == ScopeNode && (static || c.Identity == IdentityNone) {
-		faults = append(faults, fault("scope", c.Scope, "only the kubernetes identity has a scope, and identity is %s", c.Identity))
+		faults = append(faults, NewFault("scope", c.Scope, "only the kubernetes identity has a scope, and identity is %s", c.Identity))
 	}
 	return faults
 }
 
-func (c Config) checkRemoteWrite() (faults []error) {
+func (c Config) checkRemoteWrite() []error {
+	faults := c.checkRemoteWriteURLs()
 	if !filepath.IsAbs(c.RemoteWriteSpool) {
-		faults = append(faults, fault("remote-write-spool", strconv.Quote(c.RemoteWriteSpool), "an absolute path is expected, such as %s", DefaultSpool))
+		faults = append(faults, NewFault("remote-write-spool", strconv.Quote(c.RemoteWriteSpool), "an absolute path is expected, such as %s", DefaultSpool))
 	}
 	if c.RemoteWriteInterval < time.Second {
-		faults = append(faults, fault("remote-write-interval", c.RemoteWriteInterval, "1s or more is expected"))
+		faults = append(faults, NewFault("remote-write-interval", c.RemoteWriteInterval, "1s or more is expected"))
 	}
 	if least := byteSize(minSpool); c.RemoteWriteSpoolLimit < minSpool {
 		size := byteSize(c.RemoteWriteSpoolLimit)
-		faults = append(faults, fault("remote-write-spool-limit", &size, "%v or more is expected", &least))
+		faults = append(faults, NewFault("remote-write-spool-limit", &size, "%v or more is expected", &least))
 	}
 	if _, err := c.remoteWriteLabels(); err != nil {
 		faults = append(faults, err)
@@ -235,10 +230,10 @@ func (c Config) checkDaemonSet() (faults []error) {
 	}
 	namespace, name := c.daemonSet()
 	if validation.IsDNS1123Label(namespace) != nil || validation.IsDNS1123Subdomain(name) != nil {
-		faults = append(faults, fault("daemonset", strconv.Quote(c.DaemonSet), "namespace/name is expected, such as podmeter/podmeter"))
+		faults = append(faults, NewFault("daemonset", strconv.Quote(c.DaemonSet), "namespace/name is expected, such as podmeter/podmeter"))
 	}
 	if c.NodeName == "" && c.Identity != IdentityKubernetes { // whose check says it too
-		faults = append(faults, fault("daemonset", strconv.Quote(c.DaemonSet), "--node-name is missing: whether the DaemonSet selects this node is asked"))
+		faults = append(faults, NewFault("daemonset", strconv.Quote(c.DaemonSet), "--node-name is missing: whether the DaemonSet selects this node is asked"))
 	}
 	return faults
 }
@@ -250,23 +245,30 @@ func (c Config) daemonSet() (namespace, name string) {
 }
 
 func (c Config) checkSeries() (faults []error) {
-	if _, err := flows.ParseOptional(c.FlowLabels, c.ExternalLabels); err != nil {
-		faults = append(faults, err)
+	for _, label := range c.FlowLabels {
+		if _, err := flows.ParseOptional([]string{label}, nil); err != nil {
+			faults = append(faults, NewFault("flow-labels", strconv.Quote(label), "%v", err))
+		}
+	}
+	for _, label := range c.ExternalLabels {
+		if _, err := flows.ParseOptional(nil, []string{label}); err != nil {
+			faults = append(faults, NewFault("external-labels", strconv.Quote(label), "%v", err))
+		}
 	}
 	for _, limit := range []struct {
 		flag  string
 		value int
 	}{{"flow-series-limit", c.FlowSeriesLimit}, {"external-series-limit", c.ExternalSeriesLimit}, {"uplink-series-limit", c.UplinkSeriesLimit}} {
 		if limit.value < 0 {
-			faults = append(faults, fault(limit.flag, limit.value, "0 or more is expected; with 0 all are folded"))
+			faults = append(faults, NewFault(limit.flag, limit.value, "0 or more is expected; with 0 all are folded"))
 		}
 	}
 	if c.FlowIdle <= c.DrainInterval {
-		faults = append(faults, fault("flow-idle", c.FlowIdle,
+		faults = append(faults, NewFault("flow-idle", c.FlowIdle,
 			"more than --drain-interval (%v) is expected, or flows retire between two drains", c.DrainInterval))
 	}
 	if c.SeriesGrace <= 0 {
-		faults = append(faults, fault("series-grace", c.SeriesGrace, "more than 0 is expected, and more than the scrape interval is wise"))
+		faults = append(faults, NewFault("series-grace", c.SeriesGrace, "more than 0 is expected, and more than the scrape interval is wise"))
 	}
 	return faults
 }

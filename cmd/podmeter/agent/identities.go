@@ -15,6 +15,7 @@ import (
 	"github.com/podmeter/podmeter/flows"
 	"github.com/podmeter/podmeter/flows/identity"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 )
 
 // hostInterval is how often this host's own addresses are looked up.
@@ -46,7 +47,7 @@ func newIdentities(config Config, version string, log *slog.Logger) (*identities
 	}
 	ranges, err := identity.NewCIDRFile(i.cache, config.CIDRFile)
 	i.reloads = append(i.reloads, ranges.Reload)
-	return i, Usage(err)
+	return i, Usage(about("cidr-file", err))
 }
 
 func (i *identities) openSource(config Config, version string) (err error) {
@@ -56,7 +57,7 @@ func (i *identities) openSource(config Config, version string) (err error) {
 	case IdentityStatic:
 		static, err := identity.NewStatic(i.cache, config.StaticFile)
 		i.source, i.reloads = static, append(i.reloads, static.Reload)
-		return Usage(err)
+		return Usage(about("static-file", err))
 	}
 	i.source = identity.None{Cache: i.cache}
 	return nil
@@ -64,8 +65,10 @@ func (i *identities) openSource(config Config, version string) (err error) {
 
 func (i *identities) openKubernetes(config Config, version string) error {
 	var err error
-	if i.client, err = identity.NewClient(config.Kubeconfig, "podmeter/"+version); err != nil {
-		return Usage(err)
+	if i.client, err = identity.NewClient(config.Kubeconfig, "podmeter/"+version); errors.Is(err, rest.ErrNotInCluster) {
+		return Usage(NewFault("kubeconfig", "is missing", "outside of a pod a file is expected, such as /etc/kubernetes/admin.conf"))
+	} else if err != nil {
+		return Usage(about("kubeconfig", err))
 	}
 	source, err := identity.NewKubernetes(i.cache, identity.KubernetesOptions{
 		Client: i.client, Scope: identity.Scope(config.Scope), CNICache: config.CNICache, Logger: i.log,

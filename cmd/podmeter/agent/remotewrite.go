@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
+	"strconv"
 	"strings"
 
 	"github.com/podmeter/podmeter/metrics/remotewrite"
@@ -21,7 +23,7 @@ func (a *Agent) openRemoteWrite(context.Context) error {
 	}
 	client, err := remoteWriteClient(a.config.RemoteWriteHTTPConfigFile)
 	if err != nil {
-		return Usage(fmt.Errorf("--remote-write-http-config-file: %w", err))
+		return Usage(about("remote-write-http-config-file", err))
 	}
 	labels, err := a.config.remoteWriteLabels()
 	if err != nil {
@@ -34,7 +36,7 @@ func (a *Agent) openRemoteWrite(context.Context) error {
 		UserAgent: "podmeter/" + a.options.Version, Logger: a.log,
 	})
 	if err != nil {
-		return Usage(err)
+		return Usage(about("remote-write-spool", err)) // URLs are checked
 	}
 	if err := a.exporter.Registry().Register(a.remoteWriter); err != nil {
 		return fmt.Errorf("register metrics of remote write: %w", err)
@@ -58,6 +60,21 @@ func remoteWriteClient(path string) (*http.Client, error) {
 	return client, nil
 }
 
+// checkRemoteWriteURLs keeps what it refuses to itself where a password may be in it.
+func (c Config) checkRemoteWriteURLs() (faults []error) {
+	const want = "a URL is expected, such as https://prometheus.example/api/v1/write"
+	for _, address := range c.RemoteWriteURLs {
+		u, err := url.Parse(address)
+		switch {
+		case err != nil:
+			faults = append(faults, NewFault("remote-write-url", "cannot be parsed", want))
+		case u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
+			faults = append(faults, NewFault("remote-write-url", strconv.Quote(u.Redacted()), want))
+		}
+	}
+	return faults
+}
+
 // remoteWriteLabels are the labels that a scrape configuration would give, and those that
 // the user adds.
 func (c Config) remoteWriteLabels() (map[string]string, error) {
@@ -66,7 +83,7 @@ func (c Config) remoteWriteLabels() (map[string]string, error) {
 	for _, pair := range c.RemoteWriteLabels {
 		name, value, found := strings.Cut(pair, "=")
 		if !found || !model.LegacyValidation.IsValidLabelName(name) || strings.HasPrefix(name, "__") || !model.LabelValue(value).IsValid() {
-			faults = append(faults, fault("remote-write-labels", pair, "name=value is expected, such as cluster=prod"))
+			faults = append(faults, NewFault("remote-write-labels", pair, "name=value is expected, such as cluster=prod"))
 			continue
 		}
 		labels[name] = value

@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+
+	"github.com/podmeter/podmeter/cmd/podmeter/agent/page"
 )
 
 // serveSocket serves the status, and all that the network gets, to this host.
@@ -15,6 +17,7 @@ func (a *Agent) serveSocket(ctx context.Context) error {
 	mux.Handle("/", a.server.Handler())
 	mux.HandleFunc("GET "+StatusPath, a.serveStatus)
 	mux.HandleFunc("POST "+DrainPath, a.serveDrain)
+	mux.Handle("GET "+page.StatePath, a.page)
 	return a.server.ServePlain(ctx, a.socket, mux)
 }
 

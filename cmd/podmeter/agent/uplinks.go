@@ -52,7 +52,7 @@ func (a *Agent) loadUplinks(ctx context.Context) (err error) {
 	o.Sink, o.Saved, o.Logger = u, u.keeper.saved, u.log
 	o.Ready = nil // no CNI plugin works on an uplink
 	if u.meter, err = datapath.New(ctx, o); err != nil {
-		return fmt.Errorf("meter uplinks: %w", err)
+		return a.config.withoutRoom(fmt.Errorf("meter uplinks: %w", err))
 	}
 	a.uplinks = u
 	return u.keeper.resume(u.meter, func(found *checkpoint) error { return u.publisher.Restore(found.Uplinks) })

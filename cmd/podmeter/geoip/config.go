@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -108,11 +109,11 @@ func (c Config) checkURL() error {
 	u, err := url.Parse(c.PrometheusURL)
 	switch {
 	case err != nil:
-		return errors.New("--prometheus-url cannot be parsed: " + want)
+		return agent.NewFault("prometheus-url", "cannot be parsed", "%s", want)
 	case u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
-		return fmt.Errorf("--prometheus-url %q: %s", u.Redacted(), want)
+		return agent.NewFault("prometheus-url", strconv.Quote(u.Redacted()), "%s", want)
 	case u.RawQuery != "" || u.Fragment != "":
-		return fmt.Errorf("--prometheus-url %q: the query is for --query", u.Redacted())
+		return agent.NewFault("prometheus-url", strconv.Quote(u.Redacted()), "the query is for --query")
 	}
 	return nil
 }
@@ -123,7 +124,7 @@ func (c Config) checkQuery() error {
 		faults = append(faults, fmt.Errorf("--query is expected, or %s in the environment: such as 'sum by (ip) (podmeter_external_transmit_bytes_total)'", queryVariable))
 	}
 	if c.IPLabel == "" {
-		faults = append(faults, errors.New("--ip-label is empty: the label that holds the address is expected"))
+		faults = append(faults, agent.NewFault("ip-label", "is empty", "the label that holds the address is expected"))
 	}
 	if len(c.GeoIP) == 0 {
 		faults = append(faults, errors.New("--geoip is expected: a MaxMind database such as GeoLite2-City.mmdb, or a free one as 'podmeter geoip fetch' brings it"))
@@ -136,11 +137,11 @@ func (c Config) checkLabels() error {
 	for i, label := range c.Labels {
 		switch {
 		case !model.LegacyValidation.IsValidLabelName(label) || strings.HasPrefix(label, model.ReservedLabelPrefix):
-			faults = append(faults, fmt.Errorf("--label %q: no name of a label", label))
+			faults = append(faults, agent.NewFault("label", strconv.Quote(label), "no name of a label"))
 		case slices.Contains(placeLabels(), label):
-			faults = append(faults, fmt.Errorf("--label %q: geo_ip has a label of this name for the place; rename it in the query, with label_replace", label))
+			faults = append(faults, agent.NewFault("label", strconv.Quote(label), "geo_ip has a label of this name for the place; rename it in the query, with label_replace"))
 		case slices.Contains(c.Labels[:i], label):
-			faults = append(faults, fmt.Errorf("--label %q: given twice", label))
+			faults = append(faults, agent.NewFault("label", strconv.Quote(label), "given twice"))
 		}
 	}
 	return errors.Join(faults...)
@@ -149,10 +150,10 @@ func (c Config) checkLabels() error {
 func (c Config) checkTimes() error {
 	var faults []error
 	if c.Interval < minInterval {
-		faults = append(faults, fmt.Errorf("--interval %v: at least %v is expected", c.Interval, minInterval))
+		faults = append(faults, agent.NewFault("interval", c.Interval, "at least %v is expected", minInterval))
 	}
 	if c.Timeout <= 0 {
-		faults = append(faults, fmt.Errorf("--timeout %v: more than 0 is expected", c.Timeout))
+		faults = append(faults, agent.NewFault("timeout", c.Timeout, "more than 0 is expected"))
 	}
 	return errors.Join(faults...)
 }

@@ -33,6 +33,9 @@ const (
 	snapshotTimeout = 5 * time.Second
 )
 
+// StatePath gives what moves, as JSON.
+const StatePath = "/page/state"
+
 // policy lets the page load its own files and ask its own server, and nothing else:
 // no script that a name could bring along would run.
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; " +
@@ -70,7 +73,7 @@ func New(options Options) *Page {
 	for path, file := range files() {
 		p.mux.Handle("GET "+path, file)
 	}
-	p.mux.HandleFunc("GET /page/state", p.serveState)
+	p.mux.HandleFunc("GET "+StatePath, p.serveState)
 	return p
 }
 

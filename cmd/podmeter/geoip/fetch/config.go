@@ -4,9 +4,9 @@ package fetch
 
 import (
 	"errors"
-	"fmt"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -54,24 +54,24 @@ func AddFlags(fs *pflag.FlagSet, c *Config) {
 func (c Config) Validate() error {
 	var faults []error
 	if c.Dir == "" {
-		faults = append(faults, errors.New("--dir is empty: a folder is expected"))
+		faults = append(faults, agent.NewFault("dir", "is empty", "a folder is expected"))
 	}
 	if len(c.Databases) == 0 {
-		faults = append(faults, errors.New("--database is empty: "+strings.Join(Names(), ", ")+" are known"))
+		faults = append(faults, agent.NewFault("database", "is empty", "%s are known", strings.Join(Names(), ", ")))
 	}
 	for _, name := range c.Databases {
 		if !slices.Contains(Names(), name) {
-			faults = append(faults, fmt.Errorf("--database %q: %s are known", name, strings.Join(Names(), ", ")))
+			faults = append(faults, agent.NewFault("database", strconv.Quote(name), "%s are known", strings.Join(Names(), ", ")))
 		}
 	}
 	if c.MaxAge < 0 {
-		faults = append(faults, fmt.Errorf("--max-age %v: 0 or more is expected", c.MaxAge))
+		faults = append(faults, agent.NewFault("max-age", c.MaxAge, "0 or more is expected"))
 	}
 	if c.Timeout <= 0 {
-		faults = append(faults, fmt.Errorf("--timeout %v: more than 0 is expected", c.Timeout))
+		faults = append(faults, agent.NewFault("timeout", c.Timeout, "more than 0 is expected"))
 	}
 	if u, err := url.Parse(c.Mirror); c.Mirror != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
-		faults = append(faults, errors.New("--mirror: a URL is expected, such as https://mirror.example.com/dbip"))
+		faults = append(faults, agent.NewFault("mirror", "", "a URL is expected, such as https://mirror.example.com/dbip"))
 	}
 	faults = append(faults, agent.CheckChoice("log-format", c.LogFormat))
 	return agent.Usage(errors.Join(faults...))

@@ -73,3 +73,30 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- printf "%dMi" (add $maps (include "podmeter.mebibytes" .besides | int64)) }}
 {{- end }}
+
+{{- /* Refuses values of other charts by the name of what does it here, and modes that YAML
+has read as true or false. */ -}}
+{{- define "podmeter.hints" -}}
+{{- range $key, $hint := dict
+  "args" "agent.* has a value for every flag, such as agent.drainInterval"
+  "extraArgs" "agent.* has a value for every flag, such as agent.drainInterval"
+  "env" "set extraEnv, or a value of agent.*"
+  "serviceMonitor" "set podMonitor.enabled: agents have no Service"
+  "volumes" "set extraVolumes"
+  "volumeMounts" "set extraVolumeMounts"
+}}
+{{- if hasKey $.Values $key }}
+{{- fail (printf "%s is no value of this chart: %s" $key $hint) }}
+{{- end }}
+{{- end }}
+{{- range $key, $own := dict "limits" "limit" "requests" "request" }}
+{{- if hasKey $.Values.resources $key }}
+{{- fail (printf "resources.%s is no value of this chart, as the %s of memory follows from the maps: set resources.memoryBesidesMaps.%s, to which agent.mapMemory is added, or, in place of all that is computed, resourcesOverride.%s.memory" $key $own $own $key) }}
+{{- end }}
+{{- end }}
+{{- range $key, $value := .Values.agent }}
+{{- if and (kindIs "bool" $value) (not (has $key (list "page" "pprof" "remoteWriteNativeHistograms"))) }}
+{{- fail (printf "agent.%s: YAML reads on and off without quotes as true and false: write %s: %q" $key $key (ternary "on" "off" $value)) }}
+{{- end }}
+{{- end }}
+{{- end }}
