@@ -67,6 +67,7 @@ func (a *Agent) Agent() metrics.Agent {
 		Interfaces:      countStates(interfaces),
 		Uplinks:         a.uplinks.states(),
 		Pods:            a.countPods(interfaces, pods),
+		Yielded:         a.countYields(),
 		ParsedPackets:   a.outcomes(),
 		IdentityObjects: source.Objects,
 		IdentitySynced:  source.Synced,
@@ -181,6 +182,7 @@ func (a *Agent) Status() Status {
 		GeoIP:                  a.geoStatus(),
 		Interfaces:             a.interfaceStatus(),
 		Uplinks:                a.uplinks.status(),
+		Yielded:                a.yieldStatus(),
 	}
 	s.Node = a.node()
 	_, s.CheckpointProblem = a.keeper.saves.status()
