@@ -54,6 +54,11 @@ func (l *Limiter) Log(level slog.Level, message string, attributes ...any) {
 	l.log.Log(context.Background(), level, message, attributes...)
 }
 
+// Error writes an error, or counts it.
+func (l *Limiter) Error(message string, attributes ...any) {
+	l.Log(slog.LevelError, message, attributes...)
+}
+
 // Warn writes a warning, or counts it.
 func (l *Limiter) Warn(message string, attributes ...any) {
 	l.Log(slog.LevelWarn, message, attributes...)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/podmeter/podmeter/cmd/podmeter/agent"
+	"github.com/podmeter/podmeter/internal/redirect"
 	"github.com/prometheus/client_golang/api"
 	promv1 "github.com/prometheus/client_golang/api/prometheus/v1"
 	httpconfig "github.com/prometheus/common/config"
@@ -30,7 +31,7 @@ const (
 	queryTimeout     = "timeout"     // within --timeout, or within Prometheus' own
 	queryUnreachable = "unreachable" // no connection, or it broke
 	queryRefused     = "refused"     // Prometheus does not take the query, or cannot execute it
-	queryBadAnswer   = "bad_answer"  // no API, no right, an error of the server's, or too large
+	queryBadAnswer   = "bad_answer"  // no API, no right, an error of the server's, too large, or a redirect elsewhere
 	queryNoVector    = "no_vector"   // a scalar or a range
 )
 
@@ -62,11 +63,12 @@ func newAsker(config Config) (*asker, error) {
 			return nil, agent.Usage(fmt.Errorf("read --http-config-file %s: %w", config.HTTPConfigFile, err))
 		}
 	}
-	client, err := api.NewClient(api.Config{Address: config.PrometheusURL, Client: &http.Client{Transport: bounded{transport}}})
+	client := &http.Client{Transport: bounded{transport}, CheckRedirect: redirect.SameHost}
+	prometheus, err := api.NewClient(api.Config{Address: config.PrometheusURL, Client: client})
 	if err != nil {
 		return nil, fmt.Errorf("make client of Prometheus: %w", err)
 	}
-	a := &asker{api: promv1.NewAPI(client), query: config.Query, timeout: config.Timeout, close: func() {}}
+	a := &asker{api: promv1.NewAPI(prometheus), query: config.Query, timeout: config.Timeout, close: func() {}}
 	if c, ok := transport.(api.CloseIdler); ok {
 		a.close = c.CloseIdleConnections
 	}
@@ -116,7 +118,7 @@ func resultOf(err error) string {
 		return queryAnswered
 	case errors.Is(err, errNoVector):
 		return queryNoVector
-	case errors.As(err, new(*http.MaxBytesError)):
+	case errors.As(err, new(*http.MaxBytesError)), errors.Is(err, redirect.ErrRefused):
 		return queryBadAnswer
 	case errors.As(err, &answer):
 		return resultOfAnswer(answer.Type)

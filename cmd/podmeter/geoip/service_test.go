@@ -132,6 +132,9 @@ func TestFailuresKeepTheLastAnswer(t *testing.T) {
 		"string":              {body(http.StatusOK, `{"status": "success", "data": {"resultType": "string", "result": [1, "a"]}}`), queryBadAnswer},
 		"range":               {body(http.StatusOK, `{"status": "success", "data": {"resultType": "matrix", "result": []}}`), queryNoVector},
 		"broken connection":   {unreachable, queryUnreachable},
+		"another host":        {redirectTo(http.StatusTemporaryRedirect, "http://localhost:9/"), queryBadAnswer},
+		"another method":      {redirectTo(http.StatusFound, "/login"), queryBadAnswer},
+		"in a circle":         {redirectTo(http.StatusPermanentRedirect, "/api/v1/query"), queryBadAnswer},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFake(t)
@@ -307,6 +310,36 @@ func TestHTTPConfigFile(t *testing.T) {
 	if !agent.IsUsage(err) || !strings.Contains(err.Error(), config.HTTPConfigFile) {
 		t.Errorf("got %v, want wrong usage that names the file", err)
 	}
+}
+
+func redirectTo(code int, where string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, where, code) }
+}
+
+// A token goes to the Prometheus that was named, and on its host alone.
+func TestRedirectsStayOnTheHost(t *testing.T) {
+	f, other := newFake(t), newFake(t)
+	other.set(vector())
+	config := configOf(t, f.URL)
+	config.HTTPConfigFile = filepath.Join(t.TempDir(), "http.yml")
+	if err := os.WriteFile(config.HTTPConfigFile, []byte("http_headers:\n  X-Token: {secrets: [token]}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, _ := newService(t, config)
+	f.set(redirectTo(http.StatusTemporaryRedirect, other.URL))
+	s.refresh(t.Context())
+	if len(other.asked) != 0 {
+		t.Errorf("got %q asked of another server, want nothing", other.asked)
+	}
+	f.set(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/behind" {
+			vector(at("198.51.100.7", "1"))(w, r)
+			return
+		}
+		http.Redirect(w, r, "/behind", http.StatusTemporaryRedirect)
+	})
+	s.refresh(t.Context())
+	has(t, s, zurich+"1")
 }
 
 func TestNewErrors(t *testing.T) {
