@@ -8,11 +8,11 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"regexp"
 	"slices"
 	"strings"
 
+	"github.com/podmeter/podmeter/internal/regular"
 	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v3"
 )
@@ -98,7 +98,7 @@ func agentFlags() *pflag.FlagSet {
 }
 
 func setFromFile(fs *pflag.FlagSet, file string) error {
-	content, err := os.ReadFile(file)
+	content, err := regular.Read(file, regular.ConfigLimit)
 	if err != nil {
 		return fmt.Errorf("read --config: %w", err)
 	}

@@ -9,8 +9,8 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/podmeter/podmeter/internal/httpfile"
 	"github.com/podmeter/podmeter/metrics/remotewrite"
-	"github.com/prometheus/common/config"
 	"github.com/prometheus/common/model"
 )
 
@@ -47,15 +47,7 @@ func remoteWriteClient(path string) (*http.Client, error) {
 	if path == "" {
 		return nil, nil
 	}
-	settings, _, err := config.LoadHTTPConfigFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, err)
-	}
-	client, err := config.NewClientFromConfig(*settings, "remote write")
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, err)
-	}
-	return client, nil
+	return httpfile.Client(path, "remote write")
 }
 
 // remoteWriteLabels are the labels that a scrape configuration would give, and those that

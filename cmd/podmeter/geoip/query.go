@@ -14,10 +14,10 @@ import (
 	"time"
 
 	"github.com/podmeter/podmeter/cmd/podmeter/agent"
+	"github.com/podmeter/podmeter/internal/httpfile"
 	"github.com/podmeter/podmeter/internal/redirect"
 	"github.com/prometheus/client_golang/api"
 	promv1 "github.com/prometheus/client_golang/api/prometheus/v1"
-	httpconfig "github.com/prometheus/common/config"
 	"github.com/prometheus/common/model"
 )
 
@@ -53,26 +53,21 @@ type asker struct {
 // newAsker returns an asker for a valid configuration. An error is the HTTP
 // configuration file's.
 func newAsker(config Config) (*asker, error) {
-	transport := http.RoundTripper(http.DefaultTransport.(*http.Transport).Clone())
+	client := &http.Client{Transport: http.DefaultTransport.(*http.Transport).Clone(), CheckRedirect: redirect.SameHost}
 	if config.HTTPConfigFile != "" {
-		c, _, err := httpconfig.LoadHTTPConfigFile(config.HTTPConfigFile)
-		if err == nil {
-			transport, err = httpconfig.NewRoundTripperFromConfig(*c, "podmeter")
-		}
-		if err != nil {
-			return nil, agent.Usage(fmt.Errorf("read --http-config-file %s: %w", config.HTTPConfigFile, err))
+		var err error
+		if client, err = httpfile.Client(config.HTTPConfigFile, "podmeter"); err != nil {
+			return nil, agent.Usage(fmt.Errorf("--http-config-file: %w", err))
 		}
 	}
-	client := &http.Client{Transport: bounded{transport}, CheckRedirect: redirect.SameHost}
+	client.Transport = bounded{client.Transport}
 	prometheus, err := api.NewClient(api.Config{Address: config.PrometheusURL, Client: client})
 	if err != nil {
 		return nil, fmt.Errorf("make client of Prometheus: %w", err)
 	}
-	a := &asker{api: promv1.NewAPI(prometheus), query: config.Query, timeout: config.Timeout, close: func() {}}
-	if c, ok := transport.(api.CloseIdler); ok {
-		a.close = c.CloseIdleConnections
-	}
-	return a, nil
+	return &asker{
+		api: promv1.NewAPI(prometheus), query: config.Query, timeout: config.Timeout, close: client.CloseIdleConnections,
+	}, nil
 }
 
 // ask returns the rows of the answer, and what Prometheus warns of.
@@ -140,6 +135,13 @@ func resultOfAnswer(kind promv1.ErrorType) string {
 
 // bounded is a transport whose answers have at most maxAnswer bytes.
 type bounded struct{ http.RoundTripper }
+
+// CloseIdleConnections is what [http.Client.CloseIdleConnections] calls.
+func (b bounded) CloseIdleConnections() {
+	if inner, ok := b.RoundTripper.(api.CloseIdler); ok {
+		inner.CloseIdleConnections()
+	}
+}
 
 // RoundTrip implements [http.RoundTripper].
 func (b bounded) RoundTrip(request *http.Request) (*http.Response, error) {

@@ -352,9 +352,12 @@ func TestNewErrors(t *testing.T) {
 		change func(*Config)
 		want   string
 	}{
-		"port is taken": {func(c *Config) { c.Listen = taken.Addr().String() }, "--listen chooses another"},
-		"no database":   {func(c *Config) { c.GeoIP = []string{"/nowhere/a.mmdb"} }, "/nowhere/a.mmdb"},
-		"no web config": {func(c *Config) { c.WebConfigFile = "/nowhere/web.yml" }, "/nowhere/web.yml"},
+		"port is taken":            {func(c *Config) { c.Listen = taken.Addr().String() }, "--listen chooses another"},
+		"no database":              {func(c *Config) { c.GeoIP = []string{"/nowhere/a.mmdb"} }, "/nowhere/a.mmdb"},
+		"web config that is none":  {func(c *Config) { c.WebConfigFile = "/dev/zero" }, "/dev/zero: a regular file"},
+		"http config that is none": {func(c *Config) { c.HTTPConfigFile = "/dev/zero" }, "/dev/zero: a regular file"},
+		"database that is none":    {func(c *Config) { c.GeoIP = []string{"/dev/zero"} }, "/dev/zero: not a usable MaxMind DB: a regular file"},
+		"no web config":            {func(c *Config) { c.WebConfigFile = "/nowhere/web.yml" }, "/nowhere/web.yml"},
 	} {
 		config := configOf(t, "http://127.0.0.1:9")
 		test.change(&config)
