@@ -148,10 +148,10 @@ func (m *Meter) adoptAttachments() error {
 	if err != nil {
 		return err
 	}
-	present := byIndex(links)
+	present, cgroups := byIndex(links), m.cgroupsOf(counted)
 	for point := range counted {
-		if point >= firstHostPoint {
-			m.adoptHost(point)
+		if isHostPoint(point) {
+			m.adoptHost(point, cgroups[point])
 		} else {
 			m.adoptPoint(point, present[point])
 		}

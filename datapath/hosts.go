@@ -47,27 +47,22 @@ func (p HostPod) name() string {
 func (m *Meter) registries() [2]*registry { return [2]*registry{m.attachments, m.hosts} }
 
 func (m *Meter) registryOf(point uint32) *registry {
-	if point >= firstHostPoint {
+	if isHostPoint(point) {
 		return m.hosts
 	}
 	return m.attachments
 }
 
 // MeterHostPods attaches to the cgroups of these pods, and lets go of those of all
-// others. What cannot be attached is tried again by the next call; the error says why.
+// others, and of those where podmeter's programs would switch off a foreign one, see
+// [Meter.Yields]. What cannot be attached is tried again by the next call; the error says
+// why. A foreign program that comes later is found by the next call.
 func (m *Meter) MeterHostPods(pods []HostPod) error {
 	m.hosting.Lock()
 	defer m.hosting.Unlock()
-	var errs []error
-	wanted := make(map[uint32]HostPod, len(pods))
-	for _, pod := range pods {
-		point, err := hostPoint(pod.Cgroup)
-		if err == nil {
-			wanted[point] = pod
-		} else if !errors.Is(err, fs.ErrNotExist) { // it has not ended
-			errs = append(errs, err)
-		}
-	}
+	wanted, err := hostPoints(pods)
+	m.yields.forgetAbsent(wanted)
+	errs := []error{err, m.yieldHosts(wanted)}
 	for _, point := range m.hosts.points((*attachment).living) {
 		pod, there := wanted[point]
 		m.hosts.with(point, func(a *attachment) {
@@ -85,7 +80,22 @@ func (m *Meter) MeterHostPods(pods []HostPod) error {
 	for _, point := range slices.Sorted(maps.Keys(wanted)) {
 		errs = append(errs, m.joinHost(point, wanted[point]))
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, m.leaveYielded(wanted))...)
+}
+
+// hostPoints are the pods by their points, but for those that have ended.
+func hostPoints(pods []HostPod) (map[uint32]HostPod, error) {
+	var errs []error
+	all := make(map[uint32]HostPod, len(pods))
+	for _, pod := range pods {
+		point, err := hostPoint(pod.Cgroup)
+		if err == nil {
+			all[point] = pod
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return all, errors.Join(errs...)
 }
 
 // coverPreempted makes the drains wait for programs of cgroups too.
@@ -106,6 +116,8 @@ func hostPoint(cgroup string) (uint32, error) {
 	}
 	return pointOfCgroup(info.Sys().(*syscall.Stat_t).Ino), nil
 }
+
+func isHostPoint(point uint32) bool { return point >= firstHostPoint }
 
 func pointOfCgroup(id uint64) uint32 { return firstHostPoint | uint32(id) }
 
@@ -208,6 +220,24 @@ func (h cgroupHook) alive(point int) (bool, error) {
 
 func (cgroupHook) mayReturn() bool { return false }
 
+// detach ends the link itself first: what a pin keeps ends some time after the pin.
+func (h cgroupHook) detach() error { return errors.Join(h.link.Detach(), h.pinnedLink.detach()) }
+
+// dropCgroup ends the pinned links of a cgroup, if there are any.
+func (a *attacher) dropCgroup(point uint32) error {
+	var errs []error
+	for direction := range flows.Direction(flows.Directions) {
+		p, err := a.openLink(int(point), direction)
+		switch {
+		case err != nil: // whatever it is
+			errs = append(errs, remove(p.pin))
+		case p.link != nil:
+			errs = append(errs, cgroupHook{p}.detach())
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // leaveHost lets go of a cgroup; its last packets are still to be drained.
 func (m *Meter) leaveHost(point uint32) error {
 	var h hooks
@@ -222,15 +252,15 @@ func (m *Meter) leaveHost(point uint32) error {
 }
 
 // adoptHost goes on with the programs of a point that an earlier agent has attached to
-// a cgroup, or lets go of it.
-func (m *Meter) adoptHost(point uint32) {
+// a cgroup, or lets go of it. cgroup is its path, empty if that is not known.
+func (m *Meter) adoptHost(point uint32, cgroup string) {
 	var a *attachment
 	m.hosts.with(point, func(known *attachment) { a = known })
 	if a == nil { // attached since the last checkpoint: its pod is told later
 		a = newHostAttachment(point, HostPod{})
 		m.hosts.put(a)
 	}
-	h, err := m.findHost(point)
+	h, err := m.findHost(point, cgroup)
 	if err != nil {
 		m.log.Warn("adopt attachment", "cgroup", a.name, "error", err)
 	}
@@ -250,8 +280,12 @@ func (m *Meter) adoptHost(point uint32) {
 }
 
 // findHost returns the pinned links of a point with this build's programs, none if they
-// are not both there.
-func (m *Meter) findHost(point uint32) (hooks, error) {
+// are not both there, or switch off a foreign program.
+func (m *Meter) findHost(point uint32, cgroup string) (hooks, error) {
+	if foreign, err := hostForeign(cgroup); foreign != nil || err != nil {
+		m.yields.left(cgroup, foreign)
+		return hooks{}, errors.Join(err, m.attacher.dropCgroup(point))
+	}
 	if err := m.grace.coverPreempted(); err != nil { // before Run: nobody drains
 		return hooks{}, err
 	}

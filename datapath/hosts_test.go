@@ -24,8 +24,11 @@ const hostPodUID = "0b1c7f3e-0000-4000-8000-000000000001"
 // hostWorld is a node with a pod in its network, and one that has its own.
 type hostWorld struct {
 	*wire
-	cgroup, stranger *ktest.Cgroup
-	sink             *hostBook
+	// above is the parent of both others.
+	above, cgroup, stranger *ktest.Cgroup
+	// change, if not nil, changes the options of each meter.
+	change func(*Options)
+	sink   *hostBook
 	*testMeter
 }
 
@@ -63,11 +66,12 @@ func (b *hostBook) Publish(epoch *flows.Epoch) error {
 	return nil
 }
 
-func newHostWorld(t *testing.T) *hostWorld {
+func newHostWorld(t *testing.T) *hostWorld { return newHostWorldWith(t, nil) }
+
+func newHostWorldWith(t *testing.T, change func(*Options)) *hostWorld {
 	t.Helper()
-	w := &hostWorld{wire: newWire(t)}
-	above := ktest.NewCgroup(t)
-	w.cgroup, w.stranger = above.Child(t, "pod"+hostPodUID), above.Child(t, "stranger")
+	w := &hostWorld{wire: newWire(t), above: ktest.NewCgroup(t), change: change}
+	w.cgroup, w.stranger = w.above.Child(t, "pod"+hostPodUID), w.above.Child(t, "stranger")
 	w.start(t)
 	return w
 }
@@ -81,6 +85,9 @@ func (w *hostWorld) start(t *testing.T) {
 		o.Sink = w.sink
 		if ended != nil {
 			o.PinPath, o.Saved = ended.options.PinPath, func() *SavedState { return earlier.saved }
+		}
+		if w.change != nil {
+			w.change(o)
 		}
 	})
 	w.book = w.sink.book

@@ -39,6 +39,10 @@ type Options struct {
 	MapMemory uint64
 	// DrainInterval is the time between two drains; 5 s if 0.
 	DrainInterval time.Duration
+	// Cgroups is the root of the cgroup v2 hierarchy: adopted programs on a cgroup that
+	// switch off a foreign one are found there at once, else by the first call of
+	// [Meter.MeterHostPods]. It may be empty.
+	Cgroups string
 	// Sink takes the drained epochs.
 	Sink Sink
 	// Saved returns what an earlier meter of this pin path had to remember, nil if
@@ -62,6 +66,8 @@ type Options struct {
 	receiveBuffer int
 	// readyWait is for how long a link waits for Ready.
 	readyWait time.Duration
+	// yieldPause is yieldPause, or a test's.
+	yieldPause time.Duration
 	// noWakeups keeps sets from being drained before their time.
 	noWakeups bool
 	// build is this build, or one that tests make of it.
@@ -97,6 +103,9 @@ func (o Options) withDefaults() Options {
 	if o.readyWait == 0 {
 		o.readyWait = readyWait
 	}
+	if o.yieldPause == 0 {
+		o.yieldPause = yieldPause
+	}
 	if o.Saved == nil {
 		o.Saved = func() *SavedState { return nil }
 	}
@@ -130,8 +139,9 @@ type Meter struct {
 
 	// attachments are those of interfaces, hosts those of cgroups.
 	attachments, hosts *registry
-	// hosting is held by who attaches to cgroups.
+	// hosting is held by who attaches to cgroups, yields are those that are left alone.
 	hosting sync.Mutex
+	yields  *yields
 	setID   uint64
 	// newMaps is whether the maps were made by this meter: its first drain reads a set
 	// that nobody has written.
@@ -171,6 +181,7 @@ func New(ctx context.Context, o Options) (*Meter, error) {
 		options: o, log: o.Logger, selector: selector,
 		attachments: newRegistry(),
 		hosts:       newRegistry(),
+		yields:      newYields(o.yieldPause, o.Logger),
 		gate:        make(chan struct{}, 1),
 		early:       make(chan struct{}, 1),
 		unsettled:   make(chan struct{}, 1),

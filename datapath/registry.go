@@ -51,6 +51,12 @@ func (r *registry) with(point uint32, f func(*attachment)) {
 	f(r.of[point])
 }
 
+// lives reports whether a point has a living attachment.
+func (r *registry) lives(point uint32) (lives bool) {
+	r.with(point, func(a *attachment) { lives = a != nil && a.living() })
+	return lives
+}
+
 // taken reports whether a point is an attachment's, or would be taken for that of
 // an earlier one: a checkpoint that knows it has what that had counted.
 func (r *registry) taken(point uint32) bool {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	"github.com/cilium/ebpf/link"
 	"github.com/podmeter/podmeter/bpf"
 	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/internal/ratelog"
 	"golang.org/x/sys/unix"
 )
 
@@ -53,6 +55,8 @@ type SocketOptions struct {
 	// namespaces returns paths of the network namespaces whose sockets are looked for that
 	// are older than the programs.
 	namespaces func() []string
+	// yieldPause is yieldPause, or a test's.
+	yieldPause time.Duration
 }
 
 // Sockets are the programs that see sockets come and go below a cgroup, and their map.
@@ -62,6 +66,7 @@ type Sockets struct {
 	options SocketOptions
 	path    string
 	log     *slog.Logger
+	limited *ratelog.Limiter // of what others cause
 	clock   *ebpf.Program
 	epoch   *ebpf.Map // the meter's
 	objects bpf.SocketObjects
@@ -81,6 +86,11 @@ type Sockets struct {
 	kept int
 	// earlier are sockets that are older than the programs.
 	earlier map[bpf.SocketSocketKey]flows.Socket
+
+	// foreign is what the programs are not attached for, nil if they are; looked is when it
+	// was last asked for, seen when it was last there.
+	foreign      atomic.Pointer[ForeignProgram]
+	looked, seen time.Time
 }
 
 // CgroupRoot returns the root of the cgroup v2 hierarchy that is mounted at a path, or at
@@ -101,8 +111,10 @@ func CgroupRoot(path string) (string, error) {
 	return "", fmt.Errorf("%w at %s", ErrCgroups, path)
 }
 
-// OpenSockets attaches to a cgroup, or adopts what an earlier agent has attached. It is
-// called before Run. Whoever calls it closes the sockets after the meter.
+// OpenSockets attaches to a cgroup, or adopts what an earlier agent has attached. Where a
+// foreign program would be switched off by that it waits for its end, see
+// [Sockets.Foreign]. It is called before Run. Whoever calls it closes the sockets after the
+// meter.
 func (m *Meter) OpenSockets(o SocketOptions) (*Sockets, error) {
 	if o.MaxSockets == 0 {
 		o.MaxSockets = DefaultMaxSockets
@@ -113,24 +125,25 @@ func (m *Meter) OpenSockets(o SocketOptions) (*Sockets, error) {
 	if o.namespaces == nil {
 		o.namespaces = namespacesOfProcesses
 	}
+	if o.yieldPause == 0 {
+		o.yieldPause = yieldPause
+	}
 	s := &Sockets{
 		options: o, path: m.options.PinPath, interval: m.options.DrainInterval, drainEarly: m.drainEarly,
-		log: m.log, clock: m.objects.PodmeterClock, epoch: m.objects.data[mapEpoch], now: time.Now,
+		log: m.log, limited: ratelog.New(m.log), clock: m.objects.PodmeterClock, epoch: m.objects.data[mapEpoch], now: time.Now,
 	}
 	if err := s.load(); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	s.reader = newBatchReader[bpf.SocketSocketKey, bpf.SocketSocketOwners](s.objects.Sockets, 1)
 	s.reader.options = &ebpf.BatchOptions{ElemFlags: uint64(ebpf.LookupLock)}
-	err := s.attach()
+	err := s.begin()
 	if err == nil {
 		err = m.drainer.addHealth([sets]*ebpf.Map{s.objects.Health0, s.objects.Health1})
 	}
 	if err != nil {
 		return nil, errors.Join(err, s.Close(), s.remove())
 	}
-	s.readEarlier() // what comes meanwhile, the programs see
-	s.needed = s.now()
 	return s, nil
 }
 
@@ -340,10 +353,14 @@ func updateLink(l link.Link, cgroup uint64, program *ebpf.Program) error {
 
 // Close lets go of programs and maps, which stay attached and go on by their pins.
 func (s *Sockets) Close() error {
+	return errors.Join(s.closeLinks(), s.objects.Close())
+}
+
+func (s *Sockets) closeLinks() error {
 	var errs []error
 	for _, l := range s.links {
 		errs = append(errs, l.Close())
 	}
 	s.links = nil
-	return errors.Join(append(errs, s.objects.Close())...)
+	return errors.Join(errs...)
 }

@@ -23,7 +23,12 @@ type closedSocket struct {
 // Sockets implements [flows.SocketReader]. What is older than the programs is told until
 // one of the same ends has come. It also forgets those that were closed long ago, or
 // before all flows that are still to be read if the map is half full.
+//
+// It reads none where the programs are not attached, as a foreign one would be switched off.
 func (s *Sockets) Sockets() ([]flows.Socket, error) {
+	if err := s.follow(); err != nil || s.Foreign() != nil {
+		return nil, err
+	}
 	began := s.now()
 	clock, err := readClock(s.clock)
 	if err != nil {

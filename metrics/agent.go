@@ -17,6 +17,13 @@ const (
 	PodHostNetwork = "host_network" // it has none of its own
 )
 
+// The programs that are not attached to a cgroup for a foreign one's sake, of
+// podmeter_yielded_cgroups.
+const (
+	YieldedHostPods = "host_pods" // those of a pod in the node's network
+	YieldedSockets  = "sockets"   // those that see sockets
+)
+
 // The results of looking up the backend of a connection to a Service, of
 // podmeter_service_lookups_total.
 const (
@@ -56,6 +63,8 @@ type Agent struct {
 	Differences []Difference
 	// Interfaces counts them by state, Pods by the states of this package.
 	Interfaces, Pods map[string]int
+	// Yielded counts the cgroups that are left to foreign programs, by podmeter's programs.
+	Yielded map[string]int
 	// Uplinks counts the metered uplinks by state.
 	Uplinks map[string]int
 	// ParsedPackets is the number of packets by how parsing ended.

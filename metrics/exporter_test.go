@@ -141,6 +141,7 @@ func handMadeAgent() Agent {
 		Interfaces:      map[string]int{"attached": 2, "novel": 1},
 		Pods:            map[string]int{PodMetered: 2, PodHostNetwork: 5},
 		Uplinks:         map[string]int{"attached": 1},
+		Yielded:         map[string]int{"host_pods": 3},
 		ParsedPackets:   map[string]uint64{"full": 46},
 		IdentityObjects: map[string]int{"pods": 70},
 		ServiceLookups:  map[string]uint64{LookupFound: 80},

@@ -73,6 +73,9 @@ func coverage() []ownMetric {
 			func(s *state, emit emit) { each(emit, s.options.Known.UplinkStates, s.Uplinks) }),
 		own(prometheus.GaugeValue, "pods", "Pods of this node by whether they are metered.", []string{"state"},
 			func(s *state, emit emit) { each(emit, podStates, s.Pods) }),
+		own(prometheus.GaugeValue, "yielded_cgroups",
+			"Cgroups that podmeter does not attach to, as a foreign program there would no longer run.", []string{"programs"},
+			func(s *state, emit emit) { each(emit, []string{YieldedHostPods, YieldedSockets}, s.Yielded) }),
 	}
 }
 

@@ -66,7 +66,7 @@ type Server struct {
 // configuration file is unreadable or wrong, or names such a certificate.
 func NewServer(options ServerOptions) (*Server, error) {
 	options.ShutdownTimeout = cmp.Or(options.ShutdownTimeout, defaultShutdownTimeout)
-	if err := web.Validate(options.WebConfigFile); err != nil {
+	if err := checkWebConfig(options.WebConfigFile); err != nil {
 		return nil, fmt.Errorf("check web configuration file %s: %w", options.WebConfigFile, err)
 	}
 	mux, err := newMux(options)

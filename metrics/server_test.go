@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/podmeter/podmeter/flows"
+	"golang.org/x/sys/unix"
 )
 
 func serverOptions(t *testing.T, s Source) ServerOptions {
@@ -187,6 +188,41 @@ func TestBadWebConfig(t *testing.T) {
 			_, err := NewServer(o)
 			if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), o.WebConfigFile) {
 				t.Errorf("got %v, want %q and the file's name", err, c.want)
+			}
+		})
+	}
+}
+
+// A web configuration, or a file that it names, which would hang the server is refused by
+// name; files by symbolic links, as Kubernetes mounts them, are fine.
+func TestWebConfigOfFilesThatAreNone(t *testing.T) {
+	dir := t.TempDir()
+	pipe := filepath.Join(dir, "pipe")
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	file := func(name, content string) string {
+		path := filepath.Join(dir, name)
+		write(t, path, content)
+		return path
+	}
+	if err := os.Symlink(file("data", "basic_auth_users: {scraper: "+secretHash+"}"), filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ name, path, refused string }{
+		{"link", filepath.Join(dir, "link"), ""},
+		{"pipe", pipe, pipe},
+		{"device", "/dev/zero", "/dev/zero"},
+		{"a certificate that is a pipe", file("a", "tls_server_config: {cert_file: pipe, key_file: data}"), pipe},
+		{"a key that is a device", file("b", "tls_server_config: {cert_file: data, key_file: /dev/zero}"), "/dev/zero"},
+		{"a CA that is a pipe", file("c", "tls_server_config: {cert_file: data, key_file: data, client_ca_file: pipe}"), pipe},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			o := serverOptions(t, &source{})
+			o.WebConfigFile = c.path
+			_, err := NewServer(o)
+			if (err == nil) != (c.refused == "") || err != nil && !strings.Contains(err.Error(), c.refused) {
+				t.Errorf("got %v, want %q refused", err, c.refused)
 			}
 		})
 	}

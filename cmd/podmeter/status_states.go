@@ -12,6 +12,7 @@ import (
 	"github.com/podmeter/podmeter/cmd/podmeter/agent"
 	"github.com/podmeter/podmeter/datapath"
 	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/metrics"
 )
 
 // advice says of a state what it means and what to do; there is nothing to say of
@@ -72,4 +73,28 @@ func unseen(i *agent.InterfaceStatus) (lines []string) {
 		lines = append(lines, fmt.Sprintf("%s\treceive round it so far: %s", i.Name, size(i.Bypassed.Bytes)))
 	}
 	return lines
+}
+
+// writeYields lists what is not metered for a foreign program's sake, if there is anything.
+func writeYields(w io.Writer, yields []agent.YieldStatus) error {
+	if len(yields) == 0 {
+		return nil
+	}
+	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(table, "\nNOT METERED\tAS PODMETER'S PROGRAMS WOULD SWITCH OFF A FOREIGN ONE, WHICH BPF_F_ALLOW_MULTI WOULD KEEP ON")
+	for _, y := range yields {
+		fmt.Fprintf(table, "%s\t%s\n", yieldedText(&y), y.Foreign)
+	}
+	return table.Flush()
+}
+
+// yieldedText is what is not metered.
+func yieldedText(y *agent.YieldStatus) string {
+	switch {
+	case y.Programs == metrics.YieldedSockets:
+		return "sockets"
+	case y.Pod == "":
+		return y.Cgroup
+	}
+	return y.Namespace + "/" + y.Pod
 }

@@ -88,6 +88,11 @@ func sample() *agent.Status {
 			},
 			{Name: "veth4", Index: 14, Pod: "veth4", Attachment: "netlink", State: "bypassed", Bypassed: flows.Counters{Bytes: 512, Packets: 1}},
 		},
+		Yielded: []agent.YieldStatus{
+			{Programs: "sockets", Cgroup: "/sys/fs/cgroup", Foreign: "program 7 (CGroupInet4Connect) on /sys/fs/cgroup"},
+			{Programs: "host_pods", Namespace: "kube-system", Pod: "proxy", Cgroup: "/sys/fs/cgroup/a", Foreign: "program 8 on /sys/fs/cgroup"},
+			{Programs: "host_pods", Cgroup: "/sys/fs/cgroup/b", Foreign: "program 8 on /sys/fs/cgroup"},
+		},
 	}
 }
 
@@ -113,6 +118,11 @@ bypassed  packets are redirected to the pod round its interface: exported as una
 differs   the interface counts other packets than podmeter: offloads, XDP or drops behind it, see the README's questions
 veth4     receive round it so far: 512 B
 veth3     transmit comes after TCX program 7 (link 3), TCX program 8, hidden so far: 4.0 KiB
+
+NOT METERED        AS PODMETER'S PROGRAMS WOULD SWITCH OFF A FOREIGN ONE, WHICH BPF_F_ALLOW_MULTI WOULD KEEP ON
+sockets            program 7 (CGroupInet4Connect) on /sys/fs/cgroup
+kube-system/proxy  program 8 on /sys/fs/cgroup
+/sys/fs/cgroup/b   program 8 on /sys/fs/cgroup
 
 POD         PORT          PROTOCOL  CONTAINER  COMMAND
 shop/web-1  [::]:80       tcp       front      nginx

@@ -44,7 +44,8 @@ func writeStatus(w io.Writer, s *agent.Status, now time.Time) error {
 	if err := table.Flush(); err != nil {
 		return err
 	}
-	return errors.Join(writeInterfaces(w, s.Interfaces), writeListeners(w, s.Interfaces), writeUplinks(w, s.Uplinks))
+	return errors.Join(writeInterfaces(w, s.Interfaces), writeYields(w, s.Yielded), writeListeners(w, s.Interfaces),
+		writeUplinks(w, s.Uplinks))
 }
 
 func identityText(i *agent.IdentityStatus, now time.Time) string {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/internal/ratelog"
 )
 
 // Errors that tell why a file cannot be used.
@@ -19,6 +20,8 @@ var (
 	// ErrNotMMDB is returned for what is empty, truncated, corrupt or of
 	// another format.
 	ErrNotMMDB = errors.New("not a usable MaxMind DB")
+	// ErrNoRoom is returned for a database larger than the memory that is left.
+	ErrNoRoom = errors.New("no room for it")
 	// ErrNoFields is returned for a database none of whose records holds a
 	// field that a [flows.Place] has.
 	ErrNoFields = errors.New("no known field in its records")
@@ -44,6 +47,9 @@ type Options struct {
 	Interval time.Duration
 	// Logger gets what was loaded and what is wrong; nil for none.
 	Logger *slog.Logger
+
+	// room returns how many bytes may still be taken; tests have one of their own.
+	room func() int64
 }
 
 // Embedded is a database in memory.
@@ -57,6 +63,8 @@ type Embedded struct {
 // Databases is an ordered set of databases. It implements [flows.Places].
 type Databases struct {
 	log         *slog.Logger
+	changes     *ratelog.Limiter // who writes the files causes them
+	room        func() int64
 	postalCodes bool
 	interval    time.Duration
 	cache       *cache
@@ -87,9 +95,13 @@ type source struct {
 // Open reads and checks the databases. Its error names each file that is
 // missing, broken ([ErrNotMMDB]) or of no use ([ErrNoFields]), and says why.
 func Open(o Options) (*Databases, error) {
-	d := &Databases{log: o.Logger, postalCodes: o.PostalCodes, interval: o.Interval, cache: newCache(cacheSize)}
+	d := &Databases{log: o.Logger, room: o.room, postalCodes: o.PostalCodes, interval: o.Interval, cache: newCache(cacheSize)}
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
+	}
+	d.changes = ratelog.New(d.log)
+	if d.room == nil {
+		d.room = func() int64 { return room("/sys/fs/cgroup") }
 	}
 	if d.interval <= 0 {
 		d.interval = defaultInterval

@@ -5,7 +5,10 @@ package geo
 import (
 	"errors"
 	"io/fs"
+	"math"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -197,7 +200,7 @@ func TestOpenErrors(t *testing.T) {
 		{"missing", t.TempDir() + "/none.mmdb", fs.ErrNotExist, "no such file"},
 		{"directory", t.TempDir(), ErrNotMMDB, "is a directory"},
 		{"empty", writeFile(t, "empty.mmdb", nil), ErrNotMMDB, "file is empty"},
-		{"too large", sparseFile(t, sizeMax+1), ErrNotMMDB, "larger than 4 GiB"},
+		{"too large", sparseFile(t, sizeMax+1), ErrNotMMDB, "at most 4.0 GiB"},
 		{"text", writeFile(t, "text.mmdb", []byte("<html>404</html>")), ErrNotMMDB, "of another format"},
 		{"gzip", writeFile(t, "a.mmdb.gz", []byte("\x1f\x8b\x08")), ErrNotMMDB, "gzip"},
 		{"end cut off", writeFile(t, "cut.mmdb", city[:len(city)/2]), ErrNotMMDB, "truncated"},
@@ -248,6 +251,49 @@ func TestOpenRefusesPipe(t *testing.T) {
 	// Opening it would wait forever.
 	if _, err := Open(Options{Paths: []string{path}}); !errors.Is(err, ErrNotMMDB) {
 		t.Errorf("got %v, want %v", err, ErrNotMMDB)
+	}
+}
+
+// A database for which there is no memory is refused, also in the place of one that is in
+// use, which stays.
+func TestNoRoom(t *testing.T) {
+	path, left := writeFile(t, "a.mmdb", demodb.City()), int64(len(demodb.City())+roomReserve)
+	d := open(t, Options{Paths: []string{path}, room: func() int64 { return left }})
+	left--
+	if err := d.Reload(); !errors.Is(err, ErrNoRoom) || !strings.Contains(err.Error(), path) {
+		t.Errorf("reload: got %v, want %v", err, ErrNoRoom)
+	}
+	if info := d.Info(); info[0].Problem == "" || d.Place(addr("198.51.100.7")) == (flows.Place{}) {
+		t.Errorf("got %+v, want a problem, and the one that was there", info)
+	}
+	_, err := Open(Options{Paths: []string{sparseFile(t, sizeMax)}, room: func() int64 { return 600 << 20 }})
+	if !errors.Is(err, ErrNoRoom) || !strings.Contains(err.Error(), "takes 4.0 GiB") || !strings.Contains(err.Error(), "leaves 600 MiB") {
+		t.Errorf("got %v, want %v", err, ErrNoRoom)
+	}
+}
+
+// Of the limits of the process's cgroups that which leaves least counts.
+func TestRoom(t *testing.T) {
+	root := t.TempDir()
+	own := ownCgroup(root)
+	if err := os.MkdirAll(own, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	set := func(directory, limit string) {
+		for name, content := range map[string]string{"memory.max": limit, "memory.current": "100", "memory.stat": "anon 50\nactive_file 7\ninactive_file 3\n"} {
+			if err := os.WriteFile(filepath.Join(directory, name), []byte(content+"\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, step := range []struct {
+		directory, limit string
+		want             int64
+	}{{root, "none yet", math.MaxInt64}, {own, "max", math.MaxInt64}, {own, "1000", 910}, {own, "50", -40}} {
+		set(step.directory, step.limit)
+		if got := room(root); got != step.want {
+			t.Errorf("limit %s: got %d, want %d", step.limit, got, step.want)
+		}
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 	"os"
 	"syscall"
 
+	"github.com/dustin/go-humanize"
+	"github.com/podmeter/podmeter/internal/regular"
 	"golang.org/x/sys/unix"
 )
 
@@ -40,42 +42,25 @@ func stampAt(path string) stamp {
 // own. A mapping of the file would share its pages with other processes, but
 // kill this one (SIGBUS) when the file is truncated, and show the half-written
 // records, and so wrong countries, of a file that is rewritten in place.
-func readDatabase(path string) (*database, error) {
-	// Before opening, as that waits for a writer if it is a pipe.
-	if info, err := os.Stat(path); err != nil {
-		return nil, fileError(err)
-	} else if err := checkFile(info); err != nil {
+//
+// room is how many bytes may still be taken.
+func readDatabase(path string, room int64) (*database, error) {
+	file, info, err := regular.Open(path, sizeMax)
+	switch err = fileError(err); {
+	case errors.Is(err, regular.ErrNotRegular), errors.Is(err, regular.ErrTooLarge):
+		return nil, fmt.Errorf("%w: %w", ErrNotMMDB, err)
+	case err != nil:
 		return nil, err
-	}
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, fileError(err)
 	}
 	defer file.Close() // of a read: nothing to lose
-	info, err := file.Stat()
-	if err != nil {
-		return nil, fileError(err)
-	}
-	if err := checkFile(info); err != nil {
-		return nil, err
+	switch size := info.Size(); {
+	case size == 0:
+		return nil, fmt.Errorf("%w: file is empty", ErrNotMMDB)
+	case size > room-roomReserve:
+		return nil, fmt.Errorf("%w: it takes %s, and the limit of the process's memory leaves %s",
+			ErrNoRoom, humanize.IBytes(uint64(size)), humanize.IBytes(uint64(max(room, 0))))
 	}
 	return mapDatabase(file, info)
-}
-
-// checkFile refuses what cannot be a database before memory of its size is
-// taken.
-func checkFile(info fs.FileInfo) error {
-	switch {
-	case info.IsDir():
-		return fmt.Errorf("%w: is a directory", ErrNotMMDB)
-	case !info.Mode().IsRegular():
-		return fmt.Errorf("%w: not a regular file", ErrNotMMDB)
-	case info.Size() == 0:
-		return fmt.Errorf("%w: file is empty", ErrNotMMDB)
-	case info.Size() > sizeMax:
-		return fmt.Errorf("%w: file is larger than 4 GiB", ErrNotMMDB)
-	}
-	return nil
 }
 
 // mapDatabase copies the file into anonymous memory and opens it there.

@@ -56,7 +56,7 @@ func (d *Databases) poll() {
 			continue
 		}
 		if err := d.load(s); err != nil {
-			d.log.Error("geoip database not reloaded, keeping the old one", "path", s.name, "error", err)
+			d.changes.Error("geoip database not reloaded, keeping the old one", "path", s.name, "error", err)
 		}
 	}
 }
@@ -82,7 +82,7 @@ func (d *Databases) load(s *source) error {
 	// Before reading, so that a later change is seen as one.
 	s.tried = stampAt(s.name)
 	s.seen = s.tried
-	db, err := readDatabase(s.name)
+	db, err := readDatabase(s.name, d.room())
 	if err != nil {
 		err = fmt.Errorf("open database %s: %w", s.name, err)
 		d.mu.Lock()
@@ -90,7 +90,7 @@ func (d *Databases) load(s *source) error {
 		d.mu.Unlock()
 		return err
 	}
-	d.log.Info("geoip database loaded", "path", s.name, "type", db.metadata.DatabaseType,
+	d.changes.Info("geoip database loaded", "path", s.name, "type", db.metadata.DatabaseType,
 		"built", db.metadata.BuildTime().UTC(), "fields", db.fields.names())
 	return d.use(s, db)
 }

@@ -5,11 +5,11 @@ package identity
 import (
 	"fmt"
 	"net/netip"
-	"os"
 
 	"go.yaml.in/yaml/v3"
 
 	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/internal/regular"
 )
 
 // CIDRFile is a YAML file of ranges that the user named: a mapping of names to
@@ -28,7 +28,7 @@ func NewCIDRFile(cache *Cache, file string) (*CIDRFile, error) {
 
 // Reload reads the file again. If it has faults, the old ranges stay.
 func (f *CIDRFile) Reload() error {
-	data, err := os.ReadFile(f.file)
+	data, err := regular.Read(f.file, fileLimit)
 	if err != nil {
 		return fmt.Errorf("read CIDR file: %w", err)
 	}

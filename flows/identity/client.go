@@ -4,7 +4,9 @@ package identity
 
 import (
 	"fmt"
+	"path/filepath"
 
+	"github.com/podmeter/podmeter/internal/regular"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -33,6 +35,13 @@ func NewClient(kubeconfig, userAgent string) (kubernetes.Interface, error) {
 func clientConfig(kubeconfig string) (*rest.Config, error) {
 	if kubeconfig == "" {
 		return rest.InClusterConfig()
+	}
+	content, err := regular.Read(kubeconfig, regular.ConfigLimit)
+	if err != nil {
+		return nil, err
+	}
+	if err := regular.NamedBy(content, filepath.Dir(kubeconfig)).Check(); err != nil {
+		return nil, err
 	}
 	return clientcmd.BuildConfigFromFlags("", kubeconfig)
 }

@@ -5,6 +5,7 @@ package identity
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -14,6 +15,7 @@ import (
 	"sync"
 	"testing"
 
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -44,6 +46,38 @@ func (s server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.send(w, watch.Bookmark, bookmark(r.URL.Path))
 	w.(http.Flusher).Flush()
 	<-r.Context().Done()
+}
+
+// A kubeconfig, or a file that it names, which would hang the agent is refused by name. Files
+// of contexts that are not used need not be there.
+func TestClientOfFilesThatAreNone(t *testing.T) {
+	dir := t.TempDir()
+	pipe := filepath.Join(dir, "pipe")
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	config := func(name, cluster, user string) string {
+		path := filepath.Join(dir, name)
+		write(t, path, fmt.Sprintf(`{apiVersion: v1, kind: Config, current-context: a, contexts: [{name: a, context: {cluster: a, user: a}}],
+clusters: [{name: a, cluster: {server: "https://192.0.2.1", %s}}, {name: b, cluster: {server: "https://192.0.2.2", certificate-authority: none}}],
+users: [{name: a, user: {%s}}]}`, cluster, user))
+		return path
+	}
+	for _, test := range []struct{ name, path, refused string }{
+		{"good", config("good", "", "token: a"), ""},
+		{"pipe", pipe, pipe},
+		{"device", "/dev/zero", "/dev/zero"},
+		{"a CA that is a pipe", config("ca", "certificate-authority: pipe", ""), pipe},
+		{"a key that is a pipe", config("key", "", "client-certificate: pipe, client-key: pipe"), pipe},
+		{"a token that is a pipe", config("token", "", "tokenFile: pipe"), pipe},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, err := NewClient(test.path, "podmeter/test")
+			if (err == nil) != (test.refused == "") || err != nil && !strings.Contains(err.Error(), test.refused) {
+				t.Errorf("got %v, want %q refused", err, test.refused)
+			}
+		})
+	}
 }
 
 // bookmark ends the initial events (KEP-3157).

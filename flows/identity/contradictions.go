@@ -47,6 +47,9 @@ func (r *contentReader) checkService(n *yaml.Node, what string, s *Service, line
 	}
 	for _, a := range s.Shared {
 		for _, port := range s.Ports {
+			if !r.goesOn(target(n).Line) { // a product
+				return
+			}
 			r.free(lines[a], what+": externalIPs", endpoint{a, port.Protocol, port.Port})
 		}
 	}

@@ -3,6 +3,7 @@
 package identity
 
 import (
+	"fmt"
 	"os"
 	"regexp"
 	"strings"
@@ -152,6 +153,52 @@ func TestFaultsOfCIDRFile(t *testing.T) {
 	if diff := cmp.Diff(want, lines(err)); diff != "" {
 		t.Error(diff)
 	}
+}
+
+// A file is read in bounded time and memory, whatever its aliases make of it, and of a file
+// of faults the first ones are told, each cut short.
+func TestFilesAreBounded(t *testing.T) {
+	var many, aliases, addresses, ports strings.Builder
+	for n := range 40_000 {
+		fmt.Fprintf(&many, "10.%d.%d.0/24,", n>>8, n&255)
+		fmt.Fprintf(&aliases, "n%d: *a\n", n)
+		fmt.Fprintf(&addresses, "203.%d.%d.1,", n>>8, n&255)
+		fmt.Fprintf(&ports, "{port: %d},", n+1)
+	}
+	service := fmt.Sprintf("services:\n- {name: a, externalIPs: [%s], ports: [%s]}", &addresses, &ports)
+	for _, test := range []struct {
+		name, text string
+		read       func(text string) error
+		want       string
+	}{
+		{"aliases", "a: &a [" + many.String() + "]\n" + aliases.String(), cidrError, "given twice"},
+		{"aliases of pods", "pods:\n- {name: a, ips: &a [" + strings.ReplaceAll(many.String(), "/24", "") + "]}\n" +
+			strings.ReplaceAll(aliases.String(), "n", "- {interface: n, ips: *a}\n#"), contentError, "belongs to"},
+		{"addresses by ports", service, contentError, "make more than"},
+		{"faults", strings.Repeat("- x\n", 100_000), contentError, "want a mapping"},
+		{"many faults", "a: [" + strings.Repeat("x,", 100_000) + "]", cidrError, "no more faults"},
+		{"a long fault", "a: [" + strings.Repeat("x", 1_000_000) + "]", cidrError, "…"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			err := test.read(test.text)
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Fatalf("got %.200v, want %q", err, test.want)
+			}
+			if got := len(err.Error()); got > (faultLimit+1)*(faultLength+100) {
+				t.Errorf("got an error of %d bytes, want a short one", got)
+			}
+		})
+	}
+}
+
+func cidrError(text string) error {
+	_, err := readCIDRs("f.yaml", []byte(text))
+	return err
+}
+
+func contentError(text string) error {
+	_, err := readContent("f.yaml", []byte(text), "")
+	return err
 }
 
 func FuzzReadContent(f *testing.F) {

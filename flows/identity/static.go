@@ -6,12 +6,12 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"os"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/internal/regular"
 )
 
 // Static is the source that reads a YAML file: for hosts whose pods, containers
@@ -51,7 +51,7 @@ func (s *Static) Reload() error {
 }
 
 func (s *Static) reload() error {
-	data, err := os.ReadFile(s.file)
+	data, err := regular.Read(s.file, fileLimit)
 	if err != nil {
 		return fmt.Errorf("read static file: %w", err)
 	}

@@ -7,11 +7,14 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/internal/regular"
 )
 
 func write(t *testing.T, file, text string) {
@@ -171,6 +174,41 @@ func TestReloadOfCIDRFile(t *testing.T) {
 		if got := says(c.Owner(query("198.51.100.1", 0, 0))); got != step.want {
 			t.Errorf("%s: got %s, want %s", step.text, got, step.want)
 		}
+	}
+}
+
+// A file that would hang its reader, or fill the memory, is refused by name, at the start and
+// when it is read again; the old content stays then.
+func TestFilesThatAreNone(t *testing.T) {
+	pipe, large := filepath.Join(t.TempDir(), "pipe"), filepath.Join(t.TempDir(), "large.yaml")
+	if err := errors.Join(unix.Mkfifo(pipe, 0o600), os.WriteFile(large, nil, 0o600), os.Truncate(large, fileLimit+1)); err != nil {
+		t.Fatal(err)
+	}
+	c := newTestCache(&clock{start})
+	for _, path := range []string{pipe, large, "/dev/zero", t.TempDir()} {
+		if _, err := NewStatic(c, path); err == nil || !strings.Contains(err.Error(), path) {
+			t.Errorf("static: got %v, want %s refused", err, path)
+		}
+		if _, err := NewCIDRFile(c, path); err == nil || !strings.Contains(err.Error(), path) {
+			t.Errorf("CIDR: got %v, want %s refused", err, path)
+		}
+	}
+	path := filepath.Join(t.TempDir(), "cidrs.yaml")
+	if err := os.WriteFile(path, []byte("office: [198.51.100.0/24]"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := NewCIDRFile(c, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Remove(path), unix.Mkfifo(path, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Reload(); !errors.Is(err, regular.ErrNotRegular) {
+		t.Errorf("reload: got %v, want %v", err, regular.ErrNotRegular)
+	}
+	if got := c.Counts()["cidr"]; got != 1 {
+		t.Errorf("after a reload that failed: got %d ranges, want the one that was there", got)
 	}
 }
 

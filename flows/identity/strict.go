@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -17,11 +18,25 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
+const (
+	// fileLimit bounds static and CIDR files, in bytes: 70,000 pods, or 140,000 ranges.
+	// Reading one takes some 50 times as much memory for a moment.
+	fileLimit = 4 << 20
+	// itemLimit bounds what aliases and products (addresses by ports) make of a file: without
+	// these it cannot have as many.
+	itemLimit = fileLimit / 2
+	// faultLimit is how many faults are told, faultLength how much of each, in bytes: their
+	// text goes to the log and the status.
+	faultLimit  = 50
+	faultLength = 400
+)
+
 // strict reads a YAML file and notes every fault with its line. It reads on
-// after a fault, so that all are told at once.
+// after a fault, so that all are told at once, but for a file of nothing but faults.
 type strict struct {
 	file   string
 	faults []fault
+	items  int
 }
 
 type fault struct {
@@ -83,7 +98,24 @@ func unreadableLine(data []byte) int {
 }
 
 func (s *strict) fault(line int, format string, args ...any) {
-	s.faults = append(s.faults, fault{line, fmt.Sprintf(format, args...)})
+	if len(s.faults) > faultLimit {
+		return
+	}
+	text := fmt.Sprintf(format, args...)
+	if len(text) > faultLength {
+		text = strings.ToValidUTF8(text[:faultLength], "") + "…"
+	}
+	if s.faults = append(s.faults, fault{line, text}); len(s.faults) == faultLimit {
+		s.faults = append(s.faults, fault{math.MaxInt, "no more faults are looked for"})
+	}
+}
+
+// goesOn reports whether one more item of the file is to be read, which has the line.
+func (s *strict) goesOn(line int) bool {
+	if s.items++; s.items == itemLimit {
+		s.fault(line, "aliases, or addresses by ports, make more than %d items of the file", itemLimit)
+	}
+	return s.items < itemLimit && len(s.faults) < faultLimit
 }
 
 // err returns all faults in the order of their lines, nil if there are none.
@@ -91,6 +123,10 @@ func (s *strict) err() error {
 	slices.SortStableFunc(s.faults, func(a, b fault) int { return cmp.Compare(a.line, b.line) })
 	var all []error
 	for _, f := range s.faults {
+		if f.line == math.MaxInt {
+			all = append(all, fmt.Errorf("%s: %s", s.file, f.text))
+			continue
+		}
 		all = append(all, fmt.Errorf("%s:%d: %s", s.file, f.line, f.text))
 	}
 	return errors.Join(all...)
@@ -116,7 +152,7 @@ func (s *strict) pairs(n *yaml.Node, what string, each func(key, value *yaml.Nod
 		return
 	}
 	lines := make(map[string]int)
-	for i := 0; i+1 < len(n.Content); i += 2 {
+	for i := 0; i+1 < len(n.Content) && s.goesOn(n.Line); i += 2 {
 		key, value := target(n.Content[i]), n.Content[i+1]
 		if first, ok := lines[key.Value]; ok {
 			s.fault(key.Line, "%s: key %q given twice, first on line %d", what, key.Value, first)
@@ -136,6 +172,9 @@ func (s *strict) sequence(n *yaml.Node, what string, each func(*yaml.Node)) {
 		s.wrongType(n, what, "a list")
 	default:
 		for _, item := range n.Content {
+			if !s.goesOn(n.Line) {
+				return
+			}
 			each(item)
 		}
 	}

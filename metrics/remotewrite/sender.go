@@ -8,13 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/klauspost/compress/snappy"
+	"github.com/podmeter/podmeter/internal/ratelog"
 	remote "github.com/prometheus/client_golang/exp/api/remote/genproto/v2"
 	"google.golang.org/protobuf/proto"
 )
@@ -44,7 +44,7 @@ type sender struct {
 	client  *http.Client
 	agent   string
 	spool   *spool
-	log     *slog.Logger
+	log     *ratelog.Limiter
 	counts  *counts
 
 	// old is whether the receiver knows protocol 1.0 alone.
@@ -71,9 +71,11 @@ var errOld = errors.New("it knows protocol 1.0 alone")
 func passing(err error) (after time.Duration, is bool) {
 	a := new(answer)
 	if !errors.As(err, &a) {
-		return 0, true // the network
+		return 0, true // the network, or a redirect that is not followed
 	}
 	switch {
+	case a.status/100 == 3: // one that leads nowhere: somebody stands before the receiver
+		return a.after, true
 	case a.status >= 500, a.status == http.StatusTooManyRequests, a.status == http.StatusRequestTimeout:
 		return a.after, true
 	}

@@ -3,6 +3,7 @@
 package remotewrite
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/klauspost/compress/snappy"
+	"github.com/podmeter/podmeter/internal/ratelog"
 	remote "github.com/prometheus/client_golang/exp/api/remote/genproto/v2"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -36,6 +38,8 @@ type receiver struct {
 	answers  []reply
 	contents []string
 	times    []time.Time
+	// asked are the URLs of the tries.
+	asked    []string
 	requests []*remote.Request
 }
 
@@ -48,7 +52,7 @@ func (r *receiver) RoundTrip(request *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	r.contents = append(r.contents, request.Header.Get("X-Prometheus-Remote-Write-Version"))
-	r.times = append(r.times, time.Now())
+	r.times, r.asked = append(r.times, time.Now()), append(r.asked, request.Method+" "+request.URL.Redacted())
 	w := httptest.NewRecorder()
 	if len(r.answers) > 0 {
 		answer := r.answers[0]
@@ -122,6 +126,15 @@ func TestAnswers(t *testing.T) {
 		{"400", []reply{status(400)}, []string{"2.0.0"}, map[string]float64{"refused": 1}, 0},
 		{"401", []reply{status(401)}, []string{"2.0.0"}, map[string]float64{"refused": 1}, 0},
 		{"415", []reply{status(415)}, []string{"2.0.0", "0.1.0"}, map[string]float64{"sent": 1}, 0},
+		{"a redirect on the same host", []reply{status(308, "Location", "/api/v1/push")}, []string{"2.0.0", "2.0.0"},
+			map[string]float64{"sent": 1}, 0},
+		{"a redirect to another host", []reply{status(307, "Location", "http://127.0.0.1/")}, []string{"2.0.0", "2.0.0"},
+			map[string]float64{"retried": 1, "sent": 1}, time.Second},
+		{"redirects without a method", []reply{status(301, "Location", "/a"), status(302, "Location", "https://receiver.test/a"), status(303, "Location", "/b")},
+			[]string{"2.0.0", "2.0.0", "2.0.0", "2.0.0"}, map[string]float64{"retried": 3, "sent": 1}, 7 * time.Second},
+		{"a redirect that leads nowhere", []reply{status(307)}, []string{"2.0.0", "2.0.0"}, map[string]float64{"retried": 1, "sent": 1}, time.Second},
+		{"redirects in a circle", slices.Repeat([]reply{status(307, "Location", "/a")}, 6), slices.Repeat([]string{"2.0.0"}, 7),
+			map[string]float64{"retried": 1, "sent": 1}, time.Second},
 		{"slow", []reply{slow(requestTimeout - time.Second)}, []string{"2.0.0"}, map[string]float64{"sent": 1}, 0},
 		{"too slow", []reply{slow(requestTimeout + time.Second)}, []string{"2.0.0", "2.0.0"},
 			map[string]float64{"retried": 1, "sent": 1}, requestTimeout + time.Second},
@@ -161,6 +174,32 @@ func TestAnswers(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A request goes to its receiver alone, whatever that answers, and as a POST; the log says
+// once where it should have gone.
+func TestRedirectsAreTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &receiver{}
+		for _, to := range []string{"http://127.0.0.1:10250/run", "https://other.test/", "http://receiver.test:2379/", "ftp://receiver.test/"} {
+			r.answers = append(r.answers, status(307, "Location", to))
+		}
+		r.answers = append(r.answers, status(302, "Location", "/login"), status(308, "Location", "https://receiver.test/push"))
+		var log bytes.Buffer
+		w := newTestWriter(t, Options{Client: &http.Client{Transport: r}, Headers: map[string]string{"X-Scope-OrgID": "secret"}})
+		w.senders[0].log = ratelog.New(slog.New(slog.NewTextHandler(&log, nil)))
+		w.sample(time.Now())
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		w.senders[0].run(ctx)
+		const own = "POST http://user:xxxxx@receiver.test/api/v1/write"
+		if diff := cmp.Diff(append(slices.Repeat([]string{own}, 6), "POST https://receiver.test/push"), r.asked); diff != "" {
+			t.Errorf("asked (-want +got):\n%s", diff)
+		}
+		if got := log.String(); strings.Count(got, "level=WARN") != 1 || !strings.Contains(got, "127.0.0.1:10250/run") || strings.Contains(got, "secret") {
+			t.Errorf("got %s, want one warning of the first redirect", got)
+		}
+	})
 }
 
 func newTestWriter(t *testing.T, o Options) *Writer {

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/klauspost/compress/snappy"
+	"github.com/podmeter/podmeter/internal/ratelog"
+	"github.com/podmeter/podmeter/internal/redirect"
 	remote "github.com/prometheus/client_golang/exp/api/remote/genproto/v2"
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
@@ -64,6 +66,8 @@ type Writer struct {
 	encoder *encoder
 	senders []*sender
 	counts  *counts
+	// log is for what goes wrong at each sample.
+	log *ratelog.Limiter
 	// encoded and compressed are the last request, for their room.
 	encoded, compressed []byte
 }
@@ -72,7 +76,7 @@ type Writer struct {
 func New(o Options) (*Writer, error) {
 	o.Interval, o.SpoolLimit = cmp.Or(o.Interval, defaultInterval), cmp.Or(o.SpoolLimit, defaultSpoolLimit)
 	o.Client = cmp.Or(o.Client, http.DefaultClient)
-	w := &Writer{options: o, counts: newCounts()}
+	w := &Writer{options: o, counts: newCounts(), log: ratelog.New(o.Logger)}
 	w.encoder = newEncoder(o.Labels, o.NativeHistograms, w.keep)
 	for _, address := range o.URLs {
 		s, err := w.newSender(address)
@@ -99,9 +103,12 @@ func (w *Writer) newSender(address string) (*sender, error) {
 	}
 	client := *w.options.Client
 	client.Timeout = cmp.Or(client.Timeout, requestTimeout)
+	if client.CheckRedirect == nil { // else none is followed
+		client.CheckRedirect = redirect.SameHost
+	}
 	s := &sender{
 		name: u.Redacted(), url: address, headers: w.options.Headers, client: &client, agent: w.options.UserAgent,
-		spool: spool, log: w.options.Logger, counts: w.counts,
+		spool: spool, log: ratelog.New(w.options.Logger), counts: w.counts,
 	}
 	w.counts.known(s.name)
 	return s, nil
@@ -141,7 +148,7 @@ func (w *Writer) Run(ctx context.Context) error {
 func (w *Writer) sample(now time.Time) {
 	families, err := w.options.Gatherer.Gather()
 	if err != nil {
-		w.options.Logger.Error("gather metrics for remote write", "error", err)
+		w.log.Error("gather metrics for remote write", "error", err)
 	}
 	// Some may be there in spite of an error.
 	w.encoder.encode(append(families, up(len(families) > 0)), now)
@@ -160,7 +167,7 @@ func up(is bool) *dto.MetricFamily {
 func (w *Writer) keep(request *remote.Request) {
 	encoded, err := proto.MarshalOptions{}.MarshalAppend(w.encoded[:0], request)
 	if err != nil {
-		w.options.Logger.Error("encode for remote write", "error", err)
+		w.log.Error("encode for remote write", "error", err)
 		return
 	}
 	w.encoded = encoded
@@ -168,7 +175,7 @@ func (w *Writer) keep(request *remote.Request) {
 	for _, s := range w.senders {
 		dropped, err := s.spool.put(w.compressed)
 		if err != nil {
-			w.options.Logger.Error("keep for remote write", "receiver", s.name, "error", err)
+			w.log.Error("keep for remote write", "receiver", s.name, "error", err)
 			dropped = max(dropped, 1)
 		}
 		for range dropped {

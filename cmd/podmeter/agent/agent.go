@@ -231,8 +231,12 @@ func (a *Agent) loadMeter(ctx context.Context) (err error) {
 
 // meterOptions are those of the pods' meter.
 func (a *Agent) meterOptions() datapath.Options {
+	cgroups := ""
+	if a.cgroups != nil {
+		cgroups = a.cgroups.Root()
+	}
 	return datapath.Options{
-		PinPath: a.config.PinPath, Interfaces: a.config.Interfaces, Uplinks: a.config.Uplinks,
+		PinPath: a.config.PinPath, Interfaces: a.config.Interfaces, Uplinks: a.config.Uplinks, Cgroups: cgroups,
 		Attach: datapath.AttachMode(a.config.Attach), MapMemory: a.config.MapMemory,
 		DrainInterval: a.config.DrainInterval, Sink: a, Saved: a.keeper.saved, OnDrain: a.exporter.ObserveDrain,
 		Ready: a.identity.ready, Logger: a.log,

@@ -9,12 +9,12 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/podmeter/podmeter/internal/regular"
 	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v3"
 )
@@ -107,7 +107,7 @@ func agentFlags() *pflag.FlagSet {
 }
 
 func setFromFile(fs *pflag.FlagSet, file string) error {
-	content, err := os.ReadFile(file)
+	content, err := regular.Read(file, regular.ConfigLimit)
 	if err != nil {
 		return fmt.Errorf("read --config: %w", err)
 	}

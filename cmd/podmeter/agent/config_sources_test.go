@@ -3,6 +3,7 @@
 package agent
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -11,7 +12,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/podmeter/podmeter/internal/regular"
 	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
 )
 
 // load returns the configuration of a command line, an environment and the
@@ -234,6 +237,24 @@ func TestFileThatIsMissing(t *testing.T) {
 	_, _, err := load(t, []string{"--config=/nowhere/podmeter.yaml"}, nil, "")
 	if !IsUsage(err) || !strings.Contains(err.Error(), "read --config: open /nowhere/podmeter.yaml: no such file") {
 		t.Errorf("got %v, want wrong usage naming the file", err)
+	}
+}
+
+// A configuration that would hang the agent before its first line, or fill the memory, is
+// refused by name.
+func TestFileThatIsNone(t *testing.T) {
+	dir := t.TempDir()
+	pipe, large := filepath.Join(dir, "pipe"), filepath.Join(dir, "large.yaml")
+	if err := errors.Join(unix.Mkfifo(pipe, 0o600), os.WriteFile(large, nil, 0o600), os.Truncate(large, regular.ConfigLimit+1)); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{pipe, large, dir, "/dev/zero"} {
+		if _, _, err := load(t, []string{"--config=" + path}, nil, ""); !IsUsage(err) || !strings.Contains(err.Error(), path) {
+			t.Errorf("got %v, want wrong usage naming %s", err, path)
+		}
+	}
+	if _, err := remoteWriteClient(pipe); !errors.Is(err, regular.ErrNotRegular) {
+		t.Errorf("remote write: got %v, want %v", err, regular.ErrNotRegular)
 	}
 }
 

@@ -11,8 +11,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/podmeter/podmeter/internal/httpfile"
 	"github.com/podmeter/podmeter/metrics/remotewrite"
-	"github.com/prometheus/common/config"
 	"github.com/prometheus/common/model"
 )
 
@@ -49,15 +49,7 @@ func remoteWriteClient(path string) (*http.Client, error) {
 	if path == "" {
 		return nil, nil
 	}
-	settings, _, err := config.LoadHTTPConfigFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, err)
-	}
-	client, err := config.NewClientFromConfig(*settings, "remote write")
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, err)
-	}
-	return client, nil
+	return httpfile.Client(path, "remote write")
 }
 
 // checkRemoteWriteURLs keeps what it refuses to itself where a password may be in it.

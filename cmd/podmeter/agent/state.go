@@ -68,6 +68,7 @@ func (a *Agent) Agent() metrics.Agent {
 		Interfaces:      countStates(interfaces),
 		Uplinks:         a.uplinks.states(),
 		Pods:            a.countPods(interfaces, pods),
+		Yielded:         a.countYields(),
 		ParsedPackets:   a.outcomes(),
 		IdentityObjects: source.Objects,
 		IdentitySynced:  source.Synced,
@@ -178,6 +179,7 @@ func (a *Agent) Status() Status {
 		UnboundBytes:           stats.UnboundBytes,
 		GeoIP:                  a.geoStatus(),
 		Uplinks:                a.uplinks.status(),
+		Yielded:                a.yieldStatus(),
 	}
 	e := a.exported()
 	s.Interfaces = a.interfaceStatus(&e)

@@ -52,6 +52,8 @@ type Status struct {
 	Orphans []OrphanStatus `json:"orphans,omitempty"`
 	// Uplinks are none of Interfaces.
 	Uplinks []UplinkStatus `json:"uplinks,omitempty"`
+	// Yielded are the cgroups that podmeter does not attach to.
+	Yielded []YieldStatus `json:"yielded,omitempty"`
 }
 
 // IdentityStatus is where the names of pods come from and how fresh they are.
@@ -164,4 +166,17 @@ type UplinkStatus struct {
 	Receive  flows.Counters `json:"receive"`
 	// Problem is why it could not be attached to, empty if it was.
 	Problem string `json:"problem,omitempty"`
+}
+
+// YieldStatus is a cgroup that podmeter does not attach to, as a foreign program would no
+// longer run there.
+type YieldStatus struct {
+	// Programs is one of the values of podmeter_yielded_cgroups{programs}.
+	Programs string `json:"programs"`
+	// Namespace and Pod are of the pod that is not metered, empty for sockets.
+	Namespace string `json:"namespace,omitempty"`
+	Pod       string `json:"pod,omitempty"`
+	Cgroup    string `json:"cgroup"`
+	// Foreign is the program, in words.
+	Foreign string `json:"foreign"`
 }

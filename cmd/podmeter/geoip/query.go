@@ -14,9 +14,10 @@ import (
 	"time"
 
 	"github.com/podmeter/podmeter/cmd/podmeter/agent"
+	"github.com/podmeter/podmeter/internal/httpfile"
+	"github.com/podmeter/podmeter/internal/redirect"
 	"github.com/prometheus/client_golang/api"
 	promv1 "github.com/prometheus/client_golang/api/prometheus/v1"
-	httpconfig "github.com/prometheus/common/config"
 	"github.com/prometheus/common/model"
 )
 
@@ -30,7 +31,7 @@ const (
 	queryTimeout     = "timeout"     // within --timeout, or within Prometheus' own
 	queryUnreachable = "unreachable" // no connection, or it broke
 	queryRefused     = "refused"     // Prometheus does not take the query, or cannot execute it
-	queryBadAnswer   = "bad_answer"  // no API, no right, an error of the server's, or too large
+	queryBadAnswer   = "bad_answer"  // no API, no right, an error of the server's, too large, or a redirect elsewhere
 	queryNoVector    = "no_vector"   // a scalar or a range
 )
 
@@ -52,25 +53,21 @@ type asker struct {
 // newAsker returns an asker for a valid configuration. An error is the HTTP
 // configuration file's.
 func newAsker(config Config) (*asker, error) {
-	transport := http.RoundTripper(http.DefaultTransport.(*http.Transport).Clone())
+	client := &http.Client{Transport: http.DefaultTransport.(*http.Transport).Clone(), CheckRedirect: redirect.SameHost}
 	if config.HTTPConfigFile != "" {
-		c, _, err := httpconfig.LoadHTTPConfigFile(config.HTTPConfigFile)
-		if err == nil {
-			transport, err = httpconfig.NewRoundTripperFromConfig(*c, "podmeter")
-		}
-		if err != nil {
-			return nil, agent.Usage(fmt.Errorf("read --http-config-file %s: %w", config.HTTPConfigFile, err))
+		var err error
+		if client, err = httpfile.Client(config.HTTPConfigFile, "podmeter"); err != nil {
+			return nil, agent.Usage(fmt.Errorf("--http-config-file: %w", err))
 		}
 	}
-	client, err := api.NewClient(api.Config{Address: config.PrometheusURL, Client: &http.Client{Transport: bounded{transport}}})
+	client.Transport = bounded{client.Transport}
+	prometheus, err := api.NewClient(api.Config{Address: config.PrometheusURL, Client: client})
 	if err != nil {
 		return nil, fmt.Errorf("make client of Prometheus: %w", err)
 	}
-	a := &asker{api: promv1.NewAPI(client), query: config.Query, timeout: config.Timeout, close: func() {}}
-	if c, ok := transport.(api.CloseIdler); ok {
-		a.close = c.CloseIdleConnections
-	}
-	return a, nil
+	return &asker{
+		api: promv1.NewAPI(prometheus), query: config.Query, timeout: config.Timeout, close: client.CloseIdleConnections,
+	}, nil
 }
 
 // ask returns the rows of the answer, and what Prometheus warns of.
@@ -116,7 +113,7 @@ func resultOf(err error) string {
 		return queryAnswered
 	case errors.Is(err, errNoVector):
 		return queryNoVector
-	case errors.As(err, new(*http.MaxBytesError)):
+	case errors.As(err, new(*http.MaxBytesError)), errors.Is(err, redirect.ErrRefused):
 		return queryBadAnswer
 	case errors.As(err, &answer):
 		return resultOfAnswer(answer.Type)
@@ -138,6 +135,13 @@ func resultOfAnswer(kind promv1.ErrorType) string {
 
 // bounded is a transport whose answers have at most maxAnswer bytes.
 type bounded struct{ http.RoundTripper }
+
+// CloseIdleConnections is what [http.Client.CloseIdleConnections] calls.
+func (b bounded) CloseIdleConnections() {
+	if inner, ok := b.RoundTripper.(api.CloseIdler); ok {
+		inner.CloseIdleConnections()
+	}
+}
 
 // RoundTrip implements [http.RoundTripper].
 func (b bounded) RoundTrip(request *http.Request) (*http.Response, error) {

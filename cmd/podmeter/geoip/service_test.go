@@ -132,6 +132,9 @@ func TestFailuresKeepTheLastAnswer(t *testing.T) {
 		"string":              {body(http.StatusOK, `{"status": "success", "data": {"resultType": "string", "result": [1, "a"]}}`), queryBadAnswer},
 		"range":               {body(http.StatusOK, `{"status": "success", "data": {"resultType": "matrix", "result": []}}`), queryNoVector},
 		"broken connection":   {unreachable, queryUnreachable},
+		"another host":        {redirectTo(http.StatusTemporaryRedirect, "http://localhost:9/"), queryBadAnswer},
+		"another method":      {redirectTo(http.StatusFound, "/login"), queryBadAnswer},
+		"in a circle":         {redirectTo(http.StatusPermanentRedirect, "/api/v1/query"), queryBadAnswer},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFake(t)
@@ -309,6 +312,36 @@ func TestHTTPConfigFile(t *testing.T) {
 	}
 }
 
+func redirectTo(code int, where string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, where, code) }
+}
+
+// A token goes to the Prometheus that was named, and on its host alone.
+func TestRedirectsStayOnTheHost(t *testing.T) {
+	f, other := newFake(t), newFake(t)
+	other.set(vector())
+	config := configOf(t, f.URL)
+	config.HTTPConfigFile = filepath.Join(t.TempDir(), "http.yml")
+	if err := os.WriteFile(config.HTTPConfigFile, []byte("http_headers:\n  X-Token: {secrets: [token]}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, _ := newService(t, config)
+	f.set(redirectTo(http.StatusTemporaryRedirect, other.URL))
+	s.refresh(t.Context())
+	if len(other.asked) != 0 {
+		t.Errorf("got %q asked of another server, want nothing", other.asked)
+	}
+	f.set(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/behind" {
+			vector(at("198.51.100.7", "1"))(w, r)
+			return
+		}
+		http.Redirect(w, r, "/behind", http.StatusTemporaryRedirect)
+	})
+	s.refresh(t.Context())
+	has(t, s, zurich+"1")
+}
+
 func TestNewErrors(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -319,9 +352,12 @@ func TestNewErrors(t *testing.T) {
 		change func(*Config)
 		want   string
 	}{
-		"port is taken": {func(c *Config) { c.Listen = taken.Addr().String() }, "--listen chooses another"},
-		"no database":   {func(c *Config) { c.GeoIP = []string{"/nowhere/a.mmdb"} }, "/nowhere/a.mmdb"},
-		"no web config": {func(c *Config) { c.WebConfigFile = "/nowhere/web.yml" }, "/nowhere/web.yml"},
+		"port is taken":            {func(c *Config) { c.Listen = taken.Addr().String() }, "--listen chooses another"},
+		"no database":              {func(c *Config) { c.GeoIP = []string{"/nowhere/a.mmdb"} }, "/nowhere/a.mmdb"},
+		"web config that is none":  {func(c *Config) { c.WebConfigFile = "/dev/zero" }, "/dev/zero: a regular file"},
+		"http config that is none": {func(c *Config) { c.HTTPConfigFile = "/dev/zero" }, "/dev/zero: a regular file"},
+		"database that is none":    {func(c *Config) { c.GeoIP = []string{"/dev/zero"} }, "/dev/zero: not a usable MaxMind DB: a regular file"},
+		"no web config":            {func(c *Config) { c.WebConfigFile = "/nowhere/web.yml" }, "/nowhere/web.yml"},
 	} {
 		config := configOf(t, "http://127.0.0.1:9")
 		test.change(&config)

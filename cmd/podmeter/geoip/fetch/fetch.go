@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/podmeter/podmeter/flows/geo"
+	"github.com/podmeter/podmeter/internal/redirect"
 )
 
 // attribution is what the licence asks to be told with the data, in attributionFile
@@ -36,13 +37,20 @@ type fetcher struct {
 	client   *http.Client
 	registry string
 	now      func() time.Time
+	maxSize  int64 // maxSize, or a test's
 }
 
 // Run fetches the databases of a configuration that is valid. One that cannot be had is
 // an error, unless an older file of it is there, which is kept.
 func Run(ctx context.Context, config Config, log *slog.Logger) error {
-	f := &fetcher{config: config, log: log, client: &http.Client{}, registry: registry, now: time.Now}
-	return f.run(ctx)
+	return newFetcher(config, log).run(ctx)
+}
+
+func newFetcher(config Config, log *slog.Logger) *fetcher {
+	return &fetcher{
+		config: config, log: log, client: &http.Client{CheckRedirect: redirect.Download},
+		registry: registry, now: time.Now, maxSize: maxSize,
+	}
 }
 
 func (f *fetcher) run(ctx context.Context) error {

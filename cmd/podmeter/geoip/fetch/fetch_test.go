@@ -24,6 +24,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/podmeter/podmeter/flows/geo"
 	"github.com/podmeter/podmeter/flows/geo/demodb"
+	"github.com/podmeter/podmeter/internal/redirect"
 )
 
 // noon is the tests' now: on a 31st, the month before which has none.
@@ -91,11 +92,11 @@ func fetcherOf(t *testing.T, s *server, mirror bool) *fetcher {
 	t.Helper()
 	config := Defaults()
 	config.Dir = filepath.Join(t.TempDir(), "geoip")
-	f := &fetcher{config: config, log: slog.New(slog.DiscardHandler), now: func() time.Time { return noon }, registry: s.URL + "/"}
+	f := &fetcher{config: config, log: slog.New(slog.DiscardHandler), now: func() time.Time { return noon }, registry: s.URL + "/", maxSize: maxSize}
 	if mirror {
 		f.config.Mirror = s.URL + "/dbip"
 	}
-	f.client = &http.Client{Transport: away{}}
+	f.client = &http.Client{Transport: away{}, CheckRedirect: redirect.Download}
 	return f
 }
 

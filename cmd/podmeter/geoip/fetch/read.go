@@ -17,17 +17,26 @@ import (
 	"strings"
 )
 
-// maxSize bounds what is read of an answer and what comes of unpacking it, in bytes.
-// The largest of the databases has some 150 MB.
-const maxSize = 1 << 30
+const (
+	// maxSize bounds a compressed database and what comes of unpacking it, other members of
+	// its archive included, in bytes. The largest of the databases has some 150 MB.
+	maxSize = 1 << 30
+	// maxPackage bounds an npm package, and maxManifest what the registry says of it, which
+	// are held in memory. The package has some 8 MB.
+	maxPackage  = 64 << 20
+	maxManifest = 1 << 20
+	// maxMembers bounds the files of a package, which has four.
+	maxMembers = 1000
+)
 
-// get asks for a URL. Who has no error closes the body.
-func (f *fetcher) get(ctx context.Context, url string) (io.ReadCloser, error) {
+// get asks for a URL whose answer has at most limit bytes. Who has no error closes the body.
+func (f *fetcher) get(ctx context.Context, url string, limit int64) (io.ReadCloser, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return nil, err
 	}
 	request.Header.Set("User-Agent", "podmeter")
+	request.Header.Set("Accept-Encoding", "identity") // else one more layer is unpacked unseen
 	response, err := f.client.Do(request)
 	if err != nil {
 		return nil, err
@@ -36,12 +45,12 @@ func (f *fetcher) get(ctx context.Context, url string) (io.ReadCloser, error) {
 		response.Body.Close() // of which nothing is wanted
 		return nil, fmt.Errorf("get %q: the answer is %s", redacted(url), response.Status)
 	}
-	return http.MaxBytesReader(nil, response.Body, maxSize), nil
+	return http.MaxBytesReader(nil, response.Body, limit), nil
 }
 
 // readGzip writes what a compressed file holds.
 func (f *fetcher) readGzip(ctx context.Context, w io.Writer, url string) (err error) {
-	body, err := f.get(ctx, url)
+	body, err := f.get(ctx, url, maxSize)
 	if err != nil {
 		return err
 	}
@@ -50,7 +59,7 @@ func (f *fetcher) readGzip(ctx context.Context, w io.Writer, url string) (err er
 	if err != nil {
 		return fmt.Errorf("unpack %s: %w", redacted(url), err)
 	}
-	if err := copyAll(w, content); err != nil {
+	if _, err := io.Copy(w, &boundedReader{ctx, content, f.maxSize}); err != nil {
 		return fmt.Errorf("unpack %s: %w", redacted(url), err)
 	}
 	return nil
@@ -68,7 +77,7 @@ type manifest struct {
 // registry tells at url. Nothing is written of a package that is not as the registry
 // says.
 func (f *fetcher) readPackage(ctx context.Context, w io.Writer, url, member string) error {
-	content, err := f.readAll(ctx, url)
+	content, err := f.readAll(ctx, url, maxManifest)
 	if err != nil {
 		return err
 	}
@@ -76,7 +85,7 @@ func (f *fetcher) readPackage(ctx context.Context, w io.Writer, url, member stri
 	if err := json.Unmarshal(content, &about); err != nil {
 		return fmt.Errorf("read what %s says: %w", url, err)
 	}
-	archive, err := f.readAll(ctx, about.Dist.Tarball)
+	archive, err := f.readAll(ctx, about.Dist.Tarball, maxPackage)
 	if err != nil {
 		return err
 	}
@@ -84,17 +93,17 @@ func (f *fetcher) readPackage(ctx context.Context, w io.Writer, url, member stri
 	if got := "sha512-" + base64.StdEncoding.EncodeToString(sum[:]); got != about.Dist.Integrity {
 		return fmt.Errorf("%s is damaged: got %s, want %s", about.Dist.Tarball, got, about.Dist.Integrity)
 	}
-	if err := unpack(w, archive, member); err != nil {
+	if err := f.unpack(ctx, w, archive, member); err != nil {
 		return fmt.Errorf("unpack %s: %w", about.Dist.Tarball, err)
 	}
 	return nil
 }
 
-func (f *fetcher) readAll(ctx context.Context, url string) (content []byte, err error) {
+func (f *fetcher) readAll(ctx context.Context, url string, limit int64) (content []byte, err error) {
 	if !strings.HasPrefix(url, "https://") && !strings.HasPrefix(url, f.registry) {
 		return nil, fmt.Errorf("%q is no https URL", url)
 	}
-	body, err := f.get(ctx, url)
+	body, err := f.get(ctx, url, limit)
 	if err != nil {
 		return nil, err
 	}
@@ -103,12 +112,14 @@ func (f *fetcher) readAll(ctx context.Context, url string) (content []byte, err 
 }
 
 // unpack writes a member of a compressed tar archive.
-func unpack(w io.Writer, archive []byte, member string) error {
+func (f *fetcher) unpack(ctx context.Context, w io.Writer, archive []byte, member string) error {
 	content, err := gzip.NewReader(bytes.NewReader(archive))
 	if err != nil {
 		return err
 	}
-	for members := tar.NewReader(content); ; {
+	// Members that are not wanted are unpacked, too, to come to the next one.
+	members := tar.NewReader(&boundedReader{ctx, content, f.maxSize})
+	for range maxMembers {
 		header, err := members.Next()
 		if errors.Is(err, io.EOF) {
 			return fmt.Errorf("it has no %s", member)
@@ -117,16 +128,33 @@ func unpack(w io.Writer, archive []byte, member string) error {
 			return err
 		}
 		if header.Name == member {
-			return copyAll(w, members)
+			// Of a sparse file more comes than is in the archive.
+			_, err := io.Copy(w, &boundedReader{ctx, members, f.maxSize})
+			return err
 		}
 	}
+	return fmt.Errorf("it has no %s among its first %d files", member, maxMembers)
 }
 
-// copyAll copies to the end, unless there is more than any database has.
-func copyAll(w io.Writer, r io.Reader) error {
-	n, err := io.Copy(w, io.LimitReader(r, maxSize+1))
-	if err == nil && n > maxSize {
-		err = fmt.Errorf("it has more than %d bytes", maxSize)
+// errTooLarge is returned for what has more bytes than any database.
+var errTooLarge = errors.New("it is larger than any database")
+
+// boundedReader reads at most left bytes, and only until its context is done: what is
+// unpacked comes from memory, and takes a CPU alone.
+type boundedReader struct {
+	ctx  context.Context
+	from io.Reader
+	left int64
+}
+
+// Read implements [io.Reader].
+func (r *boundedReader) Read(b []byte) (int, error) {
+	if err := context.Cause(r.ctx); err != nil {
+		return 0, err
 	}
-	return err
+	n, err := r.from.Read(b)
+	if r.left -= int64(n); r.left < 0 {
+		return 0, errTooLarge
+	}
+	return n, err
 }

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package regular
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Named are files that a configuration file names.
+type Named []string
+
+// NamedBy returns the files that a YAML configuration of Prometheus, or a kubeconfig, names:
+// the values of keys such as password_file and certificate-authority, and lists under files.
+// Relative paths are below the directory. What is no YAML names none, and is left to its own
+// reader.
+func NamedBy(content []byte, directory string) Named {
+	var root yaml.Node
+	if yaml.Unmarshal(content, &root) != nil {
+		return nil
+	}
+	var all Named
+	walk(&root, func(path string) {
+		if !filepath.IsAbs(path) {
+			path = filepath.Join(directory, path)
+		}
+		all = append(all, path)
+	})
+	return all
+}
+
+// walk calls found with each value that is the path of a file. Aliases are not followed: what
+// they stand for is walked through in its own place.
+func walk(n *yaml.Node, found func(path string)) {
+	for i, child := range n.Content {
+		key := ""
+		if n.Kind == yaml.MappingNode && i%2 == 1 {
+			key = n.Content[i-1].Value
+		}
+		switch {
+		case isPath(key) && child.Kind == yaml.ScalarNode && child.Value != "":
+			found(child.Value)
+		case key == "files" && child.Kind == yaml.SequenceNode:
+			for _, path := range child.Content {
+				found(path.Value)
+			}
+		default:
+			walk(child, found)
+		}
+	}
+}
+
+func isPath(key string) bool {
+	switch key {
+	case "certificate-authority", "client-certificate", "client-key", "tokenFile":
+		return true
+	}
+	return strings.HasSuffix(key, "_file")
+}
+
+// Check says which of the files would not be read, and why. What is not there is left to its
+// own reader, who may not want it.
+func (n Named) Check() error {
+	var errs []error
+	for _, path := range n {
+		if err := Check(path, ConfigLimit); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, fmt.Errorf("a file that it names: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
