@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/podmeter/podmeter/cmd/podmeter/verify"
+	"github.com/podmeter/podmeter/internal/ktest"
 )
 
 // In the agent's own container podmeter verify proves its numbers: while the cluster is
@@ -37,7 +38,7 @@ func TestVerify(t *testing.T) {
 	if len(pending) < 3 {
 		t.Fatalf("got %d pods, want 3 at least", len(pending))
 	}
-	await(t, "each pod is judged and equal", func() (why string) {
+	ktest.AwaitWithin(t, patience, "each pod is judged and equal", func() (why string) {
 		report := c.verify(t)
 		checkVerified(t, report)
 		for name, why := range equalPods(report, namespace) {
