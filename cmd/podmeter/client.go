@@ -151,7 +151,7 @@ func (c *client) drain(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return explain(c.socket, context.Cause(ctx))
+			return c.explain(context.Cause(ctx))
 		case <-time.After(drainAgain):
 		}
 	}

@@ -5,7 +5,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"time"
 
@@ -52,9 +51,6 @@ worse than 3.`
 // verifyPause is the time between two rounds of --watch.
 const verifyPause = 5 * time.Second
 
-// The value of verify's --output that is not JSON.
-const outputTable = "table"
-
 // verifyOptions are the flags of verify.
 type verifyOptions struct {
 	config agent.Config
@@ -76,8 +72,8 @@ func (c *commands) verify() *cobra.Command {
 			if _, err := agent.Load(command.Flags(), c.environ); err != nil {
 				return err
 			}
-			if options.output != outputTable && options.output != outputJSON {
-				return agent.Usage(fmt.Errorf("--output %q: table or json is expected", options.output))
+			if err := checkOutput(options.output, outputTable, outputJSON); err != nil {
+				return err
 			}
 			return c.runVerify(command, &options)
 		},
@@ -85,8 +81,7 @@ func (c *commands) verify() *cobra.Command {
 	flags := command.Flags()
 	addConfigFlag(flags, &options.config)
 	agent.AddSocketFlag(flags, &options.config.Socket)
-	flags.StringVarP(&options.output, "output", "o", outputTable, "`format`: table or json")
-	complete(command, "output", outputTable, outputJSON)
+	addOutputFlag(command, &options.output, outputTable, outputJSON)
 	flags.BoolVar(&options.watch, "watch", false, "again every few seconds until interrupted; the exit code is the worst one's")
 	return command
 }
