@@ -125,7 +125,7 @@ func TestHostPodBesideForeign(t *testing.T) {
 			remove := foreign.On(t, test.at, test.flags)
 			w.meterPod(t)
 			w.wantDropped(t, "with podmeter")
-			await(t, "no metered pod", func() bool { return len(w.HostPods()) == 0 })
+			ktest.Await(t, "no metered pod", func() bool { return len(w.HostPods()) == 0 })
 			yields := w.Yields()
 			if len(yields) != 1 || yields[0].UID != hostPodUID || yields[0].Foreign.Cgroup != test.at.Path {
 				t.Errorf("got yields %+v, want the pod's, to a program on %s", yields, test.at.Path)
@@ -256,11 +256,11 @@ func TestAdoptedHostPodLeavesForForeign(t *testing.T) {
 			newForeignProgram(t, ebpf.AttachCGroupInetEgress).On(t, w.above, ktest.CgroupOverridable)
 			test.end(t, w)
 			if test.name == "uninstalled" { // pins alone were removed, which the kernel takes its time for
-				await(t, "the end of the links", func() bool { return errors.Is(w.send(), unix.EPERM) })
+				ktest.Await(t, "the end of the links", func() bool { return errors.Is(w.send(), unix.EPERM) })
 			}
 			w.wantDropped(t, test.name)
 			if test.name != "uninstalled" {
-				await(t, "the end of the point", func() bool { return len(w.HostPods()) == 0 })
+				ktest.Await(t, "the end of the point", func() bool { return len(w.HostPods()) == 0 })
 			}
 		})
 	}

@@ -20,7 +20,7 @@ func TestFirstDrainComesWithTheAttachments(t *testing.T) {
 	if state := m.state("veth0"); state == "" {
 		t.Error("got a drain before the attachment, want it after")
 	}
-	sendUDP(t, w.pod, "198.51.100.1:9", 5)
+	w.pod.Send(t, "198.51.100.1:9", 100, 5)
 	if totals, _ := m.book.of("veth0"); totals[flows.Transmit].Bytes != 0 {
 		t.Errorf("got %d bytes published, want none: they have not rested", totals[flows.Transmit].Bytes)
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/internal/ktest"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -106,7 +107,7 @@ func startRestingMeter(t testing.TB, w *wire, attach AttachMode) *testMeter {
 			o.Attach = attach
 		}
 	})
-	await(t, "veth0 is settled", func() bool { s := m.state("veth0"); return s == StateAttached || s == StatePartial })
+	ktest.Await(t, "veth0 is settled", func() bool { s := m.state("veth0"); return s == StateAttached || s == StatePartial })
 	return m
 }
 

@@ -99,8 +99,8 @@ var bothEqual = [flows.Directions]verify.Verdict{verify.Equal, verify.Equal}
 // exchange sends datagrams both ways.
 func (h *host) exchange(t *testing.T, transmit, receive int) {
 	t.Helper()
-	sendUDP(t, h.pod, "198.51.100.1:9", transmit)
-	sendUDP(t, h.node, "198.51.100.2:9", receive)
+	h.pod.Send(t, "198.51.100.1:9", 100, transmit)
+	h.node.Send(t, "198.51.100.2:9", 100, receive)
 }
 
 // resting are flags of an agent that drains when it is asked to.
