@@ -5,11 +5,11 @@ package identity
 import (
 	"fmt"
 	"net/netip"
-	"os"
 
 	"go.yaml.in/yaml/v3"
 
 	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/flows/plain"
 )
 
 // CIDRFile is a YAML file of ranges that the user named: a mapping of names to
@@ -28,7 +28,7 @@ func NewCIDRFile(cache *Cache, file string) (*CIDRFile, error) {
 
 // Reload reads the file again. If it has faults, the old ranges stay.
 func (f *CIDRFile) Reload() error {
-	data, err := os.ReadFile(f.file)
+	data, err := readFile(f.file)
 	if err != nil {
 		return fmt.Errorf("read CIDR file: %w", err)
 	}
@@ -56,7 +56,7 @@ func readCIDRs(file string, data []byte) (map[netip.Prefix]string, error) {
 	named, lines := make(map[netip.Prefix]string), make(map[netip.Prefix]int)
 	if root := s.parse(data); root != nil {
 		s.pairs(root, "file", func(key, value *yaml.Node) {
-			name := s.text(key, "name")
+			name := s.name(key, "name", plain.NameLimit)
 			if value = target(value); value.Kind == yaml.SequenceNode && len(value.Content) == 0 {
 				s.fault(value.Line, "%s: has no ranges", name)
 			}

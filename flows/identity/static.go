@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"os"
 	"slices"
 	"sync"
 	"time"
@@ -51,7 +50,7 @@ func (s *Static) Reload() error {
 }
 
 func (s *Static) reload() error {
-	data, err := os.ReadFile(s.file)
+	data, err := readFile(s.file)
 	if err != nil {
 		return fmt.Errorf("read static file: %w", err)
 	}

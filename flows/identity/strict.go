@@ -15,13 +15,25 @@ import (
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/podmeter/podmeter/flows/plain"
+)
+
+const (
+	// maxFile bounds a file that is read whole, in bytes: 50,000 pods have some 5 MB.
+	maxFile = 8 << 20
+	// maxFaults bounds the faults that are named of a file, maxEntries what is read of
+	// its lists and mappings: an alias may stand for a long list many times.
+	maxFaults  = 100
+	maxEntries = 1 << 20
 )
 
 // strict reads a YAML file and notes every fault with its line. It reads on
 // after a fault, so that all are told at once.
 type strict struct {
-	file   string
-	faults []fault
+	file    string
+	faults  []fault
+	entries int // read so far
 }
 
 type fault struct {
@@ -83,7 +95,20 @@ func unreadableLine(data []byte) int {
 }
 
 func (s *strict) fault(line int, format string, args ...any) {
-	s.faults = append(s.faults, fault{line, fmt.Sprintf(format, args...)})
+	switch n := len(s.faults); {
+	case n < maxFaults:
+		s.faults = append(s.faults, fault{line, plain.Lines(fmt.Sprintf(format, args...), plain.MessageLimit)})
+	case n == maxFaults:
+		s.faults = append(s.faults, fault{line, "and more: only so many faults are named"})
+	}
+}
+
+// enter reports whether one more entry may be read. After too many none is.
+func (s *strict) enter(line int) bool {
+	if s.entries++; s.entries == maxEntries+1 {
+		s.fault(line, "the file has more than %d entries, those of aliases counted each time", maxEntries)
+	}
+	return s.entries <= maxEntries
 }
 
 // err returns all faults in the order of their lines, nil if there are none.
@@ -118,6 +143,9 @@ func (s *strict) pairs(n *yaml.Node, what string, each func(key, value *yaml.Nod
 	lines := make(map[string]int)
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := target(n.Content[i]), n.Content[i+1]
+		if !s.enter(key.Line) {
+			return
+		}
 		if first, ok := lines[key.Value]; ok {
 			s.fault(key.Line, "%s: key %q given twice, first on line %d", what, key.Value, first)
 			continue
@@ -136,6 +164,9 @@ func (s *strict) sequence(n *yaml.Node, what string, each func(*yaml.Node)) {
 		s.wrongType(n, what, "a list")
 	default:
 		for _, item := range n.Content {
+			if !s.enter(item.Line) {
+				return
+			}
 			each(item)
 		}
 	}
@@ -155,9 +186,23 @@ func (s *strict) text(n *yaml.Node, what string) string {
 	return ""
 }
 
-// into returns a reader of a string into a variable.
-func (s *strict) into(variable *string, what string) func(*yaml.Node) {
-	return func(n *yaml.Node) { *variable = s.text(n, what) }
+// name reads a string that is exported as it stands. After a fault it is empty.
+func (s *strict) name(n *yaml.Node, what string, limit int) string {
+	text := s.text(n, what)
+	switch {
+	case len(text) > limit:
+		s.fault(target(n).Line, "%s: has %d bytes, more than %d", what, len(text), limit)
+	case !plain.Is(text, limit):
+		s.fault(target(n).Line, "%s: %q has a character that names may not have", what, text)
+	default:
+		return text
+	}
+	return ""
+}
+
+// into returns a reader of a name into a variable.
+func (s *strict) into(variable *string, what string, limit int) func(*yaml.Node) {
+	return func(n *yaml.Node) { *variable = s.name(n, what, limit) }
 }
 
 // address reads an IP address that one machine can own. After a fault it is
