@@ -49,7 +49,7 @@ const tail = len(mark) + 16
 // Text returns a string as one line of at most limit bytes, which is more than 17:
 // control and format characters (line breaks, escapes, changes of the direction
 // of writing), what is not UTF-8 and the angle brackets of markup are replaced
-// by U+FFFD. What is too long is cut between two characters and ends in a hash of
+// by U+FFFD, a run of them by one. What is too long is cut between two characters and ends in a hash of
 // the whole, so that two long strings that differ stay different.
 func Text(s string, limit int) string {
 	if Is(s, limit) {
@@ -105,12 +105,23 @@ func fits(s string, limit int, may alphabet) bool {
 	return true
 }
 
+// broken reports whether a string begins with a byte that is not UTF-8.
+func broken(s string) bool {
+	_, size := utf8.DecodeRuneInString(s)
+	return size == 1
+}
+
 // rebuild reads no more of a string than it keeps, but for the hash.
 func rebuild(s string, limit int, may alphabet) string {
 	kept := make([]byte, 0, min(len(s), limit)+utf8.UTFMax)
-	whole := 0 // bytes that leave room for the hash
-	for _, r := range s {
-		if !may(r) {
+	whole, replaced := 0, false // bytes that leave room for the hash; the last character
+	for i, r := range s {
+		bad := !may(r) || r == utf8.RuneError && broken(s[i:])
+		again := bad && replaced
+		if replaced = bad; again {
+			continue
+		}
+		if bad {
 			r = utf8.RuneError
 		}
 		if kept = utf8.AppendRune(kept, r); len(kept) > limit {

@@ -69,6 +69,7 @@ func (a *Agent) Agent() metrics.Agent {
 		Pods:            a.countPods(interfaces, pods),
 		ParsedPackets:   a.outcomes(),
 		IdentityObjects: source.Objects,
+		IdentityBounded: a.identity.cache.Bounded(),
 		IdentitySynced:  source.Synced,
 		IdentityUpdated: source.Updated,
 		ServiceLookups: map[string]uint64{
