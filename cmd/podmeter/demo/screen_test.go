@@ -142,3 +142,13 @@ func TestLayoutShortensTheWidestFlexibleColumn(t *testing.T) {
 		}
 	}
 }
+
+// A name that holds line breaks or escapes makes neither lines nor commands.
+func TestLayoutOfVileNames(t *testing.T) {
+	columns := []column{{head: "A"}, {head: "B", flexible: true}}
+	rows := [][]string{{"a\nforged  line", "b\x1b[2J\t\u202e<b>\xff"}}
+	got := strings.Join(layout(columns, rows, 0), "\n")
+	if want := "A               B\na\ufffdforged  line  b\ufffd[2J\ufffdb\ufffd"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
