@@ -156,12 +156,14 @@ func checkMemory(t *testing.T, before, most uint64) {
 type fakeAPI struct {
 	*httptest.Server
 	json, streams bool
+	pod           func(i int) *corev1.Pod
+	pods          int
 	most          peak
 	ended         chan struct{}
 }
 
-func newFakeAPI(t *testing.T, json, streams bool) *fakeAPI {
-	f := &fakeAPI{json: json, streams: streams, ended: make(chan struct{})}
+func newFakeAPI(t testing.TB, json, streams bool) *fakeAPI {
+	f := &fakeAPI{json: json, streams: streams, pod: hostilePod, pods: hostilePods, ended: make(chan struct{})}
 	f.Server = httptest.NewServer(f)
 	t.Cleanup(f.Close)
 	t.Cleanup(func() { close(f.ended) })
@@ -171,9 +173,14 @@ func newFakeAPI(t *testing.T, json, streams bool) *fakeAPI {
 func (f *fakeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	pods := 0
 	if strings.HasSuffix(r.URL.Path, "/pods") {
-		pods = hostilePods
+		pods = f.pods
 	}
-	each := func(i int) *corev1.Pod { f.most.look(); return hostilePod(i) }
+	each := func(i int) *corev1.Pod {
+		if i%max(1, pods/hostilePods) == 0 {
+			f.most.look()
+		}
+		return f.pod(i)
+	}
 	protobuf := !f.json && strings.Contains(r.Header.Get("Accept"), kruntime.ContentTypeProtobuf)
 	query := r.URL.Query()
 	switch {
@@ -262,7 +269,7 @@ func protobufEvent(kind string, o kruntime.Object) []byte {
 	return append(binary.BigEndian.AppendUint32(nil, uint32(len(frame))), frame...)
 }
 
-func (f *fakeAPI) client(t *testing.T) kubernetes.Interface {
+func (f *fakeAPI) client(t testing.TB) kubernetes.Interface {
 	config := &rest.Config{Host: f.URL, ContentConfig: rest.ContentConfig{
 		ContentType: kruntime.ContentTypeProtobuf, AcceptContentTypes: kruntime.ContentTypeProtobuf + "," + kruntime.ContentTypeJSON,
 	}}
