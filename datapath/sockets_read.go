@@ -11,6 +11,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/podmeter/podmeter/bpf"
 	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/flows/plain"
 	"golang.org/x/sys/unix"
 )
 
@@ -127,7 +128,7 @@ func decodeOwner(owner *bpf.SocketSocketOwner, clock clock) flows.SocketOwner {
 		command[i] = byte(c)
 	}
 	return flows.SocketOwner{
-		Cgroup: owner.Cgroup, Command: unix.ByteSliceToString(command[:]),
+		Cgroup: owner.Cgroup, Command: plain.Text(unix.ByteSliceToString(command[:]), plain.KernelLimit),
 		Since: clock.time(owner.Since), Until: clock.time(owner.Until),
 	}
 }

@@ -5,6 +5,8 @@ package flows
 import (
 	"net/netip"
 	"time"
+
+	"github.com/podmeter/podmeter/flows/plain"
 )
 
 // Binder finds the pod behind an interface. A veth belongs to one pod for its
@@ -80,7 +82,7 @@ type NameBinder struct{}
 
 // Bind implements [Binder].
 func (NameBinder) Bind(i Interface, _ []netip.Addr, _ *Bound) *Pod {
-	return &Pod{UID: "interface:" + i.Name, Name: i.Name}
+	return &Pod{UID: "interface:" + i.Name, Name: plain.Text(i.Name, plain.KernelLimit)}
 }
 
 // AddressBinder binds an interface by its addresses: first those that the host

@@ -2,7 +2,11 @@
 
 package flows
 
-import "time"
+import (
+	"time"
+
+	"github.com/podmeter/podmeter/flows/plain"
+)
 
 // earlyHealth is the health of connections of pods none of whose interfaces is bound yet.
 // It waits for as long as the bytes of an interface that vanished unbound.
@@ -79,6 +83,8 @@ func (e *earlyHealth) restore(all []EarlyHealthState) {
 	}
 	for i := range all {
 		s := &all[i]
+		s.Labels.bound()
+		bound(plain.MessageLimit, &s.UID) // nobody sees it
 		(*e)[earlyKey{s.UID, s.Labels}] = &earlySum{healthSum: *s.Health.sum(), entries: s.Entries, until: s.Until}
 	}
 }

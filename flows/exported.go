@@ -90,10 +90,11 @@ func (t *Table) earlierSeries() (all []Series[NoLabels]) {
 
 // restoreEarlier takes what a state says of forgotten points. One of before that was
 // recorded has none: all of its series are then taken for theirs.
-func (a *account) restoreEarlier(earlier *[Directions]Counters) {
+func (a *account) restoreEarlier(earlier *[Directions]Counters, total [Directions]Counters) {
 	if earlier == nil {
-		a.earlier = a.total.counters
-		return
+		earlier = &total
 	}
-	a.earlier = *earlier
+	for d := range a.earlier {
+		a.earlier[d].Add(earlier[d])
+	}
 }

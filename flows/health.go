@@ -224,8 +224,14 @@ func healthState(f *family[FlowLabels], rows []RowState[FlowLabels]) (all []Heal
 // restoreHealth is the reverse of healthState.
 func restoreHealth(f *family[FlowLabels], rows []RowState[FlowLabels], all []HealthState) {
 	for i := range all {
-		if row := all[i].Row; row >= 0 && row < len(rows) {
-			f.rows[rows[row].Labels].health = all[i].sum()
+		row := all[i].Row
+		if row < 0 || row >= len(rows) {
+			continue
+		}
+		if r := f.rows[rows[row].Labels]; r.health == nil {
+			r.health = all[i].sum()
+		} else {
+			r.health.add(all[i].sum())
 		}
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/podmeter/podmeter/flows/plain"
 )
 
 // State is all that a publisher and its table know, to be written down and given
@@ -136,6 +138,7 @@ func (pt *point) state() PointState {
 func (s *PointState) point() *point {
 	pt := &point{Interface: s.Interface, pod: s.Pod}
 	if pt.pod != nil {
+		pt.pod.bound()
 		pt.partial = s.Partial || s.Exported == nil
 		if s.Exported != nil {
 			pt.exported = *s.Exported
@@ -150,6 +153,8 @@ func (s *PointState) point() *point {
 		pt.waiting.addTotal(unknown, w.Direction, amount{w.Counters, w.Start})
 	}
 	for _, w := range s.Rows {
+		w.Flow.bound()
+		w.External.bound()
 		pt.waiting.addRow(unknown, w.Direction, rowLabels{w.Flow, w.External}, amount{w.Counters, w.Start})
 	}
 	return pt
@@ -196,11 +201,19 @@ func (f *family[L]) state() []RowState[L] {
 	return rows
 }
 
-func (f *family[L]) restore(rows []RowState[L]) {
-	for _, s := range rows {
-		r := f.fixed(s.Labels)
-		r.counterPair, r.last, r.counted = s.Pair.pair(), s.Last, s.Counted
-		if s.Counted {
+// restore adds rows, after bound has made their labels plain. Those whose labels are equal
+// then are one.
+func (f *family[L]) restore(rows []RowState[L], bound func(*L)) {
+	for i := range rows {
+		s := &rows[i]
+		bound(&s.Labels)
+		r, pair := f.fixed(s.Labels), s.Pair.pair()
+		r.merge(&pair)
+		if s.Last.After(r.last) {
+			r.last = s.Last
+		}
+		if s.Counted && !r.counted {
+			r.counted = true
 			f.counted++
 		}
 	}
@@ -214,29 +227,52 @@ func (t *Table) restore(s *State) error {
 	}
 	t.foldedFlow, t.foldedEx, t.end = s.FoldedFlow, s.FoldedExternal, s.Stats.LastEpoch
 	for i := range s.Accounts {
-		a := s.Accounts[i].account()
-		t.names[a.name] = a
+		t.restoreAccount(&s.Accounts[i])
+	}
+	for _, a := range t.names {
 		t.flows += a.flows.counted
 		t.externals += a.externals.counted
-		for _, uid := range s.Accounts[i].UIDs {
-			t.pods[uid] = a
-		}
 	}
 	return nil
 }
 
-func (s *AccountState) account() *account {
-	a := &account{
-		name: name{s.Namespace, s.Pod}, living: len(s.UIDs), gone: s.Gone, total: s.Total.pair(),
-		retired: make(map[PeerKind]*counterPair), retiredEx: s.RetiredExternal.pair(),
+func (t *Table) restoreAccount(s *AccountState) {
+	bound(plain.LabelLimit, &s.Namespace)
+	bound(plain.NameLimit, &s.Pod)
+	n := name{s.Namespace, s.Pod}
+	a := t.names[n]
+	if a == nil {
+		a = &account{name: n, gone: s.Gone, retired: make(map[PeerKind]*counterPair)}
+		t.names[n] = a
 	}
+	a.restore(s)
+	for _, uid := range s.UIDs {
+		bound(plain.MessageLimit, &uid) // nobody sees it
+		t.pods[uid] = a
+	}
+}
+
+// restore adds a state to an account.
+func (a *account) restore(s *AccountState) {
+	a.living += len(s.UIDs)
+	if s.Gone.After(a.gone) {
+		a.gone = s.Gone
+	}
+	if a.living > 0 {
+		a.gone = time.Time{}
+	}
+	total, external := s.Total.pair(), s.RetiredExternal.pair()
+	a.total.merge(&total)
+	a.retiredEx.merge(&external)
+	a.restoreEarlier(s.Earlier, total.counters)
 	for kind, state := range s.Retired {
-		pair := state.pair()
-		a.retired[kind] = &pair
+		if pair := state.pair(); a.retired[kind] == nil {
+			a.retired[kind] = &pair
+		} else {
+			a.retired[kind].merge(&pair)
+		}
 	}
-	a.restoreEarlier(s.Earlier)
-	a.flows.restore(s.Flows)
+	a.flows.restore(s.Flows, (*FlowLabels).bound)
 	restoreHealth(&a.flows, s.Flows, s.Health)
-	a.externals.restore(s.Externals)
-	return a
+	a.externals.restore(s.Externals, (*ExternalLabels).bound)
 }

@@ -6,6 +6,8 @@ import (
 	"hash/maphash"
 	"sync"
 	"time"
+
+	"github.com/podmeter/podmeter/flows/plain"
 )
 
 // UplinkLabels tell the rows of the uplinks apart. What is unknown is zero.
@@ -208,9 +210,10 @@ func (t *UplinkTable) restore(s *UplinkState) error {
 		return errNotEmpty
 	}
 	for _, u := range s.Uplinks {
+		bound(plain.KernelLimit, &u.Name)
 		t.uplinks[u.Name] = &uplink{total: u.Total.pair(), retired: u.Retired.pair(), gone: u.Gone}
 	}
-	t.rows.restore(s.Rows)
+	t.rows.restore(s.Rows, (*UplinkLabels).bound)
 	t.folded = s.Folded
 	return nil
 }

@@ -2,7 +2,11 @@
 
 package flows
 
-import "sync"
+import (
+	"sync"
+
+	"github.com/podmeter/podmeter/flows/plain"
+)
 
 // UplinkPublisherOptions are what an [UplinkPublisher] needs.
 type UplinkPublisherOptions struct {
@@ -67,9 +71,10 @@ func (p *UplinkPublisher) attribute(epoch *Epoch) *uplinkBatch {
 	}
 	names := make(map[Point]string, len(epoch.Interfaces))
 	for _, i := range epoch.Interfaces {
-		names[i.Point] = i.Name
+		name := plain.Text(i.Name, plain.KernelLimit)
+		names[i.Point] = name
 		if i.Gone.IsZero() {
-			batch.living[i.Name] = true
+			batch.living[name] = true
 		}
 	}
 	for i := range epoch.Records {

@@ -71,6 +71,9 @@ type Agent struct {
 	ParsedPackets map[string]uint64
 	// IdentityObjects is the number of objects in the identity cache by kind.
 	IdentityObjects map[string]int
+	// IdentityBounded counts objects of which something was cut or left out, by the bound
+	// that they were beyond.
+	IdentityBounded map[string]uint64
 	// IdentitySynced is whether the first list of all objects has arrived.
 	IdentitySynced bool
 	// IdentityUpdated is when the source was last known to be current, zero if

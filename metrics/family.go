@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/flows/plain"
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -188,6 +189,6 @@ func add[L any](s, o *flows.Series[L]) {
 	}
 }
 
-// valid returns s with what is no UTF-8 replaced: names of interfaces may be
-// any bytes, label values may not.
-func valid(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
+// valid returns s as the value of a label. Whatever came here without it, a label is
+// UTF-8, does nothing to a terminal and has a bound: so has a scrape.
+func valid(s string) string { return plain.Text(s, plain.ValueLimit) }

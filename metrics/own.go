@@ -111,6 +111,9 @@ func identities() []ownMetric {
 	return []ownMetric{
 		own(gauge, "identity_objects", "Objects in the identity cache by kind.", []string{"kind"},
 			func(s *state, emit emit) { each(emit, s.options.Known.IdentityKinds, s.IdentityObjects) }),
+		own(prometheus.CounterValue, "identity_bounded_total",
+			"Objects of the identity source of which something was cut or left out, by the bound that they were beyond.",
+			[]string{"bound"}, func(s *state, emit emit) { each(emit, nil, s.IdentityBounded) }),
 		own(gauge, "identity_synced", "Whether the identity source has delivered all objects once.",
 			nil, scalar(func(s *state) float64 {
 				if s.IdentitySynced {

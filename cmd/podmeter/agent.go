@@ -8,6 +8,7 @@ import (
 	"log/slog"
 
 	"github.com/podmeter/podmeter/cmd/podmeter/agent"
+	"github.com/podmeter/podmeter/flows/plain"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
@@ -113,7 +114,7 @@ func (c *commands) inManifest(config *agent.Config, err error) error {
 
 // newLogger returns a logger that writes to w, first of all the warnings.
 func newLogger(w io.Writer, level, format string, warnings []string) (*slog.Logger, error) {
-	var options slog.HandlerOptions
+	options := slog.HandlerOptions{ReplaceAttr: plain.Attr}
 	var least slog.Level
 	if err := least.UnmarshalText([]byte(level)); err != nil {
 		return nil, agent.Usage(fmt.Errorf("--log-level: %w", err))

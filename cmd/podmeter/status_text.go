@@ -20,8 +20,10 @@ import (
 )
 
 // writeStatus shows a status to a human; ages are as of now. Names are whatever their
-// makers like, and are not to move the cursor.
+// makers like: they are not to move the cursor nor to make lines, so the status' texts are
+// made plain first.
 func writeStatus(w io.Writer, s *agent.Status, now time.Time) error {
+	makePlain(s)
 	w = printableWriter{w}
 	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	for _, line := range [][2]string{

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/flows/plain"
 )
 
 // metadataMarker starts the metadata, which is within the last metadataMax
@@ -197,7 +198,7 @@ func (w *sampler) keys() string {
 	}
 	var keys []string
 	for key := range r {
-		keys = append(keys, strings.ToValidUTF8(key, "\uFFFD"))
+		keys = append(keys, plain.Text(key, plain.LabelLimit))
 	}
 	slices.Sort(keys)
 	if len(keys) > most {

@@ -7,11 +7,11 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/flows/plain"
 	"github.com/podmeter/podmeter/internal/ratelog"
 )
 
@@ -242,7 +242,7 @@ func (d *Databases) Info() []Info {
 		}
 		infos = append(infos, Info{
 			Path:    s.name,
-			Type:    strings.ToValidUTF8(s.db.metadata.DatabaseType, "\uFFFD"),
+			Type:    plain.Text(s.db.metadata.DatabaseType, plain.PlaceLimit),
 			Built:   s.db.metadata.BuildTime().UTC(),
 			Size:    s.db.size,
 			Fields:  s.db.fields.names(),

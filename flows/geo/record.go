@@ -10,6 +10,7 @@ import (
 	"github.com/oschwald/maxminddb-golang/v2/mmdbdata"
 
 	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/flows/plain"
 )
 
 // field is one of those of a [flows.Place].
@@ -254,7 +255,7 @@ func clean(f field, text string) string {
 	if text == "-" { // IP2Location's unknown
 		return ""
 	}
-	return strings.ToValidUTF8(text, "\uFFFD")
+	return plain.Text(text, plain.PlaceLimit)
 }
 
 // cleanCountry takes two letters, in which A1 and A2 (proxy, satellite) of old

@@ -17,6 +17,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
+
+	"github.com/podmeter/podmeter/flows/plain"
 )
 
 // complaintInterval is how long a refusal is not logged again.
@@ -100,7 +102,7 @@ func (a *access) granted(r request) {
 
 func (a *access) refuse(r request, err error) {
 	noRight := apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err)
-	text := r.verb + " " + r.resource + ": " + err.Error()
+	text := plain.Text(r.verb+" "+r.resource+": "+err.Error(), plain.MessageLimit)
 	if noRight {
 		text = "no right to " + r.verb + " " + r.resource
 	}

@@ -3,15 +3,24 @@
 package identity
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"net/netip"
+	"os"
 	"runtime"
+	"runtime/debug"
+	"strings"
+	"sync"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/flows/plain"
 )
 
 func podNumber(i int) netip.Addr {
@@ -74,6 +83,67 @@ func TestOwnerAllocatesNothing(t *testing.T) {
 			t.Errorf("%s: got %v allocations, want 0", address, got)
 		}
 	}
+}
+
+// longestPod is a pod all of whose names are as long as may be, and nobody else's but for
+// the namespace's and the node's.
+func longestPod(i int) *corev1.Pod {
+	long := func(what string, limit int) string {
+		return strings.Repeat("a", limit-len(what)-6) + fmt.Sprintf("%s%06d", what, i)
+	}
+	p := running(long("pod", plain.NameLimit), metav1.NewTime(start), podNumber(i).String())
+	p.UID = types.UID(fmt.Sprintf("%036d", i))
+	p.Namespace, p.Spec.NodeName = strings.Repeat("n", plain.LabelLimit), strings.Repeat("h", plain.NameLimit-3)+fmt.Sprint(i%200)
+	p.Spec.Containers[0].Name = long("container", plain.LabelLimit)
+	p.OwnerReferences = []metav1.OwnerReference{{
+		APIVersion: "v1", UID: "u", Kind: "StatefulSet", Name: long("owner", plain.NameLimit), Controller: new(true),
+	}}
+	return p
+}
+
+// BenchmarkMemoryOfLongNames reports what each of 20,000 such pods takes once informers of
+// a real client have read them, and the most that the process had resident meanwhile, the
+// server's side included.
+func BenchmarkMemoryOfLongNames(b *testing.B) {
+	const pods = 20_000
+	for b.Loop() {
+		api := newFakeAPI(b, false, false)
+		api.pods, api.pod = pods, longestPod
+		before := heapInUse()
+		c := NewCache(CacheOptions{Node: "here"})
+		k, err := NewKubernetes(c, KubernetesOptions{Client: api.client(b), Logger: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			b.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(b.Context())
+		var running sync.WaitGroup
+		running.Go(func() { _ = k.Run(ctx) })
+		<-k.Synced()
+		if got := c.Counts()["pod"]; got != pods || c.Bounded()["text"] != 0 {
+			b.Errorf("got %d pods, %v", got, c.Bounded())
+		}
+		b.ReportMetric(float64(heapInUse()-before)/pods, "B/pod")
+		b.ReportMetric(resident(b, "VmHWM"), "MiB-most")
+		debug.FreeOSMemory()
+		b.ReportMetric(resident(b, "VmRSS"), "MiB-after")
+		runtime.KeepAlive(k)
+		cancel()
+		running.Wait()
+	}
+}
+
+// resident returns a size of this process that the kernel knows, in MiB.
+func resident(b *testing.B, name string) float64 {
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		b.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(status), name+":")
+	var kilobytes float64
+	if _, err := fmt.Sscan(rest, &kilobytes); err != nil {
+		b.Fatal(err)
+	}
+	return kilobytes / 1024
 }
 
 // BenchmarkMemory reports what a pod takes: in the informer and in the cache.

@@ -3,6 +3,7 @@
 package identity
 
 import (
+	"log/slog"
 	"net/netip"
 	"sync"
 	"time"
@@ -24,6 +25,8 @@ type CacheOptions struct {
 	ClusterRanges []netip.Prefix
 	// Now is the clock; time.Now if nil.
 	Now func() time.Time
+	// Logger says once of each bound that an object was beyond it; nil for none.
+	Logger *slog.Logger
 }
 
 // Cache is the directory of owners. The kind of an address is that of the first
@@ -62,6 +65,9 @@ type Cache struct {
 	gone     []gonePod                // with several containers, oldest first
 	services map[string]*serviceEntry // by UID
 	nodes    map[string]*nodeEntry    // by name
+	external external                 // of services
+
+	excess excess
 }
 
 // NewCache returns a cache that knows only this node's name and the ranges of
@@ -73,6 +79,7 @@ func NewCache(options CacheOptions) *Cache {
 		pods:     make(map[string]*podEntry),
 		services: make(map[string]*serviceEntry),
 		nodes:    make(map[string]*nodeEntry),
+		excess:   excess{logger: options.Logger},
 	}
 	if c.history == 0 {
 		c.history = defaultHistory

@@ -26,7 +26,7 @@ const (
 	// cgroupMemory is for how long a cgroup is remembered after its end: its flows are read
 	// a drain or two later.
 	cgroupMemory = 2 * time.Minute
-	// maxCgroups bounds the tree: 110 pods have a thousand.
+	// maxCgroups bounds the tree, and what is known of it: 110 pods have a thousand.
 	maxCgroups = 65536
 )
 
@@ -187,8 +187,14 @@ func (c *Cgroups) note(path string) (id uint64, isPods bool) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if known.path != "" && c.byID[id] == nil {
-		c.tell()
+	if c.byID[id] == nil {
+		if len(c.byID) >= maxCgroups {
+			c.cache.excess.note("cgroup", "", "", BoundCgroups)
+			return 0, false
+		}
+		if known.path != "" {
+			c.tell()
+		}
 	}
 	c.byID[id] = known
 	return id, true
@@ -236,10 +242,10 @@ func parseCgroup(path string) (pod, container string) {
 	for part := range strings.SplitSeq(path, "/") {
 		if pod == "" {
 			if found := podCgroup.FindStringSubmatch(part); found != nil {
-				pod = strings.ReplaceAll(found[1], "_", "-")
+				pod = strings.Clone(strings.ReplaceAll(found[1], "_", "-")) // without the rest of the path
 			}
 		} else if found := containerCgroup.FindStringSubmatch(part); found != nil {
-			return pod, found[1]
+			return pod, strings.Clone(found[1])
 		}
 	}
 	return pod, ""

@@ -9,6 +9,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/flows/plain"
 	"github.com/podmeter/podmeter/internal/regular"
 )
 
@@ -56,7 +57,7 @@ func readCIDRs(file string, data []byte) (map[netip.Prefix]string, error) {
 	named, lines := make(map[netip.Prefix]string), make(map[netip.Prefix]int)
 	if root := s.parse(data); root != nil {
 		s.pairs(root, "file", func(key, value *yaml.Node) {
-			name := s.text(key, "name")
+			name := s.name(key, "name", plain.NameLimit)
 			if value = target(value); value.Kind == yaml.SequenceNode && len(value.Content) == 0 {
 				s.fault(value.Line, "%s: has no ranges", name)
 			}

@@ -45,9 +45,8 @@ type holder struct {
 type claim struct {
 	holder   *holder
 	from, to int64
-	// protocol and port limit a claim to a service's port; 0 is any.
-	port     uint16
-	protocol uint8
+	// ports are those that a service has the address with; nil is any.
+	ports *portSet
 	// terminated says that the end is when the containers ended: the interface
 	// lives on for a moment. Otherwise it is when the end was noticed.
 	terminated bool
@@ -56,15 +55,17 @@ type claim struct {
 func (c *claim) touches(first, last int64) bool { return c.from <= last && first < c.to }
 
 func (c *claim) is(q *flows.Query) bool {
-	return c.protocol == 0 && c.port == 0 || c.protocol == q.Protocol && c.port == q.Port
+	return c.ports == nil || c.ports.has(ServicePort{q.Protocol, q.Port})
 }
 
 // claims are who had which address when: open claims, and ended ones until they
 // are forgotten.
 type claims struct {
 	byAddress map[netip.Addr][]claim
-	// ended lists ended claims in the order in which their end was noticed.
-	ended []endedClaim
+	// ended lists ended claims in the order in which their end was noticed; endedOf counts
+	// them by rank.
+	ended   []endedClaim
+	endedOf [rankNode + 1]int
 }
 
 type endedClaim struct {
@@ -161,7 +162,7 @@ func (c *claims) open(address netip.Addr, cl claim, now int64) {
 	if cl.from == beginning && slices.ContainsFunc(list, cl.rivals) {
 		cl.from = now // nobody knows since when, but not before now
 	}
-	c.byAddress[address] = append(list, cl)
+	c.byAddress[address] = append(bounded(list), cl)
 	if cl.holder.rank == rankPod {
 		c.handOver(address, now)
 	}
@@ -169,8 +170,39 @@ func (c *claims) open(address netip.Addr, cl claim, now int64) {
 
 // rivals reports whether another object of the same rank made the other claim.
 func (c *claim) rivals(other claim) bool {
-	return other.holder != c.holder && other.holder.rank == c.holder.rank &&
-		other.protocol == c.protocol && other.port == c.port
+	return other.holder != c.holder && other.holder.rank == c.holder.rank && other.ports.meets(c.ports)
+}
+
+// sharers counts the services that claim an address with their ports.
+func (c *claims) sharers(address netip.Addr) (count int) {
+	list := c.byAddress[address]
+	for i := range list {
+		if list[i].ports != nil && list[i].to == forever {
+			count++
+		}
+	}
+	return count
+}
+
+// bounded returns the claims of an address without the eldest of those that ended, if
+// these are too many: each look-up reads all.
+func bounded(list []claim) []claim {
+	ended := 0
+	for i := range list {
+		if list[i].to != forever {
+			ended++
+		}
+	}
+	if ended < maxEndedAt {
+		return list
+	}
+	return slices.DeleteFunc(list, func(cl claim) bool {
+		eldest := cl.to != forever && ended >= maxEndedAt
+		if eldest {
+			ended--
+		}
+		return eldest
+	})
 }
 
 // handOver ends all pods' open claims of an address but the one that began
@@ -201,40 +233,56 @@ func (c *claims) end(address netip.Addr, h *holder, at, now int64, terminated bo
 	}
 }
 
-// endPort is end for the claim of a service's port.
-func (c *claims) endPort(e endpoint, h *holder, now int64) {
-	list := c.byAddress[e.address]
-	for i := range list {
-		if cl := &list[i]; cl.holder == h && cl.protocol == e.protocol && cl.port == e.port {
-			c.endOne(e.address, cl, now, now, false)
-		}
-	}
-}
-
 func (c *claims) endOne(address netip.Addr, cl *claim, at, now int64, terminated bool) {
 	if cl.to != forever {
 		return
 	}
 	cl.to, cl.terminated = max(cl.from, min(at, now)), terminated
 	c.ended = append(c.ended, endedClaim{address, cl.holder, now})
+	c.endedOf[cl.holder.rank]++
 }
 
-// forget removes the claims whose end was noticed before a time.
+// forget removes the claims whose end was noticed before a time, and the eldest of a kind
+// of owners that has too many: no kind's coming and going takes the memory of another's.
 func (c *claims) forget(before int64) {
 	n := 0
 	for ; n < len(c.ended) && c.ended[n].noticed < before; n++ {
-		e := c.ended[n]
-		list := c.byAddress[e.address]
-		i := slices.IndexFunc(list, func(cl claim) bool { return cl.holder == e.holder && cl.to != forever })
-		if i < 0 {
-			continue
-		}
-		if len(list) == 1 {
-			delete(c.byAddress, e.address)
-		} else {
-			c.byAddress[e.address] = slices.Delete(list, i, i+1)
-		}
+		c.drop(c.ended[n])
 	}
 	clear(c.ended[:n])
 	c.ended = c.ended[n:]
+	for r := range c.endedOf {
+		if c.endedOf[r] > maxEnded {
+			c.thin(rank(r), maxEnded/4)
+		}
+	}
+}
+
+// thin forgets a number of ended claims, the eldest of a rank.
+func (c *claims) thin(r rank, number int) {
+	kept := c.ended[:0]
+	for _, e := range c.ended {
+		if number > 0 && e.holder.rank == r {
+			c.drop(e)
+			number--
+			continue
+		}
+		kept = append(kept, e)
+	}
+	clear(c.ended[len(kept):])
+	c.ended = kept
+}
+
+// drop removes an ended claim.
+func (c *claims) drop(e endedClaim) {
+	c.endedOf[e.holder.rank]--
+	list := c.byAddress[e.address]
+	i := slices.IndexFunc(list, func(cl claim) bool { return cl.holder == e.holder && cl.to != forever })
+	switch {
+	case i < 0: // the address had too many
+	case len(list) == 1:
+		delete(c.byAddress, e.address)
+	default:
+		c.byAddress[e.address] = slices.Delete(list, i, i+1)
+	}
 }

@@ -168,23 +168,5 @@ func (c *cniCache) read(path string) *cniCached {
 // readRegular reads a file that is no link, no device and not too long. It returns
 // how the file was, if it could be opened.
 func readRegular(path string, limit int64) ([]byte, fs.FileInfo, error) {
-	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer file.Close()
-	info, err := file.Stat()
-	switch {
-	case err != nil:
-		return nil, nil, err
-	case !info.Mode().IsRegular():
-		return nil, info, errors.New("it is no regular file")
-	case info.Size() > limit:
-		return nil, info, fmt.Errorf("it has %d bytes, more than %d", info.Size(), limit)
-	}
-	data, err := io.ReadAll(io.LimitReader(file, limit+1))
-	if err == nil && int64(len(data)) > limit {
-		err = fmt.Errorf("it has more than %d bytes", limit)
-	}
-	return data, info, err
+	return readBounded(path, limit, syscall.O_NOFOLLOW)
 }

@@ -10,6 +10,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/podmeter/podmeter/flows/plain"
 )
 
 const (
@@ -20,8 +22,11 @@ const (
 	// lists them with the pod's sandbox and the hardware address of the pod's end
 	// (cni-plugin/pkg/k8s/k8s.go of projectcalico/calico).
 	calicoPrefix = "cali"
-	// maxDevices bounds the interfaces of one result.
+	// maxDevices bounds the interfaces of one result, maxDevice the bytes of the name of
+	// one (IFNAMSIZ of linux/if.h less its end). Of a pod's addresses as many are kept
+	// as of its status.
 	maxDevices = 64
+	maxDevice  = 15
 )
 
 var (
@@ -76,11 +81,11 @@ func parseCNIResult(data []byte) (*cniResult, error) {
 	for _, arg := range file.Args {
 		switch arg[0] {
 		case "K8S_POD_UID":
-			r.uid = arg[1]
+			r.uid = plain.Text(arg[1], plain.UIDLimit)
 		case "K8S_POD_NAMESPACE":
-			r.namespace = arg[1]
+			r.namespace = plain.Text(arg[1], plain.LabelLimit)
 		case "K8S_POD_NAME":
-			r.name = arg[1]
+			r.name = plain.Text(arg[1], plain.NameLimit)
 		}
 	}
 	if r.uid == "" || r.namespace == "" || r.name == "" {
@@ -89,7 +94,7 @@ func parseCNIResult(data []byte) (*cniResult, error) {
 	for _, i := range file.Result.Interfaces {
 		r.add(i, file.IfName)
 	}
-	for _, ip := range file.Result.IPs {
+	for _, ip := range file.Result.IPs[:min(len(file.Result.IPs), maxOwnAddresses)] {
 		if prefix, err := netip.ParsePrefix(ip.Address); err == nil {
 			r.addresses = append(r.addresses, prefix.Addr().Unmap())
 		}
@@ -100,7 +105,7 @@ func parseCNIResult(data []byte) (*cniResult, error) {
 // add takes an interface if it is one of the host's. The pod's own may be listed
 // without its sandbox, as kindnet does: the host may have another of that name.
 func (r *cniResult) add(i cniInterface, ifName string) {
-	if i.Name == ifName {
+	if i.Name == ifName || len(i.Name) > maxDevice {
 		return
 	}
 	if i.Sandbox != "" {

@@ -7,39 +7,46 @@ import (
 	"strings"
 
 	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/flows/plain"
 	corev1 "k8s.io/api/core/v1"
 )
 
-// maxContainers bounds the containers that are remembered of a pod, which may start
-// again for ever: one that ended long ago has no sockets left.
-const maxContainers = 64
+// maxContainers bounds the containers that are known of a pod, two for each of its status:
+// one that runs and one that ran before. They may start again for ever, and one that ended
+// long ago has no sockets left.
+const maxContainers = 128
 
 // Container is one that a pod has or had: it gets another id each time that it starts.
 type Container struct{ ID, Name string }
 
 // containersOf returns the containers that a pod's status tells of, those that ran
 // before the last start included.
-func containersOf(p *corev1.Pod) (all []Container) {
+func (b *Bounds) containersOf(p *corev1.Pod) (all []Container) {
 	for _, statuses := range [][]corev1.ContainerStatus{
 		p.Status.InitContainerStatuses, p.Status.ContainerStatuses, p.Status.EphemeralContainerStatuses,
 	} {
 		for _, s := range statuses {
-			all = appendContainer(all, s.ContainerID, s.Name)
+			all = b.container(all, s.ContainerID, s.Name)
 			if before := s.LastTerminationState.Terminated; before != nil {
-				all = appendContainer(all, before.ContainerID, s.Name)
+				all = b.container(all, before.ContainerID, s.Name)
 			}
 		}
 	}
 	return all
 }
 
-// appendContainer appends a container by its URL of the API, runtime://id.
-func appendContainer(all []Container, url, name string) []Container {
+// container appends a container by its URL of the API, runtime://id.
+func (b *Bounds) container(all []Container, url, name string) []Container {
 	_, id, found := strings.Cut(url, "://")
-	if !found || id == "" {
+	switch {
+	case !found || id == "":
+		return all
+	case len(all) >= maxContainers:
+		*b |= BoundContainers
 		return all
 	}
-	return append(all, Container{id, shared(name)})
+	// A copy, as it would keep all of the URL.
+	return append(all, Container{strings.Clone(b.text(id, plain.UIDLimit)), shared(b.text(name, plain.LabelLimit))})
 }
 
 // rememberContainers adds to a pod's containers those that it had before.
@@ -67,6 +74,9 @@ type gonePod struct {
 func (c *Cache) keepContainers(entry *podEntry, now int64) {
 	c.gone = slices.DeleteFunc(c.gone, func(g gonePod) bool { return now-g.at > int64(c.history) })
 	if len(entry.containers) > 0 || entry.HostNetwork {
+		if len(c.gone) >= maxGone {
+			c.gone = slices.Delete(c.gone, 0, maxGone/4)
+		}
 		c.gone = append(c.gone, gonePod{entry, now})
 	}
 }

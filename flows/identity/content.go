@@ -10,7 +10,12 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/flows/plain"
 )
+
+// maxEndpoints bounds the addresses of a static file, each external one of a service
+// counted once for each of its ports.
+const maxEndpoints = 1 << 18
 
 // content is what a static file says.
 type content struct {
@@ -30,6 +35,7 @@ type contentReader struct {
 	nodeLine   int
 	names      map[string]int    // kind, namespace and name
 	addresses  map[endpoint]int  // of pods, nodes, services
+	full       bool              // addresses are as many as may be
 	interfaces map[string]int    // of this node
 	podLines   map[*Pod]podLines // for checks that need the whole file
 	ranges     map[netip.Prefix]int
@@ -70,8 +76,8 @@ func (r *contentReader) root(n *yaml.Node) {
 func (r *contentReader) thisNode(n *yaml.Node) {
 	r.nodeLine = target(n).Line
 	r.mapping(n, "node", fields{
-		"name": r.into(&r.content.node, "node: name"),
-		"zone": r.into(&r.content.zone, "node: zone"),
+		"name": r.into(&r.content.node, "node: name", plain.NameLimit),
+		"zone": r.into(&r.content.zone, "node: zone", plain.LabelLimit),
 	})
 	r.named(n, "node", r.content.node)
 }
@@ -83,14 +89,17 @@ func (r *contentReader) pod(n *yaml.Node) {
 	faults := len(r.faults)
 	var containers []string
 	r.mapping(n, what, fields{
-		"namespace": r.into(&p.Namespace, what+": namespace"),
-		"name":      r.into(&p.Name, what+": name"),
-		"node":      func(n *yaml.Node) { lines.node = target(n).Line; p.Node = r.text(n, what+": node") },
-		"interface": func(n *yaml.Node) { lines.device = target(n).Line; p.Interface = r.text(n, what+": interface") },
-		"workload":  func(n *yaml.Node) { p.Workload = r.workload(n, what) },
+		"namespace": r.into(&p.Namespace, what+": namespace", plain.LabelLimit),
+		"name":      r.into(&p.Name, what+": name", plain.NameLimit),
+		"node":      func(n *yaml.Node) { lines.node = target(n).Line; p.Node = r.name(n, what+": node", plain.NameLimit) },
+		"interface": func(n *yaml.Node) {
+			lines.device = target(n).Line
+			p.Interface = r.name(n, what+": interface", plain.KernelLimit)
+		},
+		"workload": func(n *yaml.Node) { p.Workload = r.workload(n, what) },
 		"containers": func(n *yaml.Node) {
 			r.sequence(n, what+": containers", func(n *yaml.Node) {
-				containers = append(containers, r.text(n, what+": container"))
+				containers = append(containers, r.name(n, what+": container", plain.LabelLimit))
 			})
 		},
 		"ips": func(n *yaml.Node) { p.Addresses = r.own(n, what+": ips") },
@@ -111,8 +120,8 @@ func (r *contentReader) pod(n *yaml.Node) {
 func (r *contentReader) workload(n *yaml.Node, pod string) (w flows.Workload) {
 	what := pod + ": workload"
 	r.mapping(n, what, fields{
-		"type": r.into(&w.Type, what+": type"),
-		"name": r.into(&w.Name, what+": name"),
+		"type": r.into(&w.Type, what+": type", plain.LabelLimit),
+		"name": r.into(&w.Name, what+": name", plain.NameLimit),
 	})
 	if w.Type == "" || w.Name == "" {
 		r.fault(target(n).Line, "%s: needs a type and a name", what)
@@ -129,8 +138,8 @@ func (r *contentReader) service(n *yaml.Node) {
 	lines := make(map[netip.Addr]int)
 	faults := len(r.faults)
 	r.mapping(n, what, fields{
-		"namespace": r.into(&s.Namespace, what+": namespace"),
-		"name":      r.into(&s.Name, what+": name"),
+		"namespace": r.into(&s.Namespace, what+": namespace", plain.LabelLimit),
+		"name":      r.into(&s.Name, what+": name", plain.NameLimit),
 		"ips":       func(n *yaml.Node) { s.Addresses = r.own(n, what+": ips") },
 		"externalIPs": func(n *yaml.Node) {
 			r.sequence(n, what+": externalIPs", func(n *yaml.Node) {
@@ -202,8 +211,8 @@ func (r *contentReader) aNode(n *yaml.Node) {
 	node := &Node{}
 	what := entryName("node", n)
 	r.mapping(n, what, fields{
-		"name":      r.into(&node.Name, what+": name"),
-		"zone":      r.into(&node.Zone, what+": zone"),
+		"name":      r.into(&node.Name, what+": name", plain.NameLimit),
+		"zone":      r.into(&node.Zone, what+": zone", plain.LabelLimit),
 		"addresses": func(n *yaml.Node) { node.Addresses = r.own(n, what+": addresses") },
 		"podCIDRs":  r.rangesInto(&node.PodRanges, what+": podCIDRs"),
 	})
@@ -257,5 +266,5 @@ func entryName(kind string, n *yaml.Node) string {
 	if name == "" {
 		return kind
 	}
-	return fmt.Sprintf("%s %s%s", kind, namespace, name)
+	return plain.Text(fmt.Sprintf("%s %s%s", kind, namespace, name), plain.MessageLimit)
 }

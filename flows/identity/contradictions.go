@@ -8,6 +8,12 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
+// endpoint is an address, or with a port a part of one.
+type endpoint struct {
+	address netip.Addr
+	port    ServicePort
+}
+
 // named reports whether an entry has a name, else notes the fault.
 func (r *contentReader) named(n *yaml.Node, what, name string) bool {
 	if name == "" && target(n).Kind == yaml.MappingNode {
@@ -29,6 +35,13 @@ func (r *contentReader) once(n *yaml.Node, kind, name string) {
 // free takes an address for an entry, or a port of one. It notes a fault and
 // returns false if another has it.
 func (r *contentReader) free(line int, what string, e endpoint) bool {
+	if r.full {
+		return false
+	}
+	if r.full = len(r.addresses) >= maxEndpoints; r.full {
+		r.fault(line, "%s: the file has more than %d addresses and ports of services", what, maxEndpoints)
+		return false
+	}
 	if first, ok := r.addresses[e]; ok {
 		r.fault(line, "%s: %s belongs to line %d already", what, e.address, first)
 		return false
@@ -45,12 +58,17 @@ func (r *contentReader) checkService(n *yaml.Node, what string, s *Service, line
 	if len(s.Addresses)+len(s.Shared) == 0 {
 		r.fault(target(n).Line, "%s: needs ips or externalIPs", what)
 	}
+	if len(s.Shared) > maxServiceAddresses || len(s.Ports) > maxServicePorts {
+		r.fault(target(n).Line, "%s: has %d externalIPs and %d ports, at most %d and %d are known",
+			what, len(s.Shared), len(s.Ports), maxServiceAddresses, maxServicePorts)
+		return
+	}
 	for _, a := range s.Shared {
 		for _, port := range s.Ports {
 			if !r.goesOn(target(n).Line) { // a product
 				return
 			}
-			r.free(lines[a], what+": externalIPs", endpoint{a, port.Protocol, port.Port})
+			r.free(lines[a], what+": externalIPs", endpoint{a, port})
 		}
 	}
 }

@@ -16,6 +16,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
+
+	"github.com/podmeter/podmeter/flows/plain"
 )
 
 // trimmed is what an informer keeps of an object: a tenth of it at most. It has
@@ -51,7 +53,11 @@ type object[O any] interface {
 // add makes the informer of one kind of objects.
 func add[O, T any, P object[O]](k *Kubernetes, resource, selector string, client kubernetes.Interface, lw *cache.ListWatch, convert func(P) *T, to watched[T]) error {
 	trim := func(o P) runtime.Object {
-		return &trimmed[T]{o.GetNamespace(), o.GetName(), string(o.GetUID()), o.GetResourceVersion(), convert(o)}
+		return &trimmed[T]{
+			namespace: shared(plain.Text(o.GetNamespace(), plain.LabelLimit)), name: plain.Text(o.GetName(), plain.NameLimit),
+			uid: plain.Text(string(o.GetUID()), plain.UIDLimit), version: plain.Text(o.GetResourceVersion(), plain.LabelLimit),
+			value: convert(o),
+		}
 	}
 	// Clients that are made for tests have no API to ask for a stream.
 	if api, ok := client.CoreV1().RESTClient().(*rest.RESTClient); ok && api != nil {

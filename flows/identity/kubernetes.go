@@ -29,6 +29,10 @@ const (
 	ScopeNode    Scope = "node"    // this node's pods
 )
 
+// scheduled selects the pods that have a node. The others have no address and no traffic,
+// and anybody may make as many as the API server holds.
+const scheduled = "spec.nodeName!="
+
 // newsAge is how old the news that a pod has ended may be when it arrives.
 const newsAge = 5 * time.Second
 
@@ -75,11 +79,12 @@ func NewKubernetes(c *Cache, options KubernetesOptions) (*Kubernetes, error) {
 	if options.CNICache != "" {
 		k.results = newCNICache(options.CNICache, c.clock, options.Logger)
 	}
-	pods := ""
+	var pods string
 	switch options.Scope {
 	case ScopeNode:
 		pods = "spec.nodeName=" + node
 	case ScopeCluster, "":
+		pods = scheduled
 	default:
 		return nil, fmt.Errorf("watch Kubernetes: unknown scope %q", options.Scope)
 	}
@@ -145,7 +150,7 @@ func (k *Kubernetes) Status() Status {
 func (k *Kubernetes) podOf(p *corev1.Pod) *Pod {
 	pod := podOf(p)
 	if here, _ := k.cache.Here(); pod.Container == "" && p.Spec.NodeName == here {
-		pod.Containers = containersOf(p)
+		pod.Containers = pod.Over.containersOf(p)
 	}
 	return pod
 }
@@ -161,7 +166,10 @@ func watchPods(k *Kubernetes, client kubernetes.Interface, selector string) erro
 func watchServices(k *Kubernetes, client kubernetes.Interface) error {
 	api := client.CoreV1().Services(metav1.NamespaceAll)
 	return add(k, "services", "", client, listWatch(api.List, api.Watch, ""), serviceOf, watched[Service]{
-		set:    k.cache.SetService,
+		set: func(s *Service) {
+			k.cache.SetService(s)
+			s.Addresses, s.Shared, s.Ports = nil, nil, nil // the informer keeps it, and needs them no more
+		},
 		remove: func(s *Service) { k.cache.DeleteService(s.UID) },
 	})
 }

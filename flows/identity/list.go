@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 
-	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -67,12 +66,11 @@ type message interface {
 	Unmarshal([]byte) error
 }
 
-// readList reads a list. What passes requests on may know JSON alone: that is
-// read as a whole.
+// readList reads a list. What passes requests on may know JSON alone.
 func readList(from io.Reader, to *metav1.ListMeta, each func(runtime.Object) error, empty func() message) error {
 	in := bufio.NewReaderSize(from, 64<<10)
 	if magic, err := in.Peek(len(protobufMagic)); err != nil || string(magic) != protobufMagic {
-		return readWhole(in, to, each)
+		return readJSON(in, to, each, empty)
 	}
 	if _, err := in.Discard(len(protobufMagic)); err != nil {
 		return err
@@ -90,23 +88,6 @@ func readList(from io.Reader, to *metav1.ListMeta, each func(runtime.Object) err
 			return unexpected(err)
 		}
 	}
-}
-
-func readWhole(in io.Reader, to *metav1.ListMeta, each func(runtime.Object) error) error {
-	text, err := io.ReadAll(in)
-	if err != nil {
-		return err
-	}
-	list, err := runtime.Decode(scheme.Codecs.UniversalDeserializer(), text)
-	if err != nil {
-		return err
-	}
-	m, err := meta.ListAccessor(list)
-	if err != nil {
-		return err
-	}
-	*to = metav1.ListMeta{ResourceVersion: m.GetResourceVersion(), Continue: m.GetContinue(), RemainingItemCount: m.GetRemainingItemCount()}
-	return meta.EachListItem(list, each)
 }
 
 // readItems reads the fields of a list.

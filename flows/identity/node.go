@@ -4,7 +4,6 @@ package identity
 
 import (
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/podmeter/podmeter/flows"
@@ -20,6 +19,8 @@ type Node struct {
 	PodRanges []netip.Prefix
 	// Created is since when it has its addresses, zero for always.
 	Created time.Time
+	// Over are the bounds that the API's object was beyond.
+	Over Bounds
 }
 
 // nodeEntry is a node in the cache. It exists without a Node while pods name it.
@@ -42,6 +43,7 @@ func (c *Cache) SetNode(n *Node) {
 	if old == nil || old.Zone != n.Zone {
 		c.rezone(entry)
 	}
+	c.excess.note("node", "", n.Name, n.Over)
 }
 
 // DeleteNode tells that a node is gone.
@@ -72,15 +74,11 @@ func (c *Cache) moveNode(e *nodeEntry, old *Node, now int64) {
 	} else {
 		from = now
 	}
-	for _, a := range old.Addresses {
-		if !slices.Contains(is.Addresses, a) {
-			c.claims.end(a, e.holder, now, now, false)
-		}
+	for _, a := range without(old.Addresses, is.Addresses) {
+		c.claims.end(a, e.holder, now, now, false)
 	}
-	for _, a := range is.Addresses {
-		if !slices.Contains(old.Addresses, a) {
-			c.claims.open(a, claim{holder: e.holder, from: from}, now)
-		}
+	for _, a := range without(is.Addresses, old.Addresses) {
+		c.claims.open(a, claim{holder: e.holder, from: from}, now)
 	}
 	for _, prefix := range old.PodRanges {
 		c.countRange(prefix, -1)

@@ -11,17 +11,21 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/flows/plain"
 )
 
 // podOf returns what is used of a pod.
 func podOf(p *corev1.Pod) *Pod {
+	var over Bounds
 	pod := &Pod{
 		Pod: flows.Pod{
-			UID: string(p.UID), Namespace: shared(p.Namespace), Name: p.Name,
-			Workload: workloadOf(p), Container: containerOf(p), Node: shared(p.Spec.NodeName),
+			UID:       over.text(string(p.UID), plain.UIDLimit),
+			Namespace: shared(over.text(p.Namespace, plain.LabelLimit)), Name: over.text(p.Name, plain.NameLimit),
+			Workload: over.workloadOf(p), Container: shared(over.text(containerOf(p), plain.LabelLimit)),
+			Node: shared(over.text(p.Spec.NodeName, plain.NameLimit)),
 		},
 		HostNetwork: p.Spec.HostNetwork,
-		StaticUID:   p.Annotations[corev1.MirrorPodAnnotationKey],
+		StaticUID:   over.text(p.Annotations[corev1.MirrorPodAnnotationKey], plain.UIDLimit),
 		Started:     p.CreationTimestamp.Time,
 		Leaving:     p.DeletionTimestamp != nil,
 	}
@@ -29,7 +33,7 @@ func podOf(p *corev1.Pod) *Pod {
 		pod.Started = p.Status.StartTime.Time
 	}
 	for _, ip := range p.Status.PodIPs {
-		pod.Addresses = appendAddress(pod.Addresses, ip.IP)
+		pod.Addresses = over.address(pod.Addresses, ip.IP, maxOwnAddresses)
 	}
 	if len(pod.Addresses) == 0 {
 		pod.Addresses = appendAddress(nil, p.Status.PodIP)
@@ -39,6 +43,7 @@ func podOf(p *corev1.Pod) *Pod {
 	if pod.Finished = final || pod.Leaving && !ended.IsZero(); pod.Finished {
 		pod.Ended = ended
 	}
+	pod.Over = over
 	return pod
 }
 
@@ -67,16 +72,20 @@ func containerOf(p *corev1.Pod) string {
 	if len(spec.Containers) != 1 || len(spec.InitContainers)+len(spec.EphemeralContainers) > 0 {
 		return ""
 	}
-	return shared(spec.Containers[0].Name)
+	return spec.Containers[0].Name
 }
 
 // serviceOf returns what is used of a service. A headless one has no address
-// of its own, and an external name is another's.
+// of its own, and an external name is another's. Ports matter with external addresses
+// alone. The load balancer's are first among these, in case there are too many.
 func serviceOf(s *corev1.Service) *Service {
+	var over Bounds
 	service := &Service{
-		UID: string(s.UID), Namespace: shared(s.Namespace), Name: s.Name,
+		UID:       over.text(string(s.UID), plain.UIDLimit),
+		Namespace: shared(over.text(s.Namespace, plain.LabelLimit)), Name: over.text(s.Name, plain.LabelLimit),
 		Created: s.CreationTimestamp.Time,
 	}
+	defer func() { service.Over = over }()
 	if s.Spec.Type == corev1.ServiceTypeExternalName || s.Spec.ClusterIP == corev1.ClusterIPNone {
 		return service
 	}
@@ -85,18 +94,31 @@ func serviceOf(s *corev1.Service) *Service {
 		ips = []string{s.Spec.ClusterIP}
 	}
 	for _, ip := range ips {
-		service.Addresses = appendAddress(service.Addresses, ip)
-	}
-	for _, ip := range s.Spec.ExternalIPs {
-		service.Shared = appendAddress(service.Shared, ip)
+		service.Addresses = over.address(service.Addresses, ip, maxOwnAddresses)
 	}
 	for _, ingress := range s.Status.LoadBalancer.Ingress {
-		service.Shared = appendAddress(service.Shared, ingress.IP)
+		service.Shared = over.address(service.Shared, ingress.IP, maxServiceAddresses)
 	}
-	for _, port := range s.Spec.Ports {
-		service.Ports = append(service.Ports, ServicePort{protocolNumber(port.Protocol), uint16(port.Port)})
+	for _, ip := range s.Spec.ExternalIPs {
+		service.Shared = over.address(service.Shared, ip, maxServiceAddresses)
+	}
+	if len(service.Shared) > 0 {
+		service.Ports = over.ports(s.Spec.Ports)
 	}
 	return service
+}
+
+// ports returns those of a service.
+func (b *Bounds) ports(ports []corev1.ServicePort) []ServicePort {
+	if len(ports) > maxServicePorts {
+		*b |= BoundPorts
+		ports = ports[:maxServicePorts]
+	}
+	all := make([]ServicePort, len(ports))
+	for i, port := range ports {
+		all[i] = ServicePort{protocolNumber(port.Protocol), uint16(port.Port)}
+	}
+	return all
 }
 
 func protocolNumber(p corev1.Protocol) uint8 {
@@ -126,19 +148,24 @@ var tunnelAnnotations = []string{
 
 // nodeOf returns what is used of a node.
 func nodeOf(n *corev1.Node) *Node {
+	var over Bounds
 	node := &Node{
-		Name: shared(n.Name), Zone: shared(n.Labels[corev1.LabelTopologyZone]),
+		Name: shared(over.text(n.Name, plain.NameLimit)), Zone: shared(over.text(n.Labels[corev1.LabelTopologyZone], plain.LabelLimit)),
 		Created: n.CreationTimestamp.Time,
 	}
 	for _, a := range n.Status.Addresses { // those that are host names are no addresses
-		node.Addresses = appendAddress(node.Addresses, a.Address)
+		node.Addresses = over.address(node.Addresses, a.Address, maxNodeAddresses)
 	}
 	for _, key := range tunnelAnnotations {
-		node.Addresses = appendAddress(node.Addresses, n.Annotations[key])
+		node.Addresses = over.address(node.Addresses, n.Annotations[key], maxNodeAddresses)
 	}
 	cidrs := n.Spec.PodCIDRs
 	if len(cidrs) == 0 {
 		cidrs = []string{n.Spec.PodCIDR}
+	}
+	if len(cidrs) > maxNodeRanges {
+		over |= BoundRanges
+		cidrs = cidrs[:maxNodeRanges]
 	}
 	for _, text := range cidrs {
 		prefix, err := netip.ParsePrefix(text)
@@ -149,6 +176,7 @@ func nodeOf(n *corev1.Node) *Node {
 		node.PodRanges = append(node.PodRanges, prefix)
 		node.Addresses = appendGateways(node.Addresses, prefix)
 	}
+	node.Over = over
 	return node
 }
 

@@ -126,13 +126,13 @@ func TestService(t *testing.T) {
 			Spec: corev1.ServiceSpec{Type: corev1.ServiceTypeLoadBalancer, ClusterIP: "10.96.0.1",
 				ClusterIPs: []string{"10.96.0.1", "fd00::1"}, ExternalIPs: []string{"203.0.113.1"}, Ports: ports},
 			Status: balanced,
-		}, &Service{Addresses: addresses("10.96.0.1", "fd00::1"), Shared: addresses("203.0.113.1", "203.0.113.2"), Ports: want}},
+		}, &Service{Addresses: addresses("10.96.0.1", "fd00::1"), Shared: addresses("203.0.113.2", "203.0.113.1"), Ports: want}},
 		{"of an old server", &corev1.Service{Spec: corev1.ServiceSpec{ClusterIP: "10.96.0.1"}},
 			&Service{Addresses: addresses("10.96.0.1")}},
 		{"headless", &corev1.Service{Spec: corev1.ServiceSpec{ClusterIP: "None", ClusterIPs: []string{"None"}, Ports: ports}}, &Service{}},
 		{"external name", &corev1.Service{Spec: corev1.ServiceSpec{Type: corev1.ServiceTypeExternalName,
 			ExternalName: "example", ExternalIPs: []string{"203.0.113.1"}}}, &Service{}},
-		{"no address yet", &corev1.Service{Spec: corev1.ServiceSpec{Ports: ports}}, &Service{Ports: want}},
+		{"no address yet", &corev1.Service{Spec: corev1.ServiceSpec{Ports: ports}}, &Service{}},
 	} {
 		if diff := cmp.Diff(test.want, serviceOf(test.from), compareAddresses); diff != "" {
 			t.Errorf("%s: %s", test.name, diff)

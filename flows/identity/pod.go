@@ -5,7 +5,6 @@ package identity
 import (
 	"cmp"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/podmeter/podmeter/flows"
@@ -33,6 +32,8 @@ type Pod struct {
 	Ended    time.Time
 	// Leaving says that its deletion was asked for.
 	Leaving bool
+	// Over are the bounds that the API's object was beyond.
+	Over Bounds
 }
 
 // podEntry is a pod in the cache.
@@ -68,6 +69,7 @@ func (c *Cache) SetPod(p *Pod) {
 	c.joinNode(entry)
 	c.describePod(entry)
 	c.movePod(old, entry, now)
+	c.excess.note("pod", p.Namespace, p.Name, p.Over)
 }
 
 // DeletePod tells that a pod is gone, with the last that was known of it.
@@ -99,19 +101,17 @@ func (c *Cache) movePod(old, entry *podEntry, now int64) {
 		}
 	}
 	owned := entry.owned()
-	for _, address := range had {
-		if !slices.Contains(owned, address) {
-			c.endPodClaim(entry.holder, address, entry.Pod, now)
-		}
+	for _, address := range without(had, owned) {
+		c.endPodClaim(entry.holder, address, entry.Pod, now)
 	}
 	if old == nil && entry.Finished && (entry.Ended.IsZero() || entry.Ended.UnixNano() < now-int64(c.history)) {
 		return // it ended before anybody asks, or nobody knows when
 	}
-	for _, address := range owned {
-		if !slices.Contains(had, address) {
-			c.claims.open(address, claim{holder: entry.holder, from: from}, now)
-		}
-		if entry.Finished {
+	for _, address := range without(owned, had) {
+		c.claims.open(address, claim{holder: entry.holder, from: from}, now)
+	}
+	if entry.Finished {
+		for _, address := range owned {
 			c.endPodClaim(entry.holder, address, entry.Pod, now)
 		}
 	}

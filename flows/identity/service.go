@@ -16,8 +16,7 @@ type ServicePort struct {
 	Port     uint16
 }
 
-// Service is what a source tells of a service. It is not changed once given to
-// a cache.
+// Service is what a source tells of a service. A cache keeps nothing of it but its names.
 type Service struct {
 	UID, Namespace, Name string
 	// Addresses are the service's alone, whatever the port: its ClusterIPs.
@@ -27,64 +26,124 @@ type Service struct {
 	Ports  []ServicePort
 	// Created is since when it has its addresses, zero for always.
 	Created time.Time
+	// Over are the bounds that the API's object was beyond.
+	Over Bounds
 }
 
 type serviceEntry struct {
-	*Service
 	*holder
+	served
+	namespace string
 }
 
-// endpoint is an address, or with a port a part of one.
-type endpoint struct {
-	address  netip.Addr
-	protocol uint8
-	port     uint16
+// served is what a service claims: each address once, with all ports or with its own.
+// It is never changed.
+type served struct {
+	own, shared []netip.Addr // sorted
+	ports       *portSet     // of shared
 }
 
-// endpoints are all that a service claims.
-func (s *Service) endpoints() []endpoint {
-	var all []endpoint
-	for _, address := range s.Addresses {
-		all = append(all, endpoint{address: address})
+// served returns what a service claims. An address that is its own is not shared; and
+// without ports none is.
+func (s *Service) served() served {
+	next := served{own: sortedAddresses(s.Addresses)}
+	if len(s.Ports) == 0 {
+		return next
 	}
-	for _, address := range s.Shared {
-		for _, port := range s.Ports {
-			all = append(all, endpoint{address, port.Protocol, port.Port})
-		}
+	next.shared = slices.DeleteFunc(sortedAddresses(s.Shared), func(a netip.Addr) bool { return has(next.own, a) })
+	if len(next.shared) > 0 {
+		next.ports = newPortSet(s.Ports)
 	}
-	return all
+	return next
 }
 
-// SetService tells of a service that is new or has changed.
+func sortedAddresses(all []netip.Addr) []netip.Addr {
+	all = slices.Clone(all)
+	slices.SortFunc(all, netip.Addr.Compare)
+	return slices.Compact(all)
+}
+
+// has reports whether an address is among sorted ones.
+func has(sorted []netip.Addr, a netip.Addr) bool {
+	_, found := slices.BinarySearchFunc(sorted, a, netip.Addr.Compare)
+	return found
+}
+
+// places is how much of the bound on external addresses it takes.
+func (s *served) places() int {
+	if s.ports == nil {
+		return 0
+	}
+	return len(s.shared) + len(*s.ports)
+}
+
+// samePorts reports whether the shared addresses are claimed with equal ports.
+func (s *served) samePorts(other *served) bool {
+	return s.ports != nil && other.ports != nil && slices.Equal(*s.ports, *other.ports)
+}
+
+// SetService tells of a service that is new or has changed. It costs by the service's
+// size, and nothing to speak of if what it claims has not changed.
 func (c *Cache) SetService(s *Service) {
+	next := s.served()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.now()
-	entry := &serviceEntry{Service: s, holder: &holder{rank: rankService}}
+	entry := &serviceEntry{holder: &holder{rank: rankService}, namespace: s.Namespace}
 	from := nanoseconds(s.Created)
-	var had []endpoint
 	if old := c.services[s.UID]; old != nil {
-		entry.holder, had, from = old.holder, old.endpoints(), now
+		entry.holder, entry.served, from = old.holder, old.served, now
 	}
 	c.services[s.UID] = entry
 	entry.holder.owner = &flows.Owner{
 		Kind: flows.PeerService, Namespace: s.Namespace, Name: s.Name, Service: s.Name,
 	}
-	c.moveService(entry, had, from, now)
+	over := s.Over
+	if !c.external.take(s.Namespace, next.places()-entry.places()) {
+		next.shared, next.ports = nil, nil
+		c.external.take(s.Namespace, -entry.places())
+		over |= BoundExternal
+	}
+	if !c.moveService(entry, next, from, now) {
+		over |= BoundExternal
+	}
+	c.excess.note("service", s.Namespace, s.Name, over)
 }
 
-func (c *Cache) moveService(e *serviceEntry, had []endpoint, from, now int64) {
-	claimed := e.endpoints()
-	for _, p := range had {
-		if !slices.Contains(claimed, p) {
-			c.claims.endPort(p, e.holder, now)
+// moveService puts what a service claims in the place of what it did. It returns false
+// if an address has no room for one more service.
+func (c *Cache) moveService(e *serviceEntry, next served, from, now int64) (all bool) {
+	had, same := e.served, next.samePorts(&e.served)
+	if same {
+		next.ports = had.ports
+	}
+	e.served = next
+	for _, a := range had.own {
+		if !has(next.own, a) {
+			c.claims.end(a, e.holder, now, now, false)
 		}
 	}
-	for _, p := range claimed {
-		if !slices.Contains(had, p) {
-			c.claims.open(p.address, claim{holder: e.holder, from: from, protocol: p.protocol, port: p.port}, now)
+	for _, a := range had.shared {
+		if !same || !has(next.shared, a) {
+			c.claims.end(a, e.holder, now, now, false)
 		}
 	}
+	for _, a := range next.own {
+		if !has(had.own, a) {
+			c.claims.open(a, claim{holder: e.holder, from: from}, now)
+		}
+	}
+	all = true
+	for _, a := range next.shared {
+		switch {
+		case same && has(had.shared, a):
+		case c.claims.sharers(a) >= maxSharers:
+			all = false
+		default:
+			c.claims.open(a, claim{holder: e.holder, from: from, ports: next.ports}, now)
+		}
+	}
+	return all
 }
 
 // DeleteService tells that a service is gone.
@@ -97,7 +156,29 @@ func (c *Cache) DeleteService(uid string) {
 		return
 	}
 	delete(c.services, uid)
-	for _, p := range entry.endpoints() {
-		c.claims.endPort(p, entry.holder, now)
+	c.external.take(entry.namespace, -entry.places())
+	c.moveService(entry, served{}, now, now)
+}
+
+// external counts the external addresses and ports that are claimed.
+type external struct {
+	all         int
+	byNamespace map[string]int
+}
+
+// take takes places for a namespace, or gives them back if there are less than none. It
+// returns false if there is no room for all of them.
+func (x *external) take(namespace string, places int) bool {
+	if places > 0 && (x.all+places > maxExternal || x.byNamespace[namespace]+places > maxExternal/4) {
+		return false
 	}
+	if x.byNamespace == nil {
+		x.byNamespace = make(map[string]int)
+	}
+	x.all += places
+	x.byNamespace[namespace] += places
+	if x.byNamespace[namespace] == 0 {
+		delete(x.byNamespace, namespace)
+	}
+	return true
 }

@@ -16,6 +16,8 @@ import (
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/podmeter/podmeter/flows/plain"
 )
 
 const (
@@ -101,10 +103,7 @@ func (s *strict) fault(line int, format string, args ...any) {
 	if len(s.faults) > faultLimit {
 		return
 	}
-	text := fmt.Sprintf(format, args...)
-	if len(text) > faultLength {
-		text = strings.ToValidUTF8(text[:faultLength], "") + "…"
-	}
+	text := plain.Lines(fmt.Sprintf(format, args...), faultLength)
 	if s.faults = append(s.faults, fault{line, text}); len(s.faults) == faultLimit {
 		s.faults = append(s.faults, fault{math.MaxInt, "no more faults are looked for"})
 	}
@@ -194,9 +193,23 @@ func (s *strict) text(n *yaml.Node, what string) string {
 	return ""
 }
 
-// into returns a reader of a string into a variable.
-func (s *strict) into(variable *string, what string) func(*yaml.Node) {
-	return func(n *yaml.Node) { *variable = s.text(n, what) }
+// name reads a string that is exported as it stands. After a fault it is empty.
+func (s *strict) name(n *yaml.Node, what string, limit int) string {
+	text := s.text(n, what)
+	switch {
+	case len(text) > limit:
+		s.fault(target(n).Line, "%s: has %d bytes, more than %d", what, len(text), limit)
+	case !plain.Is(text, limit):
+		s.fault(target(n).Line, "%s: %q has a character that names may not have", what, text)
+	default:
+		return text
+	}
+	return ""
+}
+
+// into returns a reader of a name into a variable.
+func (s *strict) into(variable *string, what string, limit int) func(*yaml.Node) {
+	return func(n *yaml.Node) { *variable = s.name(n, what, limit) }
 }
 
 // address reads an IP address that one machine can own. After a fault it is

@@ -76,19 +76,7 @@ func (w *wire) make(namespace, node string) {
 // run makes a pod that runs with an address.
 func (w *wire) run(name, ip string) {
 	w.Helper()
-	p := running(name, metav1.Now(), ip)
-	p.UID = ""
-	p.Spec.Containers[0].Image = "none"
-	status := p.Status
-	api := w.admin.CoreV1().Pods("ns")
-	p, err := api.Create(w.Context(), p, metav1.CreateOptions{})
-	if err != nil {
-		w.Fatal(err)
-	}
-	p.Status = status
-	if _, err := api.UpdateStatus(w.Context(), p, metav1.UpdateOptions{}); err != nil {
-		w.Fatal(err)
-	}
+	w.create(running(name, metav1.Now(), ip))
 }
 
 func (w *wire) remove(name string) {

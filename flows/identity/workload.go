@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/flows/plain"
 )
 
 // cronSuffix is the least number of digits by which a job's name tells that a
@@ -18,15 +19,20 @@ const cronSuffix = 8
 // workloadOf returns the controller of a pod. That of a ReplicaSet or a Job is
 // known by the way their names are made, so it is a guess where another
 // controller makes names alike.
-func workloadOf(p *corev1.Pod) flows.Workload {
+func workloadOf(p *corev1.Pod) flows.Workload { return new(Bounds).workloadOf(p) }
+
+// workloadOf is the same within bounds: an API server takes any text for the kind and
+// the name of an owner.
+func (b *Bounds) workloadOf(p *corev1.Pod) flows.Workload {
 	owner := metav1.GetControllerOfNoCopy(p)
 	if owner == nil {
 		return flows.Workload{}
 	}
-	kind, name := strings.ToLower(owner.Kind), owner.Name
+	name := b.text(owner.Name, plain.NameLimit)
+	kind := b.text(strings.ToLower(b.text(owner.Kind, plain.LabelLimit)), plain.LabelLimit)
 	switch owner.Kind {
 	case "Node": // the mirror of a pod that only its kubelet knows
-		kind, name = "staticpod", p.Name
+		kind, name = "staticpod", b.text(p.Name, plain.NameLimit)
 	case "ReplicaSet":
 		hash := p.Labels["pod-template-hash"]
 		if deployment, ok := strings.CutSuffix(name, "-"+hash); ok && hash != "" && deployment != "" {

@@ -26,8 +26,11 @@ const (
 	checkpointMagic   = "podmeter"
 	checkpointVersion = 1
 	checkpointHeader  = len(checkpointMagic) + 4 + 4 + 8
-	// checkpointLimit bounds what is read of a file that may be anything.
-	checkpointLimit = 1 << 30
+	// checkpointLimit bounds what is read of a file that may be anything, or an earlier
+	// build's, which had no bound on labels. It is read whole: more would not fit into the
+	// memory of an agent with the limits of series that are usual, whose checkpoint has
+	// some MB.
+	checkpointLimit = 256 << 20
 	// rejectedSuffix names a checkpoint that was set aside.
 	rejectedSuffix = ".rejected"
 	// nextSuffix names one that is being written.

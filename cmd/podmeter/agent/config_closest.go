@@ -14,7 +14,7 @@ import (
 func closest(unknown string, names []string) string {
 	best, least := "", 3
 	for _, name := range names {
-		differ := distance(plain(unknown), plain(name))
+		differ := distance(spelled(unknown), spelled(name))
 		if differ < least && differ*3 <= len(name) {
 			best, least = name, differ
 		}
@@ -22,9 +22,9 @@ func closest(unknown string, names []string) string {
 	return best
 }
 
-// plain leaves of a name what its spelling does not change: logLevel and LOG_LEVEL are
+// spelled leaves of a name what its spelling does not change: logLevel and LOG_LEVEL are
 // log-level.
-func plain(name string) string {
+func spelled(name string) string {
 	return strings.ToLower(strings.NewReplacer("-", "", "_", "", " ", "").Replace(name))
 }
 

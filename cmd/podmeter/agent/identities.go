@@ -38,7 +38,7 @@ type identities struct {
 }
 
 func newIdentities(config Config, version string, log *slog.Logger) (*identities, error) {
-	i := &identities{log: log, cache: identity.NewCache(identity.CacheOptions{Node: config.NodeName})}
+	i := &identities{log: log, cache: identity.NewCache(identity.CacheOptions{Node: config.NodeName, Logger: log})}
 	if err := i.openSource(config, version); err != nil {
 		return nil, err
 	}

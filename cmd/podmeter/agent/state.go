@@ -71,6 +71,7 @@ func (a *Agent) Agent() metrics.Agent {
 		Yielded:         a.countYields(),
 		ParsedPackets:   a.outcomes(),
 		IdentityObjects: source.Objects,
+		IdentityBounded: a.identity.cache.Bounded(),
 		IdentitySynced:  source.Synced,
 		IdentityUpdated: source.Updated,
 		ServiceLookups: map[string]uint64{

@@ -7,6 +7,8 @@ package table
 import (
 	"strings"
 	"unicode/utf8"
+
+	"github.com/podmeter/podmeter/flows/plain"
 )
 
 // Column is a column of a table.
@@ -25,8 +27,9 @@ const (
 )
 
 // Layout returns a table as lines, the head first. No line is longer than width;
-// 0 is no limit.
+// 0 is no limit. Each cell is made plain, so that it is one.
 func Layout(columns []Column, rows [][]string, width int) []string {
+	rows = plainRows(rows)
 	widths := make([]int, len(columns))
 	head := make([]string, len(columns))
 	for i, c := range columns {
@@ -41,6 +44,16 @@ func Layout(columns []Column, rows [][]string, width int) []string {
 		lines = append(lines, line(columns, widths, row, width))
 	}
 	return lines
+}
+
+func plainRows(rows [][]string) [][]string {
+	all := make([][]string, len(rows))
+	for i, row := range rows {
+		for _, cell := range row {
+			all[i] = append(all[i], plain.Text(cell, plain.MessageLimit))
+		}
+	}
+	return all
 }
 
 // fit takes from the widest flexible column until the table is narrow enough.

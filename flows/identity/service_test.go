@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package identity
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"github.com/podmeter/podmeter/flows"
+)
+
+// wide is a service of n external addresses and as many ports, each second one.
+func wide(uid, namespace string, n int) *Service {
+	s := &Service{UID: uid, Namespace: namespace, Name: uid, Created: at(0)}
+	for i := range n {
+		s.Shared = append(s.Shared, netip.AddrFrom4([4]byte{203, 0, byte(i >> 8), byte(i)}))
+		s.Ports = append(s.Ports, ServicePort{flows.ProtocolTCP, uint16(2*i + 1)})
+	}
+	return s
+}
+
+func (c *claims) count() (all int) {
+	for _, list := range c.byAddress {
+		all += len(list)
+	}
+	return all
+}
+
+// A service costs by its addresses and ports, not by their product, and a change that
+// is not about them costs nothing.
+func TestServiceCostsByItsSize(t *testing.T) {
+	c := newTestCache(&clock{start})
+	const n = 256
+	c.SetService(wide("s", "ns", n))
+	if got := c.claims.count(); got != n {
+		t.Errorf("got %d claims of %d addresses and %d ports, want one an address", got, n, n)
+	}
+	same := wide("s", "ns", n)
+	allocations := testing.AllocsPerRun(10, func() { c.SetService(same) })
+	if allocations > 10 {
+		t.Errorf("got %v allocations for a change of a label, want a few", allocations)
+	}
+	if got := c.claims.count() + len(c.claims.ended); got != n {
+		t.Errorf("got %d claims after a change of a label, want %d", got, n)
+	}
+	for port, want := range map[uint16]string{1: "service:s", 2: "external", 2*n - 1: "service:s", 2*n + 1: "external"} {
+		q := query("203.0.0.255", 1, 2)
+		if q.Port = port; says(c.Owner(q)) != want {
+			t.Errorf("port %d: got %s, want %s", port, says(c.Owner(q)), want)
+		}
+	}
+}
+
+// What is claimed moves at the time of a change, and nothing else does.
+func TestServiceChanges(t *testing.T) {
+	ports := func(numbers ...uint16) (all []ServicePort) {
+		for _, n := range numbers {
+			all = append(all, ServicePort{flows.ProtocolTCP, n})
+		}
+		return all
+	}
+	k := &clock{start}
+	c := newTestCache(k)
+	base := Service{UID: "s", Name: "web", Created: at(-100)}
+	for i, s := range []Service{
+		{Addresses: addresses("10.96.0.1"), Shared: addresses("203.0.113.1", "203.0.113.2"), Ports: ports(80, 443)},
+		{Addresses: addresses("10.96.0.1"), Shared: addresses("203.0.113.2", "203.0.113.3"), Ports: ports(443, 80)},
+		{Addresses: addresses("10.96.0.1", "203.0.113.3"), Shared: addresses("203.0.113.2", "203.0.113.3"), Ports: ports(80, 8080)},
+	} {
+		k.Time = at(float64(100 * i))
+		s.UID, s.Name, s.Created = base.UID, base.Name, base.Created
+		c.SetService(&s)
+	}
+	k.Time = at(300)
+	c.DeleteService("s")
+	for _, test := range []struct {
+		address     string
+		port        uint16
+		first, last float64
+		want        string
+	}{
+		{"10.96.0.1", 1, 10, 290, "service:web"},
+		{"203.0.113.1", 80, 10, 90, "service:web"},
+		{"203.0.113.1", 80, 110, 120, "external"},
+		{"203.0.113.2", 80, 10, 290, "service:web"}, // through both changes
+		{"203.0.113.2", 443, 10, 190, "service:web"},
+		{"203.0.113.2", 443, 210, 220, "external"},
+		{"203.0.113.2", 8080, 110, 120, "external"},
+		{"203.0.113.2", 8080, 210, 220, "service:web"},
+		{"203.0.113.3", 80, 10, 20, "external"},
+		{"203.0.113.3", 80, 110, 190, "service:web"},
+		{"203.0.113.3", 443, 210, 220, "service:web"}, // its own by then
+		{"203.0.113.3", 443, 310, 320, "external"},
+		{"10.96.0.1", 1, 310, 320, "cluster"},
+	} {
+		q := query(test.address, test.first, test.last)
+		q.Port = test.port
+		if got := says(c.Owner(q)); got != test.want {
+			t.Errorf("%s:%d from %v to %v: got %s, want %s", test.address, test.port, test.first, test.last, got, test.want)
+		}
+	}
+	k.Time = at(100_000)
+	c.SetNode(&Node{Name: "here"})
+	if got := c.claims.count() + len(c.claims.ended) + c.external.all + len(c.external.byNamespace); got != 0 {
+		t.Errorf("a day later: got %d of it left, want nothing", got)
+	}
+}
+
+// However many services name one address, looking it up reads a bounded number of claims.
+func TestManyServicesAtOneAddress(t *testing.T) {
+	c := newTestCache(&clock{start})
+	address := addresses("203.0.113.1")
+	for i := range 10_000 {
+		c.SetService(&Service{UID: fmt.Sprint(i), Namespace: fmt.Sprint(i % 100), Name: fmt.Sprint("s", i), Created: at(0),
+			Shared: address, Ports: []ServicePort{{flows.ProtocolTCP, uint16(i + 1)}}})
+	}
+	if got := len(c.claims.byAddress[address[0]]); got != maxSharers {
+		t.Errorf("got %d claims, want %d", got, maxSharers)
+	}
+	if got := c.Bounded()["external"]; got != 10_000-maxSharers {
+		t.Errorf("got %d counted, want %d", got, 10_000-maxSharers)
+	}
+	// A ClusterIP has room all the same.
+	c.SetService(&Service{UID: "own", Name: "own", Addresses: address})
+	q := query("203.0.113.1", 1, 2)
+	if q.Port = 60_000; says(c.Owner(q)) != "service:own" {
+		t.Errorf("got %s, want service:own", says(c.Owner(q)))
+	}
+}
+
+// One namespace has a quarter of the room for external addresses, and gives it back.
+func TestNamespaceLeavesRoomForOthers(t *testing.T) {
+	c := newTestCache(&clock{start})
+	each := wide("", "", 256).served()
+	fit := maxExternal / 4 / each.places()
+	claimed := func(namespace string, services int) (count int) {
+		before := c.external.all
+		for i := range services {
+			c.SetService(wide(fmt.Sprint(namespace, i), namespace, 256))
+		}
+		return (c.external.all - before) / each.places()
+	}
+	if got := claimed("greedy", 2*fit); got != fit {
+		t.Errorf("got %d services with their addresses, want %d", got, fit)
+	}
+	if got := c.Bounded()["external"]; got < uint64(fit) {
+		t.Errorf("got %d counted, want at least %d", got, fit)
+	}
+	if got := claimed("modest", 1); got != 1 {
+		t.Error("got another namespace without room")
+	}
+	c.SetService(&Service{UID: "greedy0", Namespace: "greedy", Name: "greedy0"}) // without any now
+	c.DeleteService("greedy1")
+	if got := claimed("greedy", 2*fit) + fit - 2; got != fit {
+		t.Errorf("after two have gone: got %d, want %d", got, fit)
+	}
+}
+
+// The past of services that change for ever is bounded, and takes nobody else's memory.
+func TestPastIsBounded(t *testing.T) {
+	k := &clock{start}
+	c := newTestCache(k)
+	c.SetPod(pod("a", 0, x))
+	k.Time = at(10)
+	c.DeletePod(pod("a", 0))
+	s := wide("s", "ns", 256)
+	for i := range 3 * maxEnded / 256 {
+		s.Ports = []ServicePort{{flows.ProtocolTCP, uint16(80 + i%2)}}
+		c.SetService(s)
+	}
+	c.SetNode(&Node{Name: "here"})
+	if got := len(c.claims.ended); got > maxEnded+1 {
+		t.Errorf("got %d ended claims, want at most %d", got, maxEnded+1)
+	}
+	for _, a := range []netip.Addr{s.Shared[0], s.Shared[255]} {
+		if got := len(c.claims.byAddress[a]); got > maxEndedAt+1 {
+			t.Errorf("%s: got %d claims, want at most %d", a, got, maxEndedAt+1)
+		}
+	}
+	if got := says(c.Owner(query(x, 1, 9))); got != "a" {
+		t.Errorf("the pod before: got %s, want a", got)
+	}
+}
+
+// The answers of port sets are those of a map.
+func FuzzPortSet(f *testing.F) {
+	f.Add([]byte{0, 1, 0, 1}, []byte{1, 0})
+	f.Fuzz(func(t *testing.T, some, others []byte) {
+		a, inA := portsOf(some)
+		b, inB := portsOf(others)
+		common := false
+		for p := range inB {
+			common = common || inA[p]
+			if newPortSet(a).has(p) != inA[p] {
+				t.Errorf("%v: got %v in %v", p, !inA[p], a)
+			}
+		}
+		if got := newPortSet(a).meets(newPortSet(b)); got != common {
+			t.Errorf("%v and %v: got %v, want %v", a, b, got, common)
+		}
+	})
+}
+
+func portsOf(text []byte) (all []ServicePort, in map[ServicePort]bool) {
+	in = make(map[ServicePort]bool)
+	for i := 0; i+1 < len(text); i += 2 {
+		p := ServicePort{text[i] % 3, uint16(text[i+1])}
+		all, in[p] = append(all, p), true
+	}
+	return all, in
+}
+
+func BenchmarkService(b *testing.B) {
+	for _, n := range []int{1, 16, 256} {
+		for name, changed := range map[string]bool{"same": false, "changed": true} {
+			b.Run(fmt.Sprintf("%s-%dx%d", name, n, n), func(b *testing.B) {
+				c := newTestCache(&clock{start})
+				s, other := wide("s", "ns", n), wide("s", "ns", n)
+				if changed {
+					other.Ports[0].Port = 60_000
+				}
+				b.ReportAllocs()
+				for b.Loop() {
+					c.SetService(s)
+					c.SetService(other)
+				}
+			})
+		}
+	}
+}
