@@ -67,6 +67,10 @@ root:
 test: ## Run every test; the kernel ones need root
 	@hack/test.sh
 
+.PHONY: check
+check: ## The loop for daily work: lint, pure packages with -race, short kernel tests (root; gcc)
+	@hack/check.sh
+
 .PHONY: test-deploy
 test-deploy: ## Test what makes and checks the image and the manifests, which are modules of their own
 	@for module in hack/image hack/deploy hack/prometheus; do (cd $$module && $(GO) vet ./... && $(GO) test -count=1 ./...) || exit; done
