@@ -81,6 +81,10 @@ root:
 test: ## Install what the tests need and run every one (the kernel's need root); SETUP=on|off, PACKAGES=pattern
 	@hack/test.sh
 
+.PHONY: check
+check: ## The loop for daily work: lint, pure packages with -race, short kernel tests (root; gcc)
+	@hack/check.sh
+
 .PHONY: test-deploy
 test-deploy: ## Test what makes and checks the image and the manifests, which are modules of their own
 	@for module in hack/image hack/deploy hack/prometheus hack/test; do (cd $$module && $(GO) vet ./... && $(GO) test -count=1 ./...) || exit; done

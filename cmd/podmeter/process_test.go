@@ -28,7 +28,7 @@ const asPodmeter = "PODMETER_TEST_RUN"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asPodmeter) == "" {
-		os.Exit(m.Run())
+		ktest.Main(m)
 	}
 	prepare()
 	os.Exit(tested().run(os.Args[1:], os.Stdout, os.Stderr))
