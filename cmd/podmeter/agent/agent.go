@@ -170,7 +170,7 @@ func (a *Agent) makeExporter(context.Context) (err error) {
 	}
 	a.server, err = metrics.NewServer(metrics.ServerOptions{
 		Registry: a.exporter.Registry(), Readiness: a.readiness, Health: a.health, WebConfigFile: a.config.WebConfigFile,
-		Page: a.page(), Pprof: a.config.Pprof, Version: a.options.Version, Logger: a.log,
+		Page: a.page(), PageHosts: a.config.PageHosts, Node: a.node, Pprof: a.config.Pprof, Version: a.options.Version, Logger: a.log,
 	})
 	return Usage(err)
 }
