@@ -12,25 +12,21 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"strconv"
+	"strings"
 	"time"
 
+	"github.com/podmeter/podmeter/metrics/guard"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/prometheus/exporter-toolkit/web"
 )
 
 const (
-	// scrapesInFlight is the most scrapes at once: a pair of servers, somebody
-	// looking, and room for one that hangs.
-	scrapesInFlight = 8
-
-	// A reader that is slower than this is cut off; bodies of requests there are
-	// none. The time to write has to hold a slow drain and a large scrape.
-	readTimeout  = 10 * time.Second
-	writeTimeout = time.Minute
-	idleTimeout  = 5 * time.Minute
-
 	defaultShutdownTimeout = 5 * time.Second
+
+	// profilesInFlight is the most requests below /debug/pprof/ at once: one that takes
+	// half a minute, and another.
+	profilesInFlight = 2
 )
 
 // ServerOptions are what a [Server] needs.
@@ -49,6 +45,10 @@ type ServerOptions struct {
 	Pprof bool
 	// Page serves / and everything below /page/; nil for a landing page with links.
 	Page http.Handler
+	// PageHosts are names by which browsers may ask, besides addresses, localhost and Node.
+	PageHosts []string
+	// Node returns this node's name; it may be nil.
+	Node func() string
 	// Version is shown on the landing page.
 	Version string
 	// ShutdownTimeout bounds the wait for requests at the end; 5 s if zero.
@@ -56,9 +56,10 @@ type ServerOptions struct {
 	Logger          *slog.Logger
 }
 
-// Server serves metrics, health and readiness.
+// Server serves metrics, health and readiness, within the bounds of package guard.
 type Server struct {
 	options ServerOptions
+	guard   *guard.Guard
 	handler http.Handler
 }
 
@@ -69,11 +70,18 @@ func NewServer(options ServerOptions) (*Server, error) {
 	if err := checkWebConfig(options.WebConfigFile); err != nil {
 		return nil, fmt.Errorf("check web configuration file %s: %w", options.WebConfigFile, err)
 	}
+	g, err := guard.New(guard.Options{
+		Registerer: options.Registry, Logger: options.Logger, Logins: options.WebConfigFile != "",
+	})
+	if err != nil {
+		return nil, err
+	}
+	options.Logger = g.Logger()
 	mux, err := newMux(options)
 	if err != nil {
 		return nil, fmt.Errorf("make landing page: %w", err)
 	}
-	return &Server{options: options, handler: mux}, nil
+	return &Server{options: options, guard: g, handler: mux}, nil
 }
 
 // Handler returns what Serve serves, to be served with more by ServePlain.
@@ -83,7 +91,9 @@ func (s *Server) Handler() http.Handler { return s.handler }
 // requests for as long as the options say, and cuts off what is left. It closes
 // the listener. It may be called for several listeners.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
-	return s.serve(ctx, listener, s.handler, func(server *http.Server) error {
+	hosts := guard.Hosts{Names: s.options.PageHosts, Node: s.options.Node, Pages: s.isPage}
+	handler := s.guard.Check(hosts, s.handler)
+	return s.serve(ctx, listener, handler, func(server *http.Server, listener net.Listener) error {
 		return web.Serve(listener, server, &web.FlagConfig{WebConfigFile: &s.options.WebConfigFile}, s.options.Logger)
 	})
 }
@@ -91,22 +101,25 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 // ServePlain serves a handler as Serve does its own, without TLS and
 // authentication: for a socket that is protected by its mode.
 func (s *Server) ServePlain(ctx context.Context, listener net.Listener, handler http.Handler) error {
-	return s.serve(ctx, listener, handler, func(server *http.Server) error { return server.Serve(listener) })
+	return s.serve(ctx, listener, handler, (*http.Server).Serve)
+}
+
+// isPage reports whether a request is for what browsers alone ask for.
+func (s *Server) isPage(r *http.Request) bool {
+	return s.options.Page != nil && (r.URL.Path == "/" || strings.HasPrefix(r.URL.Path, "/page/"))
 }
 
 // serve runs a server until the context ends.
-func (s *Server) serve(ctx context.Context, listener net.Listener, handler http.Handler, run func(*http.Server) error) error {
-	server := &http.Server{
-		Handler:     handler,
-		ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
-		ErrorLog: slog.NewLogLogger(s.options.Logger.Handler(), slog.LevelWarn),
-	}
+func (s *Server) serve(ctx context.Context, listener net.Listener, handler http.Handler, run func(*http.Server, net.Listener) error) error {
+	server := &http.Server{Handler: handler}
+	guarded, release := s.guard.Protect(server, listener)
+	defer release()
 	stopped := make(chan struct{})
 	cancel := context.AfterFunc(ctx, func() {
 		defer close(stopped)
 		s.shutdown(ctx, server)
 	})
-	err := run(server)
+	err := run(server, guarded)
 	listener.Close() // which web.Serve may not have come to
 	if !cancel() {
 		<-stopped
@@ -135,13 +148,33 @@ func newMux(options ServerOptions) (*http.ServeMux, error) {
 	mux.Handle("GET /healthz", healthHandler(options.Health))
 	mux.Handle("GET /readyz", readinessHandler(options.Readiness))
 	if options.Pprof {
-		mux.HandleFunc("/debug/pprof/", pprof.Index)
-		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
-		mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
-		mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
-		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+		mux.Handle("/debug/pprof/", inFlight(profilesInFlight, newProfiles()))
 	}
 	return mux, nil
+}
+
+func newProfiles() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	return mux
+}
+
+// inFlight answers with 503 what comes while as many requests are at work.
+func inFlight(most int, next http.Handler) http.Handler {
+	places := make(chan struct{}, most)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case places <- struct{}{}:
+			defer func() { <-places }()
+			next.ServeHTTP(w, r)
+		default:
+			http.Error(w, fmt.Sprintf("Only %d of these at once.", most), http.StatusServiceUnavailable)
+		}
+	})
 }
 
 func handleRoot(mux *http.ServeMux, options ServerOptions) error {
@@ -158,19 +191,16 @@ func handleRoot(mux *http.ServeMux, options ServerOptions) error {
 	return nil
 }
 
-// newMetricsHandler has no timeout of its own, which would hold each response
-// in memory and leave a goroutine behind: what may hang is the snapshot and the
-// reader, and both are bounded. Nor are gathers shared between scrapes, as a
-// slow reader would keep an old one alive for the others.
+// newMetricsHandler makes each answer in memory, so that a slow reader holds neither the
+// snapshot nor what was gathered from it.
 func newMetricsHandler(options ServerOptions) http.Handler {
-	return promhttp.HandlerFor(options.Registry, promhttp.HandlerOpts{
+	return newScrapes(promhttp.HandlerFor(options.Registry, promhttp.HandlerOpts{
 		ErrorLog:            slog.NewLogLogger(options.Logger.Handler(), slog.LevelError),
 		ErrorHandling:       promhttp.ContinueOnError,
 		Registry:            options.Registry,
 		OfferedCompressions: []promhttp.Compression{promhttp.Identity, promhttp.Gzip},
-		MaxRequestsInFlight: scrapesInFlight,
 		EnableOpenMetrics:   true,
-	})
+	}))
 }
 
 func newLandingPage(options ServerOptions) (http.Handler, error) {

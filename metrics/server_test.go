@@ -3,6 +3,7 @@
 package metrics
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -293,7 +294,7 @@ func TestConcurrentScrapes(t *testing.T) {
 	transport := &http.Transport{DisableKeepAlives: true}
 	client := &http.Client{Transport: transport}
 	var wait sync.WaitGroup
-	for range scrapesInFlight {
+	for range 8 {
 		wait.Go(func() {
 			for range 5 {
 				response, err := client.Get(url)
@@ -329,24 +330,47 @@ func (b *blocking) Snapshot(ctx context.Context) (*flows.Snapshot, error) {
 }
 func (*blocking) Agent() Agent { return Agent{} }
 
-func TestScrapesInFlightAreLimited(t *testing.T) {
-	source := &blocking{make(chan struct{}, scrapesInFlight+1), make(chan struct{})}
+// Those that ask while an answer is made get the next one, together; and the answer of one
+// is no other's.
+func TestScrapesShareWork(t *testing.T) {
+	const readers = 20
+	source := &blocking{make(chan struct{}, readers), make(chan struct{})}
 	handler := newServer(t, serverOptions(t, source)).Handler()
 	var wait sync.WaitGroup
-	for range scrapesInFlight {
+	ask := func(accept string) {
 		wait.Go(func() {
-			if got := request(handler, "GET", "/metrics").Code; got != http.StatusOK {
-				t.Errorf("within the limit: got %d, want 200", got)
+			w := request(handler, "GET", "/metrics", "Accept", accept)
+			if w.Code != http.StatusOK || !strings.HasPrefix(w.Header().Get("Content-Type"), cmp.Or(accept, "text/plain")) {
+				t.Errorf("got %d, %q, want 200 in the format asked for", w.Code, w.Header().Get("Content-Type"))
 			}
 		})
-		<-source.entered
 	}
-	if got := request(handler, "GET", "/metrics").Code; got != http.StatusServiceUnavailable {
-		t.Errorf("beyond the limit: got %d, want 503", got)
+	ask("")
+	<-source.entered
+	for range readers {
+		ask("")
+		ask("application/openmetrics-text")
 	}
 	if got := request(handler, "GET", "/healthz").Code; got != http.StatusOK {
 		t.Errorf("health: got %d, want 200", got)
 	}
 	close(source.release)
 	wait.Wait()
+	if got := 1 + len(source.entered); got > 5 { // one of each format, and one more of each for who came late
+		t.Errorf("snapshots for %d requests: got %d, want a few", 1+2*readers, got)
+	}
+}
+
+func TestAcceptsGzip(t *testing.T) {
+	for _, c := range []struct {
+		value string
+		want  bool
+	}{
+		{"", false}, {"gzip", true}, {"deflate, GZIP;q=0.5", true}, {"gzip;q=0", false}, {"gzip; q=0.0, *", false}, {"*", true},
+		{"*;q=0", false}, {"identity", false}, {"x-gzip", false}, {"br,*;q=0.1", true},
+	} {
+		if got := acceptsGzip([]string{c.value}); got != c.want {
+			t.Errorf("%q: got %v, want %v", c.value, got, c.want)
+		}
+	}
 }

@@ -177,7 +177,7 @@ func (a *Agent) makeExporter(context.Context) (err error) {
 	a.page = a.newPage()
 	a.server, err = metrics.NewServer(metrics.ServerOptions{
 		Registry: a.exporter.Registry(), Readiness: a.readiness, Health: a.health, WebConfigFile: a.config.WebConfigFile,
-		Page: a.shownPage(), Pprof: a.config.Pprof, Version: a.options.Version, Logger: a.log,
+		Page: a.shownPage(), PageHosts: a.config.PageHosts, Node: a.node, Pprof: a.config.Pprof, Version: a.options.Version, Logger: a.log,
 	})
 	return Usage(about("web-config-file", err))
 }

@@ -27,6 +27,9 @@ type Config struct {
 	WebConfigFile string
 	// Page serves the live page at /.
 	Page bool
+	// PageHosts are names by which a browser may ask, besides addresses, localhost and the
+	// node's name; * for any.
+	PageHosts []string
 	// Pprof serves /debug/pprof as well.
 	Pprof bool
 	// Socket is the path of the unix socket that the status command talks to.

@@ -32,8 +32,16 @@ func addServingFlags(fs *pflag.FlagSet, c *Config) {
 		"`file` that turns on TLS and basic auth, in the exporter-toolkit format that node_exporter has")
 	fs.BoolVar(&c.Page, "page", c.Page,
 		"show this node live at http://HOST:PORT/ of the same address, to whoever may read /metrics: pods, edges, places and throughput")
+	AddPageHostsFlag(fs, &c.PageHosts)
 	fs.BoolVar(&c.Pprof, "pprof", c.Pprof, "serve /debug/pprof on the same address")
 	AddSocketFlag(fs, &c.Socket)
+}
+
+// AddPageHostsFlag adds --page-hosts alone, for commands that serve to browsers as well.
+func AddPageHostsFlag(fs *pflag.FlagSet, hosts *[]string) {
+	fs.StringSliceVar(hosts, "page-hosts", *hosts,
+		"`names` by which a browser may ask, such as an ingress's, besides addresses, localhost and the node's name; '*' for any: "+
+			"then every site that a browser here visits can read what it may read")
 }
 
 // AddSocketFlag adds --socket alone, for commands that talk to an agent.

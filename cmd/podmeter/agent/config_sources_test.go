@@ -47,7 +47,7 @@ func write(t *testing.T, content string) string {
 // samples is for each flag a value that is not its default, in the notation of
 // the command line.
 var samples = map[string]string{
-	"config": "", "listen": "127.0.0.1:1", "web-config-file": "web.yaml", "page": "true", "pprof": "true", "socket": "/s",
+	"config": "", "listen": "127.0.0.1:1", "web-config-file": "web.yaml", "page": "true", "page-hosts": "a.example,*", "pprof": "true", "socket": "/s",
 	"interfaces": "veth*,!veth0", "uplinks": "eth*,!eth1", "uplink-series-limit": "5", "xdp-mode": "native", "attach": "tcx", "drain-interval": "7s", "map-memory": "8Mi",
 	"pin-path": "/sys/fs/bpf/a", "state-dir": "/run/a", "identity": "none", "scope": "node", "service-translation": "off", "kubeconfig": "k",
 	"cni-cache": "/c", "daemonset": "a/b", "sockets": "off", "host-pods": "off", "cgroup-root": "/g",

@@ -62,6 +62,8 @@ func TestValidateRefuses(t *testing.T) {
 		{"listen without port", func(c *Config) { c.Listen = "localhost" }, `--listen "localhost": host:port`},
 		{"listen beyond ports", func(c *Config) { c.Listen = ":65536" }, `"65536" is no port`},
 		{"listen on nothing", func(c *Config) { c.Listen = "127.0.0.1:" }, `"" is no port`},
+		{"page's host with a port", func(c *Config) { c.PageHosts = []string{"*", "a.example", "b.example:80"} },
+			`--page-hosts "b.example:80": a name without scheme and port`},
 		{"relative socket", func(c *Config) { c.Socket = "agent.sock" }, `--socket "agent.sock": an absolute path`},
 		{"long socket", func(c *Config) { c.Socket = "/" + strings.Repeat("s", 107) }, "at most 107 bytes"},
 		{"no glob", func(c *Config) { c.Interfaces = []string{"veth*", "["} }, `--interfaces "[": a glob`},

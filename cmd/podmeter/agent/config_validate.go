@@ -14,6 +14,7 @@ import (
 
 	"github.com/podmeter/podmeter/datapath"
 	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/metrics/guard"
 	"k8s.io/apimachinery/pkg/util/validation"
 )
 
@@ -83,8 +84,22 @@ func CheckListen(address, example string) error {
 	return nil
 }
 
+// CheckPageHosts says what is wrong with the value of --page-hosts.
+func CheckPageHosts(hosts []string) error {
+	var faults []error
+	for _, host := range hosts {
+		if host != guard.AnyHost && len(validation.IsDNS1123Subdomain(strings.ToLower(host))) > 0 {
+			faults = append(faults, fault("page-hosts", strconv.Quote(host), "a name without scheme and port is expected, such as podmeter.example.com"))
+		}
+	}
+	return errors.Join(faults...)
+}
+
 func (c Config) checkServing() (faults []error) {
 	if err := CheckListen(c.Listen, ":9739 or 127.0.0.1:9739"); err != nil {
+		faults = append(faults, err)
+	}
+	if err := CheckPageHosts(c.PageHosts); err != nil {
 		faults = append(faults, err)
 	}
 	if !filepath.IsAbs(c.Socket) {

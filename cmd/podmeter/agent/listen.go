@@ -38,22 +38,36 @@ func listenTCP(ctx context.Context, address string, log *slog.Logger) (net.Liste
 }
 
 // listenSocket listens on a unix socket that only its owner may use, and waits
-// while another agent answers there. A socket on which nobody answers any more is
-// replaced.
+// while another agent has it. A socket is replaced only where the kernel says that
+// nobody listens on it any more: one whose queue is full is alive.
 func listenSocket(ctx context.Context, path string, log *slog.Logger) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("make directory of socket: %w", unwritable(err))
 	}
 	return whenFree(ctx, log, func() (net.Listener, error) {
-		if conn, err := net.Dial("unix", path); err == nil {
-			taken := fmt.Errorf("%w: another agent answers at %s; stop it, or choose another --socket", errTaken, path)
-			return nil, errors.Join(taken, conn.Close())
+		if err := probeSocket(path); err != nil {
+			return nil, err
 		}
 		if err := removeSocket(path); err != nil {
 			return nil, err
 		}
 		return bindSocket(path)
 	})
+}
+
+// probeSocket returns an error unless there is no socket or nobody listens on it.
+func probeSocket(path string) error {
+	conn, err := net.Dial("unix", path)
+	switch {
+	case err == nil:
+		conn.Close()
+		return fmt.Errorf("%w: another agent answers at %s; stop it, or choose another --socket", errTaken, path)
+	case errors.Is(err, unix.EAGAIN): // its queue is full (unix(7))
+		return fmt.Errorf("%w: another process listens at %s and does not answer; stop it, or choose another --socket", errTaken, path)
+	case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, fs.ErrNotExist):
+		return nil
+	}
+	return fmt.Errorf("ask whether another agent answers: %w", unwritable(err))
 }
 
 func removeSocket(path string) error {

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 var discard = slog.New(slog.DiscardHandler)
@@ -90,6 +92,40 @@ func TestListenSocketReplacesOnlySockets(t *testing.T) {
 	}
 	if content, err := os.ReadFile(path); errors.Is(err, fs.ErrNotExist) || string(content) != "precious" {
 		t.Errorf("the file: got %q, %v, want it as it was", content, err)
+	}
+}
+
+// A socket that takes no more connections is alive, and stays.
+func TestListenSocketLeavesABusyOne(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "agent.sock")
+	busy, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(busy)
+	if err := errors.Join(unix.Bind(busy, &unix.SockaddrUnix{Name: path}), unix.Listen(busy, 0)); err != nil {
+		t.Fatal(err)
+	}
+	for { // until its queue is full, as nobody accepts
+		conn, err := net.Dial("unix", path)
+		if errors.Is(err, unix.EAGAIN) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+	}
+	before, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	short, cancel := context.WithTimeout(t.Context(), listenPoll/2)
+	defer cancel()
+	if _, err := listenSocket(short, path, discard); !errors.Is(err, errTaken) {
+		t.Errorf("got %v, want %v", err, errTaken)
+	}
+	if after, err := os.Stat(path); err != nil || !os.SameFile(before, after) {
+		t.Errorf("the socket: got %v, %v, want it as it was", after, err)
 	}
 }
 

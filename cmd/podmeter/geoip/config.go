@@ -43,6 +43,8 @@ type Config struct {
 	Interval, Timeout time.Duration
 	// Listen is the host:port of /metrics.
 	Listen string
+	// PageHosts are names by which a browser may ask, besides addresses and localhost.
+	PageHosts []string
 	// WebConfigFile is exporter-toolkit's; none if empty.
 	WebConfigFile string
 	// Debug is whether each query is logged.
@@ -80,6 +82,7 @@ func AddFlags(fs *pflag.FlagSet, c *Config) {
 		"YAML `file` with a bearer token, basic auth or TLS for Prometheus, in the format of promtool's --http.config.file")
 	fs.StringVar(&c.WebConfigFile, "web-config-file", c.WebConfigFile,
 		"`file` that turns on TLS and basic auth for /metrics, in the exporter-toolkit format")
+	agent.AddPageHostsFlag(fs, &c.PageHosts)
 	fs.BoolVarP(&c.Debug, "debug", "D", c.Debug, "log each query and what came of it")
 	fs.StringVar(&c.LogFormat, "log-format", c.LogFormat, "`format` of the log on stderr: "+strings.Join(agent.Choices("log-format"), " or "))
 }
@@ -99,7 +102,7 @@ func (c *Config) Complete(environ []string) {
 func (c Config) Validate() error {
 	return agent.Usage(errors.Join(
 		c.checkURL(), c.checkQuery(), c.checkLabels(), c.checkTimes(),
-		agent.CheckListen(c.Listen, ":8080"), agent.CheckChoice("log-format", c.LogFormat),
+		agent.CheckListen(c.Listen, ":8080"), agent.CheckPageHosts(c.PageHosts), agent.CheckChoice("log-format", c.LogFormat),
 	))
 }
 

@@ -63,7 +63,7 @@ func (s *Service) open(options Options) (err error) {
 		return err
 	}
 	s.server, err = metrics.NewServer(metrics.ServerOptions{
-		Registry: registry, Readiness: s.readiness, WebConfigFile: s.config.WebConfigFile,
+		Registry: registry, Readiness: s.readiness, WebConfigFile: s.config.WebConfigFile, PageHosts: s.config.PageHosts,
 		Version: options.Version, Logger: s.log,
 	})
 	if err != nil {

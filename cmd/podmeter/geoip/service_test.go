@@ -281,8 +281,8 @@ func TestMetricsAreDocumented(t *testing.T) {
 			t.Errorf("docs/METRICS.md: got no %s, want it", name)
 		}
 	}
-	if families != 5 {
-		t.Errorf("got %d families, want 5", families)
+	if families != 6 {
+		t.Errorf("got %d families, want 6", families)
 	}
 }
 

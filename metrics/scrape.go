@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package metrics
+
+import (
+	"bytes"
+	"compress/gzip"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/podmeter/podmeter/metrics/guard"
+	"github.com/prometheus/common/expfmt"
+)
+
+const (
+	// scrapeShare is the part of one CPU that answers may take in the long run, after
+	// scrapeBurst at once: one of 10,000 series takes some 100 ms.
+	scrapeShare, scrapeBurst = 0.5, 5 * time.Second
+	// scrapeCost is the most that one counts for. What takes longer waits for a CPU, or
+	// for a drain, and the next should not wait for that.
+	scrapeCost = 500 * time.Millisecond
+)
+
+// scrapes makes the answers for /metrics: one at a time, and one for all who have asked
+// for its format before it is begun. An answer is never older than its request, and
+// however many ask, the work is that of a few.
+//
+// It is held once, compressed, until its readers have it. For one that does not take gzip
+// it is decompressed on the way.
+type scrapes struct {
+	// handler makes the answer to a request that takes gzip.
+	handler http.Handler
+
+	mu sync.Mutex
+	// next are the answers that are not begun, by format.
+	next map[expfmt.Format]*answer
+
+	turn  sync.Mutex   // held while an answer is made
+	share *guard.Share // guarded by turn
+}
+
+// answer is one that is made, once done is closed.
+type answer struct {
+	done   chan struct{}
+	code   int // 0 if making it has failed
+	header http.Header
+	body   bytes.Buffer
+}
+
+func newScrapes(handler http.Handler) *scrapes {
+	return &scrapes{
+		handler: handler, next: make(map[expfmt.Format]*answer), share: guard.NewShare(scrapeShare, scrapeBurst),
+	}
+}
+
+// ServeHTTP implements [http.Handler].
+func (s *scrapes) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	format := expfmt.NegotiateAccept(r.Header, expfmt.DefaultOpenMetricsAcceptedFormats()...)
+	a := s.answer(format)
+	defer guard.Answering(r.Context())()
+	a.send(w, acceptsGzip(r.Header.Values("Accept-Encoding")))
+}
+
+// answer returns the next one in a format.
+func (s *scrapes) answer(format expfmt.Format) *answer {
+	s.mu.Lock()
+	a := s.next[format]
+	mine := a == nil
+	if mine {
+		a = &answer{done: make(chan struct{}), header: make(http.Header)}
+		s.next[format] = a
+	}
+	s.mu.Unlock()
+	if mine {
+		s.make(a, format)
+	}
+	<-a.done
+	return a
+}
+
+// make waits for its turn, and makes an answer.
+func (s *scrapes) make(a *answer, format expfmt.Format) {
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	defer close(a.done)
+	time.Sleep(s.share.Wait(time.Now()))
+	s.mu.Lock()
+	delete(s.next, format)
+	s.mu.Unlock()
+	began := time.Now()
+	defer func() { now := time.Now(); s.share.Spend(now, min(now.Sub(began), scrapeCost)) }()
+	s.handler.ServeHTTP(a, &http.Request{
+		Method: http.MethodGet, URL: &url.URL{Path: "/metrics"},
+		Header: http.Header{"Accept": {string(format)}, "Accept-Encoding": {"gzip"}},
+	})
+}
+
+// Header implements [http.ResponseWriter], as the next two do.
+func (a *answer) Header() http.Header { return a.header }
+
+// WriteHeader takes the first code.
+func (a *answer) WriteHeader(code int) {
+	if a.code == 0 {
+		a.code = code
+	}
+}
+
+// Write implements [io.Writer].
+func (a *answer) Write(p []byte) (int, error) {
+	a.WriteHeader(http.StatusOK)
+	return a.body.Write(p)
+}
+
+// send sends an answer; what cannot be sent is the reader's own.
+func (a *answer) send(w http.ResponseWriter, compressed bool) {
+	if a.code == 0 {
+		http.Error(w, "The answer could not be made.", http.StatusInternalServerError)
+		return
+	}
+	header := w.Header()
+	for name, values := range a.header {
+		header[name] = values
+	}
+	if header.Get("Content-Encoding") != "gzip" || compressed {
+		header.Set("Content-Length", strconv.Itoa(a.body.Len()))
+		w.WriteHeader(a.code)
+		w.Write(a.body.Bytes())
+		return
+	}
+	header.Del("Content-Encoding")
+	plain, err := gzip.NewReader(bytes.NewReader(a.body.Bytes()))
+	if err != nil {
+		http.Error(w, "The answer cannot be decompressed.", http.StatusInternalServerError)
+		return
+	}
+	w.WriteHeader(a.code)
+	io.CopyBuffer(struct{ io.Writer }{w}, plain, make([]byte, 32<<10))
+}
+
+// acceptsGzip reports whether the values of Accept-Encoding take gzip, which "*" stands for
+// where gzip is not named (RFC 9110, 12.5.3).
+func acceptsGzip(values []string) bool {
+	any := false
+	for coding := range strings.SplitSeq(strings.Join(values, ","), ",") {
+		name, weight, _ := strings.Cut(coding, ";")
+		_, q, _ := strings.Cut(weight, "=")
+		number, err := strconv.ParseFloat(strings.TrimSpace(q), 64)
+		taken := err != nil || number > 0
+		switch strings.ToLower(strings.TrimSpace(name)) {
+		case "gzip":
+			return taken
+		case "*":
+			any = taken
+		}
+	}
+	return any
+}
