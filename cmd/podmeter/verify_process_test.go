@@ -3,15 +3,11 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -22,99 +18,7 @@ import (
 	"github.com/podmeter/podmeter/flows"
 	"github.com/podmeter/podmeter/internal/ktest"
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 )
-
-// proof is what podmeter verify said on a host.
-type proof struct {
-	code           int
-	stdout, stderr bytes.Buffer
-	report         verify.Report
-}
-
-// verify runs podmeter verify on the node, as somebody there would.
-func (h *host) verify(t *testing.T) *proof {
-	t.Helper()
-	p := h.verifying(t, "-o", "json")
-	if p.code == 2 || p.stdout.Len() == 0 {
-		t.Fatalf("got code %d, %s%s", p.code, &p.stdout, &p.stderr)
-	}
-	if err := json.Unmarshal(p.stdout.Bytes(), &p.report); err != nil {
-		t.Fatalf("read the report: %v: %s", err, &p.stdout)
-	}
-	if p.report.Code != p.code {
-		t.Errorf("got code %d, and %d in the report", p.code, p.report.Code)
-	}
-	return p
-}
-
-// verifying runs podmeter verify with these arguments.
-func (h *host) verifying(t *testing.T, args ...string) *proof {
-	t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &proof{}
-	command := exec.CommandContext(t.Context(), self, append([]string{"verify", "--socket", h.sock}, args...)...)
-	command.Env = append(os.Environ(), asPodmeter+"=1")
-	command.Stdout, command.Stderr = &p.stdout, &p.stderr
-	if err := h.node.Do(command.Start); err != nil {
-		t.Fatalf("start podmeter verify: %v", err)
-	}
-	_ = command.Wait() // the code is the caller's to judge
-	p.code = command.ProcessState.ExitCode()
-	return p
-}
-
-// row returns a direction of an interface.
-func (p *proof) row(t *testing.T, name string, d flows.Direction) verify.Row {
-	t.Helper()
-	for _, row := range p.report.Rows {
-		if row.Interface == name && row.Direction == d.String() {
-			return row
-		}
-	}
-	t.Fatalf("no row of %s, %s: %s", name, d, &p.stdout)
-	return verify.Row{}
-}
-
-// check wants a verdict in both directions of an interface, of at least so many packets
-// that podmeter exports, and the code 0.
-func (p *proof) check(t *testing.T, name string, verdict [flows.Directions]verify.Verdict, packets uint64) {
-	t.Helper()
-	for d := range flows.Direction(flows.Directions) {
-		row := p.row(t, name, d)
-		if row.Verdict != verdict[d] || row.Podmeter.Packets < packets {
-			t.Errorf("%s, %v: got %+v, want it %s, with %d packets at least", name, d, row, verdict[d], packets)
-		}
-	}
-	if p.code != verify.CodeEqual || len(p.report.Faults()) > 0 {
-		t.Errorf("got code %d and faults %q, want %d and none", p.code, p.report.Faults(), verify.CodeEqual)
-	}
-}
-
-var bothEqual = [flows.Directions]verify.Verdict{verify.Equal, verify.Equal}
-
-// exchange sends datagrams both ways.
-func (h *host) exchange(t *testing.T, transmit, receive int) {
-	t.Helper()
-	h.pod.Send(t, "198.51.100.1:9", 100, transmit)
-	h.node.Send(t, "198.51.100.2:9", 100, receive)
-}
-
-// resting are flags of an agent that drains when it is asked to.
-func (h *host) resting(more ...string) []string {
-	return h.flags(append([]string{"--drain-interval", "10m"}, more...)...)
-}
-
-// awaitMetered waits until an agent that rests meters veth0 in some state.
-func (h *host) awaitMetered(t *testing.T, p *process) {
-	t.Helper()
-	h.await(t, p, "veth0 is metered and settled", func(s *agent.Status) bool {
-		return len(s.Interfaces) > 0 && s.Interfaces[0].State != "settling"
-	})
-}
 
 // What is exported is the interface's own count, with what passed before: of an agent
 // that has counted a while, and of the next one, to which it left its checkpoint.
@@ -238,28 +142,27 @@ func (h *host) dial(t *testing.T) (conn net.Conn) {
 	return conn
 }
 
-// A watch goes on until it is interrupted, and its code is the worst round's.
+// A watch goes on until it is interrupted, also where there is no agent for a while, and
+// its code is the worst round's.
 func TestVerifyIsWatched(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
 	p := start(t, h.node, nil, h.resting()...)
 	h.awaitMetered(t, p)
-	watch := start(t, h.node, nil, "verify", "--socket", h.sock, "--watch")
-	read := func(rounds int) {
-		t.Helper()
-		h.await(t, watch, fmt.Sprint(rounds, " rounds"), func(s *agent.Status) bool { return s.Drain.Count >= uint64(2*rounds) })
+	good, bad := h.watch(t), h.watch(t)
+	good.await(t, "All equal: ", 2)
+	if code := good.interrupt(t); code != verify.CodeEqual {
+		t.Errorf("got code %d, want %d:\n%s", code, verify.CodeEqual, good.said(t))
 	}
-	read(2)
+	bad.await(t, "All equal: ", 1)
 	p.Process.Kill()
 	p.end(t)
+	bad.await(t, "\npodmeter: ", 1)
 	p = start(t, h.node, nil, h.resting()...)
 	h.awaitMetered(t, p)
-	read(1)
-	if err := watch.Process.Signal(unix.SIGINT); err != nil {
-		t.Fatal(err)
-	}
-	if code := watch.end(t); code != verify.CodeEqual && code != verify.CodeUnequal || strings.Count(watch.output.String(), "All equal: ") < 2 {
-		t.Errorf("got code %d and\n%s\nwant 0 (or 1 where a round found no agent) and two rounds at least", code, &watch.output)
+	bad.await(t, "All equal: ", strings.Count(bad.said(t), "All equal: ")+1)
+	if code := bad.interrupt(t); code != verify.CodeUnequal {
+		t.Errorf("got code %d, want %d as a round had no answer:\n%s", code, verify.CodeUnequal, bad.said(t))
 	}
 }
 
@@ -374,5 +277,34 @@ func TestVerifyElsewhere(t *testing.T) {
 	if row := proof.row(t, "veth0", flows.Transmit); proof.code != verify.CodeUndecided || row.Verdict != verify.Unknown ||
 		!strings.Contains(row.Why, "another network namespace") {
 		t.Errorf("got code %d and %+v, want %d and that it is elsewhere", proof.code, row, verify.CodeUndecided)
+	}
+}
+
+// What crosses an uplink is checked by its own invariant, after a drain of its own.
+func TestVerifyWithUplinks(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	h.outside = ktest.NewNamespace(t)
+	h.node.Veth(t, "up0", h.outside, "eth0")
+	h.node.Address(t, "up0", "203.0.113.1/24")
+	h.outside.Address(t, "eth0", "203.0.113.2/24")
+	p := start(t, h.node, nil, h.resting("--uplinks", "up0")...)
+	h.awaitMetered(t, p)
+	h.await(t, p, "up0 is metered", func(s *agent.Status) bool { return len(s.Uplinks) == 1 && s.Uplinks[0].State == "attached" })
+	h.exchange(t, 20, 10)
+	h.outside.Send(t, "203.0.113.1:9", 100, 40)
+	proof := h.verify(t)
+	proof.check(t, "veth0", bothEqual, 10)
+	held := 0
+	for _, i := range proof.report.Invariants {
+		if strings.HasPrefix(i.Name, "uplink + uplink_retired = uplink_interface, ") && i.Holders == 1 {
+			held++
+		}
+	}
+	if held != 4 || len(proof.report.NotMetered) > 0 {
+		t.Errorf("got %d invariants of up0 and %q not metered, want 4 and none", held, proof.report.NotMetered)
+	}
+	if got := h.value(t, "podmeter_uplink_interface_receive_packets_total", "interface", "up0"); got < 40 {
+		t.Errorf("up0 received %v packets, want the 40 at least that were sent before the drain", got)
 	}
 }

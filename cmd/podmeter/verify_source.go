@@ -61,6 +61,9 @@ func verified(status *agent.Status) *verify.Agent {
 		}
 		a.Earlier[pod] = sum
 	}
+	for _, u := range status.Uplinks {
+		a.Uplinks = append(a.Uplinks, u.Index)
+	}
 	for _, o := range status.Orphans {
 		a.Orphans = append(a.Orphans, verify.Orphan{Name: o.Name, Gone: o.Gone, Waiting: o.Waiting})
 	}

@@ -134,6 +134,7 @@ func TestVerifiedStatus(t *testing.T) {
 			{Name: "veth2", Index: 8, Attachment: "netlink"},
 		},
 		Earlier: []agent.EarlierStatus{{Namespace: "shop", Pod: "a\xff", Exported: pair(1)}, {Namespace: "shop", Pod: "a\xff\xff", Exported: pair(2)}},
+		Uplinks: []agent.UplinkStatus{{Name: "eth0", Index: 2}},
 		Orphans: []agent.OrphanStatus{{Name: "veth3", Gone: at, Waiting: pair(100)}},
 	}
 	want := &verify.Agent{
@@ -151,6 +152,7 @@ func TestVerifiedStatus(t *testing.T) {
 		Earlier: map[verify.Pod]verify.Pair{{Namespace: "shop", Name: "a\ufffd"}: {
 			{Bytes: 3, Packets: 5}, {Bytes: 7, Packets: 9},
 		}},
+		Uplinks: []int{2},
 		Orphans: []verify.Orphan{{Name: "veth3", Gone: at, Waiting: pair(100)}},
 	}
 	if diff := cmp.Diff(want, verified(status)); diff != "" {

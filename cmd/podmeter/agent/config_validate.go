@@ -89,7 +89,7 @@ func CheckPageHosts(hosts []string) error {
 	var faults []error
 	for _, host := range hosts {
 		if host != guard.AnyHost && len(validation.IsDNS1123Subdomain(strings.ToLower(host))) > 0 {
-			faults = append(faults, fault("page-hosts", strconv.Quote(host), "a name without scheme and port is expected, such as podmeter.example.com"))
+			faults = append(faults, NewFault("page-hosts", strconv.Quote(host), "a name without scheme and port is expected, such as podmeter.example.com"))
 		}
 	}
 	return errors.Join(faults...)

@@ -18,6 +18,8 @@ type Agent struct {
 	Earlier map[Pod]Pair
 	// Orphans vanished before their pods were known.
 	Orphans []Orphan
+	// Uplinks are the ifindexes of interfaces that lead out of the node.
+	Uplinks []int
 }
 
 // Pair are counters of both directions, indexed by [flows.Direction].

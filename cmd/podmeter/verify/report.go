@@ -157,6 +157,9 @@ func (o *Observation) notMetered() (names []string) {
 	for _, i := range slices.Concat(o.First.Interfaces, o.Second.Interfaces) {
 		metered[i.Index] = true
 	}
+	for _, index := range slices.Concat(o.First.Uplinks, o.Second.Uplinks) {
+		metered[index] = true
+	}
 	for index, device := range o.After {
 		if device.LeadsAway && o.Before[index].Name == device.Name && !metered[index] {
 			names = append(names, device.Name)

@@ -30,6 +30,7 @@ func eventful(t *testing.T) *Observation {
 		i.State, i.Hidden[flows.Transmit] = "shadowed", counters(90, 2)
 		a.Interfaces = append(a.Interfaces, unbound)
 		a.HostPods = []HostPod{{Pod: Pod{"kube-system", "proxy"}, Cgroup: "pod1"}, {Cgroup: "pod2", Waiting: Pair{counters(9, 1), {}}}}
+		a.Uplinks = []int{6}
 		a.Orphans = []Orphan{{Name: "veth8", Gone: time.Date(2030, 1, 2, 12, 0, 0, 0, time.UTC), Waiting: Pair{counters(70, 1), {}}}}
 	}
 	for _, kernel := range []Kernel{o.Before, o.After} {
@@ -38,6 +39,7 @@ func eventful(t *testing.T) *Observation {
 		kernel[2] = report
 		kernel[9] = Device{Name: "veth9", LeadsAway: true, Own: unbound.Waiting}
 		kernel[4] = Device{Name: "cni0"}
+		kernel[6] = Device{Name: "eth0", LeadsAway: true}
 		kernel[5] = Device{Name: "veth5", LeadsAway: true}
 	}
 	return o
