@@ -3,6 +3,7 @@
 package metrics
 
 import (
+	"cmp"
 	"context"
 	"sync"
 	"time"
@@ -47,7 +48,7 @@ func newCollector(options Options) *collector {
 			podColumns[flows.NoLabels](), nil).always(),
 		flows: newFamily("flow", "that pods %s, by peer", bytesAndPackets,
 			flowColumns(options.Optional), cleanFlow(options.Optional)),
-		health: newHealthFamilies(options.Optional),
+		health: newHealthFamilies(options.Optional, RTTBounds(cmp.Or(options.RTTBuckets, RTTCoarse))),
 		retired: newFamily("flow_retired", "of idle flow series that pods %s; never rate it", bytesAndPackets,
 			retiredColumns(), nil),
 		externals: newFamily("external", "that pods %s, by place of the external peer", bytesOnly,

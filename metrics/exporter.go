@@ -46,6 +46,8 @@ type Options struct {
 	FlowSeriesLimit, ExternalSeriesLimit int
 	// UplinkSeriesLimit is that of the uplinks' table.
 	UplinkSeriesLimit int
+	// RTTBuckets are the classic buckets of RTTs; RTTCoarse if empty.
+	RTTBuckets RTTBuckets
 	// Known are the label values that the agent's own metrics have from the start.
 	Known Known
 	// Version and Revision are those of the build.

@@ -19,6 +19,7 @@ type healthFamilies struct {
 	columns  []column[flows.FlowLabels]
 	clean    func(flows.FlowLabels) flows.FlowLabels
 	rtt      *prometheus.Desc
+	bounds   []float64 // see RTTBounds
 	counters []healthCounter
 }
 
@@ -27,7 +28,7 @@ type healthCounter struct {
 	value func(*flows.Health) uint64
 }
 
-func newHealthFamilies(o flows.Optional) healthFamilies {
+func newHealthFamilies(o flows.Optional, rttBounds []float64) healthFamilies {
 	columns := slices.DeleteFunc(flowColumns(o), func(c column[flows.FlowLabels]) bool { return c.name == "protocol" })
 	labels := sortColumns(columns)
 	clean := cleanFlow(o)
@@ -40,7 +41,8 @@ func newHealthFamilies(o flows.Optional) healthFamilies {
 			l.Protocol = flows.ProtoTCP
 			return clean(l)
 		},
-		rtt: desc("rtt_seconds", "Smoothed round-trip times of TCP connections, sampled while they live."),
+		rtt:    desc("rtt_seconds", "Smoothed round-trip times of TCP connections, sampled while they live."),
+		bounds: rttBounds,
 		counters: []healthCounter{
 			{desc("retransmitted_segments_total", "Segments that TCP connections sent again."),
 				func(h *flows.Health) uint64 { return h.RetransmittedSegments }},
@@ -67,7 +69,7 @@ func (f *healthFamilies) collect(all []flows.HealthSeries, ch chan<- prometheus.
 		s := &rows[i]
 		labels := labelsOf(f.columns, &flows.Series[flows.FlowLabels]{Namespace: s.Namespace, Pod: s.Pod, Labels: s.Labels})
 		created := timestamp(s.Created)
-		ch <- newRTT(f.rtt, labels, &s.Health, created)
+		ch <- newRTT(f.rtt, labels, f.bounds, &s.Health, created)
 		for _, c := range f.counters {
 			ch <- newCounter(c.desc, labels, c.value(&s.Health), created)
 		}
@@ -97,11 +99,33 @@ func (f *healthFamilies) combine(all []flows.HealthSeries) []flows.HealthSeries 
 	return rows
 }
 
-// rttBounds are the upper bounds of the classic buckets in seconds, each of which is one
-// of a native bucket too: the powers of two from 122 us to 250 ms, and 1 and 4 s.
-var rttBounds = []float64{
-	math.Exp2(-13), math.Exp2(-12), math.Exp2(-11), math.Exp2(-10), math.Exp2(-9), math.Exp2(-8), math.Exp2(-7),
-	math.Exp2(-6), math.Exp2(-5), math.Exp2(-4), math.Exp2(-3), math.Exp2(-2), 1, 4,
+// RTTBuckets is how many classic buckets the histogram of RTTs has; its native ones are
+// the same always.
+type RTTBuckets string
+
+// The values of [RTTBuckets].
+const (
+	RTTFine   RTTBuckets = "fine"
+	RTTCoarse RTTBuckets = "coarse"
+	RTTOff    RTTBuckets = "off"
+)
+
+// RTTBounds returns the upper bounds of the classic buckets in seconds, each of which is one
+// of a native bucket too. Fine are the powers of two from 122 us to 250 ms, and 1 and 4 s;
+// coarse every other of them, to 1 s: they are some of the fine ones, so that quantiles of
+// both can be compared and go on where one takes the place of the other. Off has none, but
+// the one of all samples, which no histogram can do without.
+func RTTBounds(buckets RTTBuckets) []float64 {
+	switch buckets {
+	case RTTFine:
+		return []float64{
+			math.Exp2(-13), math.Exp2(-12), math.Exp2(-11), math.Exp2(-10), math.Exp2(-9), math.Exp2(-8), math.Exp2(-7),
+			math.Exp2(-6), math.Exp2(-5), math.Exp2(-4), math.Exp2(-3), math.Exp2(-2), 1, 4,
+		}
+	case RTTCoarse:
+		return []float64{math.Exp2(-12), math.Exp2(-10), math.Exp2(-8), math.Exp2(-6), math.Exp2(-4), math.Exp2(-2), 1}
+	}
+	return nil
 }
 
 // rtt is a constant histogram with classic and native buckets. The library makes none with
@@ -112,12 +136,12 @@ type rtt struct {
 	histogram *dto.Histogram
 }
 
-func newRTT(desc *prometheus.Desc, labels []*dto.LabelPair, h *flows.Health, created *timestamppb.Timestamp) *rtt {
+func newRTT(desc *prometheus.Desc, labels []*dto.LabelPair, bounds []float64, h *flows.Health, created *timestamppb.Timestamp) *rtt {
 	histogram := &dto.Histogram{
 		SampleSum: new(float64(h.RTTSum) / float64(time.Second/time.Microsecond)), CreatedTimestamp: created,
 		Schema: new(int32(flows.RTTSchema)), ZeroThreshold: &flows.RTTZero, ZeroCount: &h.RTT[0],
 	}
-	histogram.Bucket, histogram.SampleCount = classicBuckets(h)
+	histogram.Bucket, histogram.SampleCount = classicBuckets(bounds, h)
 	histogram.PositiveSpan, histogram.PositiveDelta = nativeBuckets(h)
 	return &rtt{desc, labels, histogram}
 }
@@ -132,15 +156,15 @@ func (r *rtt) Write(out *dto.Metric) error {
 }
 
 // classicBuckets also returns the count of all samples.
-func classicBuckets(h *flows.Health) ([]*dto.Bucket, *uint64) {
-	buckets := make([]*dto.Bucket, len(rttBounds))
+func classicBuckets(bounds []float64, h *flows.Health) ([]*dto.Bucket, *uint64) {
+	buckets := make([]*dto.Bucket, len(bounds))
 	var count uint64
 	next := 0
-	for i, bound := range rttBounds {
+	for i, bound := range bounds {
 		for ; next < len(h.RTT) && rttBound(next) <= bound; next++ {
 			count += h.RTT[next]
 		}
-		buckets[i] = &dto.Bucket{UpperBound: &rttBounds[i], CumulativeCount: new(count)}
+		buckets[i] = &dto.Bucket{UpperBound: &bounds[i], CumulativeCount: new(count)}
 	}
 	for ; next < len(h.RTT); next++ {
 		count += h.RTT[next]

@@ -31,10 +31,16 @@ func bucketOf(seconds float64) int {
 
 // The histogram is the library's own of the same values, classic and native.
 func TestRTTIsTheLibrarysHistogram(t *testing.T) {
+	for _, buckets := range []RTTBuckets{RTTFine, RTTCoarse, RTTOff} {
+		t.Run(string(buckets), func(t *testing.T) { checkRTT(t, RTTBounds(buckets)) })
+	}
+}
+
+func checkRTT(t *testing.T, bounds []float64) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for _, samples := range []int{0, 1, 2, 5, 100, 10000} {
 		theirs := prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "rtt", Buckets: rttBounds, NativeHistogramBucketFactor: 1.42, NativeHistogramZeroThreshold: flows.RTTZero,
+			Name: "rtt", Buckets: bounds, NativeHistogramBucketFactor: 1.42, NativeHistogramZeroThreshold: flows.RTTZero,
 		})
 		var ours flows.Health
 		for range samples {
@@ -48,7 +54,7 @@ func TestRTTIsTheLibrarysHistogram(t *testing.T) {
 		if err := theirs.Write(&want); err != nil {
 			t.Fatal(err)
 		}
-		if err := newRTT(theirs.Desc(), nil, &ours, want.Histogram.CreatedTimestamp).Write(&got); err != nil {
+		if err := newRTT(theirs.Desc(), nil, bounds, &ours, want.Histogram.CreatedTimestamp).Write(&got); err != nil {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff(fewSpans(want.Histogram), fewSpans(got.Histogram), protocmp.Transform(), protocmp.IgnoreFields(&dto.Histogram{}, "sample_sum")); diff != "" {
@@ -81,6 +87,43 @@ func fewSpans(h *dto.Histogram) *dto.Histogram {
 		h.PositiveDelta = append(h.PositiveDelta, counts[index])
 	}
 	return h
+}
+
+// Coarse buckets are at most eight, the infinite one counted, and some of the fine ones, so
+// that older dashboards' quantiles stay sensible.
+func TestCoarseBucketsAreSomeOfTheFine(t *testing.T) {
+	fine, coarse := RTTBounds(RTTFine), RTTBounds(RTTCoarse)
+	if len(coarse) > 7 || len(coarse) < 5 {
+		t.Errorf("got %d coarse bounds, want 5 to 7", len(coarse))
+	}
+	for _, bound := range coarse {
+		if !slices.Contains(fine, bound) {
+			t.Errorf("got a coarse bound of %g s, want one of %v", bound, fine)
+		}
+	}
+	if off := RTTBounds(RTTOff); len(off) != 0 {
+		t.Errorf("off: got bounds %v, want none", off)
+	}
+}
+
+// What a row of TCP health costs a server that takes no native histograms; docs/METRICS.md
+// has the numbers.
+func TestSeriesOfARow(t *testing.T) {
+	for buckets, want := range map[RTTBuckets]int{RTTFine: 21, RTTCoarse: 14, RTTOff: 7, "": 14} {
+		o := options(&source{snapshot: handMade(), agent: handMadeAgent()}, flows.Optional{})
+		o.RTTBuckets = buckets
+		answer := httptest.NewRecorder()
+		promhttp.HandlerFor(newExporter(t, o).Registry(), promhttp.HandlerOpts{}).ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+		series := bytes.Count(answer.Body.Bytes(), []byte("\npodmeter_tcp_"))
+		if got := series / 2; got != want || series%2 != 0 { // that of db and the folded one
+			t.Errorf("%q: got %d series of two rows, want %d a row", buckets, series, want)
+		}
+		for _, part := range []string{`_bucket{`, "_sum{", "_count{"} {
+			if !bytes.Contains(answer.Body.Bytes(), []byte("podmeter_tcp_rtt_seconds"+part)) {
+				t.Errorf("%q: got no %s", buckets, part)
+			}
+		}
+	}
 }
 
 // A server that asks for protobuf gets native buckets, and any the created timestamps of

@@ -64,6 +64,7 @@ func (p party) String() string {
 // writeTraffic shows who talks to whom to a human, those that moved most bytes first.
 func writeTraffic(w io.Writer, t *traffic) error {
 	w = printableWriter{w}
+	t.Edges.Rows = slices.DeleteFunc(t.Edges.Rows, func(e edge) bool { return e.bytes() == 0 }) // of a connection that has just begun
 	if len(t.Edges.Rows) == 0 {
 		_, err := fmt.Fprintln(w, "no traffic of a pod was counted yet")
 		return err

@@ -53,12 +53,14 @@ func TestStatusEdges(t *testing.T) {
 
 // Without traffic that is said; where sums do not agree, too.
 func TestStatusEdgesOfOddAgents(t *testing.T) {
-	got := new(recorder).run(t, nil, "status", "--edges", "--socket", serveEdges(t, `{"edges": {"rows": []}}`))
-	if want := "no traffic of a pod was counted yet\n"; got.code != 0 || got.stdout != want {
-		t.Errorf("got %+v, want %q", got, want)
+	for _, rows := range []string{``, `{"local": {"kind": "pod", "name": "a"}, "peer": {"kind": "external"}, "total": [0, 0]}`} {
+		got := new(recorder).run(t, nil, "status", "--edges", "--socket", serveEdges(t, `{"edges": {"rows": [`+rows+`]}}`))
+		if want := "no traffic of a pod was counted yet\n"; got.code != 0 || got.stdout != want {
+			t.Errorf("got %+v, want %q", got, want)
+		}
 	}
 	wrong := strings.Replace(sampleEdges, `"difference": 0`, `"difference": 1500`, 1)
-	got = new(recorder).run(t, nil, "status", "--edges", "--socket", serveEdges(t, wrong))
+	got := new(recorder).run(t, nil, "status", "--edges", "--socket", serveEdges(t, wrong))
 	if want := "1,500 bytes are not on the rows of flows: A BUG"; !strings.Contains(got.stdout, want) {
 		t.Errorf("got %+v, want %q", got, want)
 	}

@@ -79,7 +79,7 @@ func examples() map[string]any {
 		"sockets": "on", "hostPods": "on", "cgroupRoot": "/host/cgroup",
 		"cidrFile": "/etc/podmeter/cidrs.yaml", "geoip": []any{"/geoip/city.mmdb", "/geoip/asn.mmdb"},
 		"flowLabels": []any{"peer_ip"}, "externalLabels": []any{"city"},
-		"flowSeriesLimit": 3000, "externalSeriesLimit": 0, "uplinkSeriesLimit": 10_000_000, "flowIdle": "2h", "seriesGrace": "10m",
+		"rttBuckets": "off", "flowSeriesLimit": 3000, "externalSeriesLimit": 0, "uplinkSeriesLimit": 10_000_000, "flowIdle": "2h", "seriesGrace": "10m",
 		"remoteWriteUrl": []any{"https://a/w", "https://b/w"}, "remoteWriteHttpConfigFile": "/etc/podmeter/client.yaml", "remoteWriteLabels": []any{"cluster=prod"},
 		"remoteWriteInterval": "30s", "remoteWriteSpool": "/spool", "remoteWriteSpoolLimit": "64Mi", "remoteWriteNativeHistograms": true,
 		"logLevel": "debug", "logFormat": "json",
@@ -176,6 +176,7 @@ func TestHints(t *testing.T) {
 		{map[string]any{"volumes": []any{}}, "set extraVolumes"},
 		{within("agent", "sockets", false), `agent.sockets: YAML reads on and off without quotes as true and false: write sockets: "off"`},
 		{within("agent", "hostPods", true), `write hostPods: "on"`},
+		{within("agent", "rttBuckets", false), `write rttBuckets: "off"`},
 		{within("agent", "xdpMode", false), `write xdpMode: "off"`},
 	} {
 		if _, err := render(chartFolder, test.values); err == nil || !strings.Contains(err.Error(), test.want) {

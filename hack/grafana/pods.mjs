@@ -80,10 +80,10 @@ const parts = () => [
 
 const health = () => [
   graph({ title: 'TCP round-trip time', unit: 's', w: 12, h: 8, legend: 'list', min: 0,
-    description: 'Quantiles of the smoothed round-trip time of TCP connections, interpolated within buckets of powers of two. Weighted by samples: busy connections have more of them.',
+    description: 'Quantiles of the smoothed round-trip time of TCP connections, interpolated within buckets, a factor of four wide unless --rtt-buckets is fine. Weighted by samples: busy connections have more of them.',
   }, [0.5, 0.95, 0.99].map((q) => line(rtt(q, [], inPod), `${q * 100} %`))),
   heatmap({ title: 'TCP round-trip time, samples', unit: 's', w: 12, h: 8,
-    description: 'Samples of the smoothed round-trip time by bucket. It needs classic buckets: a Prometheus that scrapes native histograms keeps these only with always_scrape_classic_histograms.',
+    description: 'Samples of the smoothed round-trip time by bucket. It needs classic buckets, which --rtt-buckets off does without: a Prometheus that scrapes native histograms keeps these only with always_scrape_classic_histograms.',
   }, sum(['le'], rate('podmeter_tcp_rtt_seconds_bucket', inPod))),
   graph({ title: 'RTT by peer, 95 %', unit: 's', w: 8, h: 8, legend: 'list', min: 0,
     description: 'The round-trip time that 95 % of the samples are below, for each peer. External peers are one line.',

@@ -168,8 +168,8 @@ func (a *Agent) makeExporter(context.Context) (err error) {
 	a.exporter, err = metrics.New(metrics.Options{
 		Source: a, Optional: a.optional, Known: known(),
 		FlowSeriesLimit: a.config.FlowSeriesLimit, ExternalSeriesLimit: a.config.ExternalSeriesLimit,
-		UplinkSeriesLimit: a.config.UplinkSeriesLimit,
-		Version:           a.options.Version, Revision: a.options.Revision, Logger: a.log,
+		UplinkSeriesLimit: a.config.UplinkSeriesLimit, RTTBuckets: metrics.RTTBuckets(a.config.RTTBuckets),
+		Version: a.options.Version, Revision: a.options.Revision, Logger: a.log,
 	})
 	if err != nil {
 		return err

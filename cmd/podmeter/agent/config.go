@@ -12,6 +12,8 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+
+	"github.com/podmeter/podmeter/metrics"
 )
 
 // Config is everything that a user can choose of an agent, one field a flag.
@@ -80,6 +82,8 @@ type Config struct {
 
 	// FlowLabels and ExternalLabels are the opt-in labels of both families.
 	FlowLabels, ExternalLabels []string
+	// RTTBuckets is fine, coarse or off: the classic buckets of RTTs.
+	RTTBuckets string
 	// FlowSeriesLimit and ExternalSeriesLimit are the most label sets of each.
 	FlowSeriesLimit, ExternalSeriesLimit int
 	// UplinkSeriesLimit is the most label sets of all uplinks.
@@ -168,6 +172,7 @@ func Defaults() Config {
 		Sockets:             ModeAuto,
 		HostPods:            ModeAuto,
 		CgroupRoot:          DefaultCgroups,
+		RTTBuckets:          string(metrics.RTTCoarse),
 		FlowSeriesLimit:     2000,
 		ExternalSeriesLimit: 1000,
 		UplinkSeriesLimit:   1000,
@@ -196,6 +201,8 @@ func Choices(flag string) []string {
 		return []string{TranslationAuto, TranslationOff}
 	case "sockets", "host-pods":
 		return []string{ModeAuto, ModeOn, ModeOff}
+	case "rtt-buckets":
+		return []string{string(metrics.RTTFine), string(metrics.RTTCoarse), string(metrics.RTTOff)}
 	case "log-level":
 		return []string{"debug", "info", "warn", "error"}
 	case "log-format":

@@ -137,6 +137,9 @@ func addSeriesFlags(fs *pflag.FlagSet, c *Config) {
 		"opt-in `labels` of podmeter_flow_*: peer_pod, peer_ip, peer_port, process; each multiplies the series")
 	fs.StringSliceVar(&c.ExternalLabels, "external-labels", c.ExternalLabels,
 		"opt-in `labels` of podmeter_external_*: city, latitude, longitude, ip, container")
+	fs.StringVar(&c.RTTBuckets, "rtt-buckets", c.RTTBuckets,
+		"`number` of classic buckets of podmeter_tcp_rtt_seconds: "+oneOf("rtt-buckets")+"; a row of TCP health then has 21, 14 or 7 series; "+
+			"native histograms, which a Prometheus can scrape instead, are the same with each")
 	fs.IntVar(&c.FlowSeriesLimit, "flow-series-limit", c.FlowSeriesLimit,
 		"most label sets of podmeter_flow_*, a quarter of it for one pod; later ones are folded into peer_kind=\"other\"")
 	fs.IntVar(&c.ExternalSeriesLimit, "external-series-limit", c.ExternalSeriesLimit,

@@ -54,7 +54,7 @@ func (c Config) ValidatePaths() error { return Usage(errors.Join(c.checkPaths().
 func (c Config) checkChoices() (faults []error) {
 	for _, choice := range []struct{ flag, value string }{
 		{"attach", c.Attach}, {"xdp-mode", c.XDPMode}, {"identity", c.Identity}, {"scope", c.Scope},
-		{"service-translation", c.ServiceTranslation}, {"sockets", c.Sockets}, {"host-pods", c.HostPods},
+		{"service-translation", c.ServiceTranslation}, {"sockets", c.Sockets}, {"host-pods", c.HostPods}, {"rtt-buckets", c.RTTBuckets},
 		{"log-level", c.LogLevel}, {"log-format", c.LogFormat},
 	} {
 		if err := CheckChoice(choice.flag, choice.value); err != nil {
