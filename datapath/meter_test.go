@@ -19,6 +19,7 @@ import (
 	"github.com/podmeter/podmeter/bpf/shallowbuild"
 	"github.com/podmeter/podmeter/flows"
 	"github.com/podmeter/podmeter/internal/ktest"
+	"github.com/podmeter/podmeter/internal/owned"
 )
 
 // book is a sink that adds up totals by interface name.
@@ -267,6 +268,26 @@ func TestPinPathMustBeBPFFS(t *testing.T) {
 		if _, err := New(t.Context(), Options{PinPath: path}); !errors.Is(err, ErrPinPath) {
 			t.Errorf("%s: got %v, want %v", path, err, ErrPinPath)
 		}
+	}
+}
+
+// Maps in a directory that others can write, or that is another user's, are not gone on with.
+func TestPinPathOfOthersIsRefused(t *testing.T) {
+	ktest.Privileged(t)
+	for name, make := range map[string]func(path string) error{
+		"all write it":   func(path string) error { return os.Chmod(path, 0o777) },
+		"another user's": func(path string) error { return os.Chown(path, 12345, 0) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := testOptions(t, ktest.NewNamespace(t), nil).PinPath
+			if err := errors.Join(os.Mkdir(path, 0o700), make(path)); err != nil {
+				t.Fatal(err)
+			}
+			defer os.Remove(path)
+			if _, err := New(t.Context(), Options{PinPath: path}); !errors.Is(err, ErrPinPath) || !errors.Is(err, owned.ErrForeign) {
+				t.Errorf("got %v, want %v and %v", err, ErrPinPath, owned.ErrForeign)
+			}
+		})
 	}
 }
 

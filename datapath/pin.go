@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/cilium/ebpf"
+	"github.com/podmeter/podmeter/internal/owned"
 	"golang.org/x/sys/unix"
 )
 
@@ -45,8 +46,14 @@ func preparePinPath(path string) error {
 			return err
 		}
 	}
-	if err := os.MkdirAll(path, 0o700); err != nil {
-		return fmt.Errorf("make pin directory: %w", err)
+	// Maps that somebody else put there would be gone on with. Before it is made, and after.
+	for range 2 {
+		if err := owned.Check(path); errors.Is(err, owned.ErrForeign) {
+			return fmt.Errorf("%w: %w", ErrPinPath, err)
+		}
+		if err := os.MkdirAll(path, 0o700); err != nil {
+			return fmt.Errorf("make pin directory: %w", err)
+		}
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -266,13 +267,13 @@ func TestDamagedSpool(t *testing.T) {
 		for range 3 {
 			w.sample(time.Now())
 		}
-		s := w.senders[0].spool
-		whole, err := os.ReadFile(s.path(0))
+		folder := folderOf(t, w)
+		whole, err := os.ReadFile(filepath.Join(folder, spoolName(0)))
 		if err != nil {
 			t.Fatal(err)
 		}
 		for number, content := range [][]byte{nil, whole[:len(whole)-1], make([]byte, len(whole))} {
-			if err := os.WriteFile(s.path(uint64(number)), content, 0o600); err != nil {
+			if err := os.WriteFile(filepath.Join(folder, spoolName(uint64(number))), content, 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -286,6 +287,16 @@ func TestDamagedSpool(t *testing.T) {
 			t.Errorf("got %v given up, %d sent, %d of them sound, want 3, 1 and 1", got, len(r.times), len(r.requests))
 		}
 	})
+}
+
+// folderOf is the folder of the only receiver's requests.
+func folderOf(t *testing.T, w *Writer) string {
+	t.Helper()
+	folders, err := filepath.Glob(filepath.Join(w.options.Spool, "*"))
+	if err != nil || len(folders) != 1 {
+		t.Fatalf("got folders %q, %v, want one", folders, err)
+	}
+	return folders[0]
 }
 
 func TestNamesHideSecrets(t *testing.T) {

@@ -5,20 +5,22 @@ package remotewrite
 import (
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
+
+	"github.com/podmeter/podmeter/internal/owned"
 )
 
 // spoolSuffix ends the name of a request's file, which is its number.
 const spoolSuffix = ".rw"
 
+// requestLimit bounds a request that is read back, in bytes: one of 20,000 series has 1 MB.
+const requestLimit = 64 << 20
+
 // spool are requests on disk that are still to be sent, in their order, within a bound.
 type spool struct {
-	folder string
+	folder *owned.Directory
 	limit  int64 // bytes
 
 	mu      sync.Mutex
@@ -38,24 +40,25 @@ type spooled struct {
 
 // openSpool opens a folder of requests, those of an earlier process included.
 func openSpool(folder string, limit int64) (*spool, error) {
-	if err := os.MkdirAll(folder, 0o700); err != nil {
-		return nil, fmt.Errorf("make spool: %w", err)
-	}
-	entries, err := os.ReadDir(folder) // sorted by name, hence by number
+	directory, err := owned.Open(folder, 0o700)
 	if err != nil {
-		return nil, fmt.Errorf("read spool: %w", err)
+		return nil, fmt.Errorf("open spool: %w", err)
 	}
-	s := &spool{folder: folder, limit: limit, arrived: make(chan struct{}, 1)}
+	entries, err := directory.List() // sorted by name, hence by number
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("read spool: %w", err), directory.Close())
+	}
+	s := &spool{folder: directory, limit: limit, arrived: make(chan struct{}, 1)}
 	for _, entry := range entries {
 		number, is := strings.CutSuffix(entry.Name(), spoolSuffix)
 		n, err := strconv.ParseUint(number, 10, 64)
 		if !is || err != nil {
-			_ = os.Remove(filepath.Join(folder, entry.Name())) // was not finished
+			_ = directory.Remove(entry.Name()) // was not finished
 			continue
 		}
 		info, err := entry.Info()
 		if err != nil {
-			return nil, fmt.Errorf("read spool: %w", err)
+			return nil, errors.Join(fmt.Errorf("read spool: %w", err), directory.Close())
 		}
 		s.waiting, s.next, s.bytes = append(s.waiting, spooled{n, info.Size()}), n+1, s.bytes+info.Size()
 	}
@@ -66,9 +69,7 @@ func openSpool(folder string, limit int64) (*spool, error) {
 	return s, nil
 }
 
-func (s *spool) path(number uint64) string {
-	return filepath.Join(s.folder, fmt.Sprintf("%020d%s", number, spoolSuffix))
-}
+func spoolName(number uint64) string { return fmt.Sprintf("%020d%s", number, spoolSuffix) }
 
 // inherited reports whether a request is of an earlier process.
 func (s *spool) inherited(number uint64) bool { return number < s.own }
@@ -77,11 +78,8 @@ func (s *spool) inherited(number uint64) bool { return number < s.own }
 func (s *spool) put(request []byte) (dropped int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	path := s.path(s.next)
-	if err := os.WriteFile(path+".part", request, 0o600); err != nil {
-		return 0, errors.Join(fmt.Errorf("write spool: %w", err), ignoreMissing(os.Remove(path+".part")))
-	}
-	if err := os.Rename(path+".part", path); err != nil {
+	name := spoolName(s.next)
+	if err := s.folder.Write(name, name+".part", request, 0o600); err != nil {
 		return 0, fmt.Errorf("write spool: %w", err)
 	}
 	s.waiting, s.bytes = append(s.waiting, spooled{s.next, int64(len(request))}), s.bytes+int64(len(request))
@@ -107,7 +105,7 @@ func (s *spool) first() (number uint64, request []byte, ok bool, err error) {
 		return 0, nil, false, nil
 	}
 	number = s.waiting[0].number
-	request, err = os.ReadFile(s.path(number))
+	request, err = s.folder.Read(spoolName(number), requestLimit)
 	if err != nil {
 		return number, nil, true, err
 	}
@@ -128,7 +126,7 @@ func (s *spool) remove(number uint64) error {
 func (s *spool) drop() error {
 	eldest := s.waiting[0]
 	s.waiting, s.bytes = s.waiting[1:], s.bytes-eldest.size
-	if err := ignoreMissing(os.Remove(s.path(eldest.number))); err != nil {
+	if err := s.folder.Remove(spoolName(eldest.number)); err != nil {
 		return fmt.Errorf("remove from spool: %w", err)
 	}
 	return nil
@@ -139,11 +137,4 @@ func (s *spool) size() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.bytes
-}
-
-func ignoreMissing(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
 }

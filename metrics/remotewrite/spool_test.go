@@ -3,10 +3,13 @@
 package remotewrite
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"testing"
+
+	"github.com/podmeter/podmeter/internal/owned"
 )
 
 // rest returns what a spool has, and takes it out.
@@ -44,7 +47,7 @@ func TestSpool(t *testing.T) {
 	if err := s.remove(number); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(s.path(99)+".part", []byte("ha"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(folder, spoolName(99)+".part"), []byte("ha"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	again, err := openSpool(folder, 1<<20)
@@ -90,5 +93,45 @@ func TestSpoolIsBounded(t *testing.T) {
 	// What had to go while it was being sent is not missed.
 	if err := s.remove(0); err != nil {
 		t.Error(err)
+	}
+}
+
+// A link where a request is to be written, or lies, leads nowhere, and a folder of others is
+// refused.
+func TestSpoolDoesNotFollow(t *testing.T) {
+	folder, victim := filepath.Join(t.TempDir(), "spool"), filepath.Join(t.TempDir(), "victim")
+	s, err := openSpool(folder, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, err := range []error{
+		os.WriteFile(victim, []byte("precious"), 0o600), os.Symlink(victim, filepath.Join(folder, spoolName(0)+".part")),
+		os.Symlink(victim, filepath.Join(folder, spoolName(1))),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.put([]byte("one")); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(victim); err != nil || string(got) != "precious" {
+		t.Errorf("another's file: got %q, %v, want it as it was", got, err)
+	}
+	again, err := openSpool(folder, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := again.remove(0); err != nil {
+		t.Fatal(err)
+	}
+	if _, request, ok, err := again.first(); !ok || err == nil {
+		t.Errorf("a link: got %q, %v, want an error", request, err)
+	}
+	if err := os.Chmod(folder, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openSpool(folder, 1<<20); !errors.Is(err, owned.ErrForeign) {
+		t.Errorf("a folder that all write: got %v, want %v", err, owned.ErrForeign)
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/fxamacker/cbor/v2"
 	"github.com/podmeter/podmeter/datapath"
 	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/internal/owned"
 )
 
 // A checkpoint file is a header of 24 bytes and a body in CBOR (RFC 8949). The
@@ -74,15 +75,14 @@ func (c *checkpoints) write(content *checkpoint) error {
 	}
 	file := c.body.Bytes()
 	putHeader(file)
-	if err := os.MkdirAll(filepath.Dir(c.path), 0o700); err != nil {
-		return fmt.Errorf("make state directory: %w", err)
+	directory, err := owned.Open(filepath.Dir(c.path), 0o700)
+	if err != nil {
+		return fmt.Errorf("open state directory: %w", err)
 	}
-	next := c.path + nextSuffix
-	if err := os.WriteFile(next, file, 0o600); err != nil {
+	defer directory.Close() // the file has been closed
+	name := filepath.Base(c.path)
+	if err := directory.Write(name, name+nextSuffix, file, 0o600); err != nil {
 		return fmt.Errorf("write checkpoint: %w", err)
-	}
-	if err := os.Rename(next, c.path); err != nil {
-		return fmt.Errorf("replace checkpoint: %w", err)
 	}
 	return nil
 }
@@ -101,19 +101,17 @@ func putHeader(file []byte) {
 // read returns the checkpoint, nil if there is none. The error is errCheckpoint
 // for a file that is torn, truncated, older, newer or something else.
 func (c *checkpoints) read() (*checkpoint, error) {
-	info, err := os.Stat(c.path)
-	if errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Lstat(c.path); errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
+	directory, err := owned.Open(filepath.Dir(c.path), 0o700)
 	if err != nil {
-		return nil, fmt.Errorf("look at checkpoint: %w", err)
+		return nil, fmt.Errorf("open state directory: %w", err)
 	}
-	if !info.Mode().IsRegular() || info.Size() > checkpointLimit {
-		return nil, fmt.Errorf("%w: %s is no file, or of %d bytes", errCheckpoint, c.path, info.Size())
-	}
-	file, err := os.ReadFile(c.path)
+	defer directory.Close()
+	file, err := directory.Read(filepath.Base(c.path), checkpointLimit)
 	if err != nil {
-		return nil, fmt.Errorf("read checkpoint: %w", err)
+		return nil, fmt.Errorf("%w: %s: %w", errCheckpoint, c.path, err)
 	}
 	content, err := decodeCheckpoint(file)
 	if err != nil {

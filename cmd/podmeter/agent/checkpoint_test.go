@@ -5,8 +5,11 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -14,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/podmeter/podmeter/datapath"
 	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/internal/owned"
 	"golang.org/x/sys/unix"
 )
 
@@ -78,6 +82,55 @@ func testCheckpoints(t testing.TB) *checkpoints {
 		t.Fatal(err)
 	}
 	return c
+}
+
+// A link in the place of the next checkpoint, or of the checkpoint, leads nowhere.
+func TestCheckpointDoesNotFollow(t *testing.T) {
+	c, victim := testCheckpoints(t), filepath.Join(t.TempDir(), "victim")
+	if err := errors.Join(os.Mkdir(filepath.Dir(c.path), 0o700), os.WriteFile(victim, []byte("precious"), 0o600),
+		os.Symlink(victim, c.path+nextSuffix), os.Symlink(victim, c.path)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.read(); !errors.Is(err, errCheckpoint) {
+		t.Errorf("a link: got %v, want %v", err, errCheckpoint)
+	}
+	if err := c.write(sample(0)); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(victim); err != nil || string(got) != "precious" {
+		t.Errorf("another's file: got %q, %v, want it as it was", got, err)
+	}
+	if got, err := c.read(); got == nil || err != nil {
+		t.Errorf("got %v, %v, want the checkpoint", got, err)
+	}
+}
+
+// A state directory, and one of the socket, that others can write is refused with what to do;
+// a directory that becomes such while the agent runs is not written in.
+func TestDirectoriesOfOthersAreRefused(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	k, err := newKeeper(dir, checkpointName, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	k.save(sample(0))
+	if failed, problem := k.saves.status(); failed != 1 || !strings.Contains(problem, dir) {
+		t.Errorf("while it runs: got %d failures, problem %q, want one that names %s", failed, problem, dir)
+	}
+	_, err = newKeeper(dir, checkpointName, slog.New(slog.DiscardHandler))
+	if !IsUsage(err) || !errors.Is(err, owned.ErrForeign) || !strings.Contains(err.Error(), "chmod go-w") {
+		t.Errorf("at the start: got %v, want wrong usage that says what to do", err)
+	}
+	_, err = listenSocket(t.Context(), filepath.Join(dir, "s"), slog.New(slog.DiscardHandler))
+	if !IsUsage(err) || !errors.Is(err, owned.ErrForeign) {
+		t.Errorf("socket: got %v, want wrong usage", err)
+	}
 }
 
 func TestCheckpointComesBackWhole(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/podmeter/podmeter/internal/owned"
 	"golang.org/x/sys/unix"
 )
 
@@ -41,6 +42,9 @@ func listenTCP(ctx context.Context, address string, log *slog.Logger) (net.Liste
 // while another agent has it. A socket is replaced only where the kernel says that
 // nobody listens on it any more: one whose queue is full is alive.
 func listenSocket(ctx context.Context, path string, log *slog.Logger) (net.Listener, error) {
+	if err := owned.CheckSticky(filepath.Dir(path)); errors.Is(err, owned.ErrForeign) {
+		return nil, Usage(fmt.Errorf("--socket: %w", err))
+	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("make directory of socket: %w", unwritable(err))
 	}

@@ -4,6 +4,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/podmeter/podmeter/datapath"
 	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/internal/owned"
 )
 
 // complaintInterval is how often at most a checkpoint that cannot be written is
@@ -36,6 +38,9 @@ type saves struct {
 }
 
 func newKeeper(stateDir, name string, log *slog.Logger) (*keeper, error) {
+	if err := owned.Check(stateDir); errors.Is(err, owned.ErrForeign) { // else writing tells
+		return nil, Usage(fmt.Errorf("--state-dir: %w", err))
+	}
 	files, err := newCheckpoints(stateDir, name)
 	return &keeper{checkpoints: files, uplinks: name == uplinksName, log: log}, err
 }

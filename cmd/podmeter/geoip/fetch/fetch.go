@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/podmeter/podmeter/flows/geo"
+	"github.com/podmeter/podmeter/internal/owned"
 	"github.com/podmeter/podmeter/internal/redirect"
 )
 
@@ -116,20 +117,27 @@ func redacted(text string) string {
 func (f *fetcher) install(ctx context.Context, s source, path string) (info geo.Info, err error) {
 	ctx, cancel := context.WithTimeout(ctx, f.config.Timeout)
 	defer cancel()
+	directory, err := owned.Open(filepath.Dir(path), 0o755)
+	if err != nil {
+		return geo.Info{}, fmt.Errorf("open --dir: %w", err)
+	}
+	defer directory.Close() // files in it are closed
 	// Always of one name, so that one that was killed leaves no more than this.
-	file, err := os.OpenFile(path+".part", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	name := filepath.Base(path)
+	part := name + ".part"
+	file, err := directory.Create(part, 0o644)
 	if err != nil {
 		return geo.Info{}, err
 	}
-	defer os.Remove(file.Name()) // unless it is in its place
+	defer directory.Remove(part) // unless it is in its place
 	if err := errors.Join(s.read(ctx, file, s.url), file.Close()); err != nil {
 		return geo.Info{}, err
 	}
-	if info, err = look(file.Name()); err != nil {
+	if info, err = look(path + ".part"); err != nil {
 		return geo.Info{}, err
 	}
-	err = os.WriteFile(filepath.Join(filepath.Dir(path), attributionFile), []byte(attribution), 0o644)
-	return info, errors.Join(err, os.Rename(file.Name(), path))
+	err = directory.Write(attributionFile, attributionFile+".part", []byte(attribution), 0o644)
+	return info, errors.Join(err, directory.Rename(part, name))
 }
 
 // look says what is in a file, or why it is no database.

@@ -9,6 +9,7 @@ import (
 	"context"
 	"crypto/sha512"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -24,6 +25,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/podmeter/podmeter/flows/geo"
 	"github.com/podmeter/podmeter/flows/geo/demodb"
+	"github.com/podmeter/podmeter/internal/owned"
 	"github.com/podmeter/podmeter/internal/redirect"
 )
 
@@ -306,6 +308,34 @@ func TestFetchKeepsPasswords(t *testing.T) {
 	err := f.run(t.Context())
 	if err == nil || strings.Contains(err.Error(), "hunter2") || strings.Contains(log.String(), "hunter2") || len(s.asked) != 2 {
 		t.Errorf("got %v, asked %q and logged\n%s\nwant no password", err, s.asked, &log)
+	}
+}
+
+// Links where files are written lead nowhere, and a folder of others is refused.
+func TestFetchDoesNotFollow(t *testing.T) {
+	s := newServer(t)
+	s.files["/dbip/dbip-country-lite-2030-03.mmdb.gz"] = zip(t, demodb.City())
+	f := fetcherOf(t, s, true)
+	path, victim := filepath.Join(f.config.Dir, "dbip-country-lite.mmdb"), filepath.Join(t.TempDir(), "victim")
+	for _, err := range []error{
+		os.MkdirAll(f.config.Dir, 0o755), os.WriteFile(victim, []byte("precious"), 0o600),
+		os.Symlink(victim, path+".part"), os.Symlink(victim, filepath.Join(f.config.Dir, attributionFile)),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.run(t.Context()); err != nil || place(t, path) == "" {
+		t.Errorf("got %v, want the database", err)
+	}
+	if got, err := os.ReadFile(victim); err != nil || string(got) != "precious" {
+		t.Errorf("another's file: got %q, %v, want it as it was", got, err)
+	}
+	if err := errors.Join(os.Remove(path), os.Chmod(f.config.Dir, 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.run(t.Context()); !errors.Is(err, owned.ErrForeign) {
+		t.Errorf("a folder that all write: got %v, want %v", err, owned.ErrForeign)
 	}
 }
 
