@@ -21,7 +21,7 @@ import (
 
 // agentPatience is how long a state of an agent may take to come: it shares the CPUs with
 // other tests' agents.
-const agentPatience = time.Minute
+const agentPatience = 2 * time.Minute
 
 // asPodmeter makes the test binary, started once more, podmeter.
 const asPodmeter = "PODMETER_TEST_RUN"
