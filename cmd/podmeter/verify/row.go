@@ -53,15 +53,13 @@ type Row struct {
 	Verdict    Verdict `json:"verdict"`
 	// Why says what the verdict is for, where that is not plain.
 	Why string `json:"why,omitempty"`
-
-	seeded bool
 }
 
 // Judge holds what an agent says of an interface against the kernel's counters of it.
 // Both must be of one moment.
 func (i *Interface) Judge(device Device, d flows.Direction) Row {
 	row := Row{
-		Interface: i.Name, Index: i.Index, Namespace: i.Pod.Namespace, Pod: i.Pod.Name, State: i.State, Direction: d.String(), seeded: i.Seeded,
+		Interface: i.Name, Index: i.Index, Namespace: i.Pod.Namespace, Pod: i.Pod.Name, State: i.State, Direction: d.String(),
 		Kernel: i.counted(device, d), Before: i.Uncounted(device, d), Podmeter: i.Exported[d],
 		Predicted: i.Difference[d].plus(i.Waiting[d]),
 	}
