@@ -73,7 +73,7 @@ func examples() map[string]any {
 	return map[string]any{
 		"config": "/etc/podmeter/podmeter.yaml", "listen": "$(HOST_IP):9740", "webConfigFile": "/etc/podmeter/web.yml", "page": true, "pprof": true,
 		"pageHosts": []any{"podmeter.example.com", "*"},
-		"socket": "/run/podmeter/other.sock", "interfaces": []any{"veth*", "!veth0"}, "uplinks": []any{"eth0"}, "xdpMode": "native",
+		"socket":    "/run/podmeter/other.sock", "interfaces": []any{"veth*", "!veth0"}, "uplinks": []any{"eth0"}, "xdpMode": "native",
 		"attach": "netlink", "drainInterval": "1m30s", "mapMemory": "128Mi", "pinPath": "/bpf/other", "stateDir": "/run/podmeter/other",
 		"identity": "kubernetes", "scope": "node", "kubeconfig": "/etc/podmeter/kubeconfig", "nodeName": "node-a", "daemonset": "meters/podmeter",
 		"sockets": "on", "hostPods": "on", "cgroupRoot": "/host/cgroup",
