@@ -25,8 +25,9 @@ import (
 
 const (
 	address = "127.0.0.1:9739"
-	// hostile is the name of a pod, which no API server would take.
-	hostile = `<img src=x onerror=alert(1)>&amp;"'`
+	// hostile is the name of a pod, which no API server would take: it has no angle brackets, as
+	// no name that the agent knows has them.
+	hostile = `" onmouseover="alert(1)" &amp;'`
 	// saoPaulo is where the demo's databases have this address.
 	saoPaulo = "203.0.113.20:9"
 	within   = time.Minute
