@@ -8,9 +8,11 @@
 # behind, there or on the machine.
 #
 # The Debian is a tmpfs in mount, pid, uts and ipc namespaces of its own with its own bpffs,
-# so that it ends with them, however that comes. It has the machine's package sources,
-# certificates, Go, and settings of Go, and shares Go's caches and that of `make tools`: what
-# is tried is the set-up, not the download. Needs root and debootstrap, and 4 GB of memory.
+# so that it ends with them, however that comes; SIGKILL leaves a folder with one line. It
+# has the machine's package sources, certificates, Go, and settings of Go, and shares Go's
+# caches and that of `make tools`: what is tried is the set-up, not the download. Whoever
+# makes links or cgroups on the machine meanwhile is taken for it. Needs root and
+# debootstrap, and 4 GB of memory.
 #
 # REQUIRE_...=1           given to the commands, as CI does; a newcomer has none
 # NEWCOMER_CACHE=folder   keep the bare root there instead of in ~/.cache/podmeter/newcomer,
@@ -65,7 +67,7 @@ left() {
 machine() {
 	local process
 	for process in /proc/[0-9]*; do
-		[ -s "$folder.pid" ] && [ "$(readlink "$process/ns/pid")" = "$(<"$folder.pid")" ] && echo "process ${process#/proc/}"
+		[ -s "$folder/pid" ] && [ "$(readlink "$process/ns/pid")" = "$(<"$folder/pid")" ] && echo "process ${process#/proc/}"
 	done 2>/dev/null || true
 }
 
@@ -205,7 +207,7 @@ fi
 script=$(realpath "$0") repository=$(git -C "$(dirname "$0")" rev-parse --show-toplevel)
 [ "$(id -u)" -eq 0 ] || fail "needs root"
 if [ "${1:-}" = --apart ]; then
-	readlink /proc/self/ns/pid >"$2.pid"
+	readlink /proc/self/ns/pid >"$2/pid"
 	mount --make-rprivate /
 	mount -t tmpfs -o mode=755,size=6G newcomer "$2"
 	populate "$2"
@@ -218,7 +220,7 @@ command -v debootstrap >/dev/null || fail "needs the package debootstrap: hack/s
 folder=$(mktemp -d) child=
 finish() {
 	[ -z "$child" ] || { kill -KILL "$child" 2>/dev/null && wait "$child" || true; }
-	rm -f "$folder.pid"
+	rm -f "$folder/pid"
 	rmdir "$folder"
 }
 trap finish EXIT
