@@ -8,9 +8,11 @@
 # behind, there or on the machine.
 #
 # The Debian is a tmpfs in mount, pid, uts and ipc namespaces of its own with its own bpffs,
-# so that it ends with them, however that comes. It has the machine's package sources,
-# certificates, Go, and settings of Go, and shares Go's caches and that of `make tools`: what
-# is tried is the set-up, not the download. Needs root and debootstrap, and 4 GB of memory.
+# so that it ends with them, however that comes; SIGKILL leaves a folder with one line. It
+# has the machine's package sources, certificates, Go, and settings of Go, and shares Go's
+# caches and that of `make tools`: what is tried is the set-up, not the download. Whoever
+# makes links or cgroups on the machine meanwhile is taken for it. Needs root and
+# debootstrap, and 4 GB of memory.
 #
 # REQUIRE_...=1           given to the commands, as CI does; a newcomer has none
 # NEWCOMER_CACHE=folder   keep the bare root there instead of in ~/.cache/podmeter/newcomer,
@@ -36,14 +38,14 @@ fail() {
 	exit 1
 }
 
-# things lists what a test could leave behind, one a line. What clusters of `make e2e` make
-# beside is theirs.
+# things lists what may be left behind, one a line. Of cgroups podmeter knows those of v2; what
+# clusters of `make e2e` make beside is theirs.
 things() {
 	find /sys/class/net -mindepth 1 -printf 'link %f\n'
 	sed -E 's/^([^ ]+ ){4}([^ ]+) .*/mount \2/' /proc/self/mountinfo
-	find /sys/fs/bpf -mindepth 1 -printf 'pin %p\n' 2>/dev/null || true
 	find /run/netns -mindepth 1 -printf 'network namespace %p\n' 2>/dev/null || true
-	{ find /sys/fs/cgroup -type d -printf 'cgroup %p\n' 2>/dev/null || true; } | grep -v /podmeter-cluster- || true
+	awk '$3 == "cgroup2" { print $2 }' /proc/mounts | sort -u |
+		xargs -I{} find {} -type d ! -path '*/podmeter-cluster-*' -printf 'cgroup %p\n' 2>/dev/null || true
 	"$@"
 }
 
@@ -60,9 +62,13 @@ left() {
 
 # --- On the machine ---
 
-# machine lists further things of the machine: files by podmeter's name, as others are anybody's.
+# machine lists further things of the machine: processes of the pid namespace in that file. Its
+# files and pins cannot be reached from within, where both are looked for.
 machine() {
-	find /tmp /var/tmp /run /dev/shm -maxdepth 1 -name '*podmeter*' ! -name podmeter-cluster -printf 'file %p\n' 2>/dev/null || true
+	local process
+	for process in /proc/[0-9]*; do
+		[ -s "$folder/pid" ] && [ "$(readlink "$process/ns/pid")" = "$(<"$folder/pid")" ] && echo "process ${process#/proc/}"
+	done 2>/dev/null || true
 }
 
 # populate root: makes it a minimal Debian, by debootstrap or as that made it before.
@@ -142,6 +148,7 @@ belongings() {
 		[ "$(session "$process")" = "$(session /proc/1)" ] ||
 			printf 'process %s\n' "${process#/proc/} $(tr '\0' ' ' <"$process/cmdline" || true)"
 	done 2>/dev/null
+	find /sys/fs/bpf -mindepth 1 -printf 'pin %p\n'
 	find /tmp /var/tmp /run /dev/shm /root /home /opt /srv /mnt /media /usr/sbin/policy-rc.d* \
 		\( -path "$home" -o -path /root/.cache/go-build -o -path /root/go/pkg -o -path /root/.cache/podmeter/tools -o -path /root/.config/go \) -prune \
 		-o -mindepth 1 -printf 'file %p\n' 2>/dev/null || true
@@ -164,11 +171,14 @@ unexpected() {
 
 # try command log: runs it without a terminal. What it leaves behind may hold its output.
 try() {
-	local status=0 tee deadline
+	local status=0 output tee deadline
 	say "\$ $1"
 	SECONDS=0
-	setsid --wait bash -c "$1" </dev/null > >(exec tee "$2") 2>&1 || status=$?
-	tee=$! deadline=$((SECONDS + 10))
+	exec {output}> >(exec tee "$2")
+	tee=$!
+	setsid --wait bash -c "$1" </dev/null >&"$output" 2>&1 {output}>&- || status=$?
+	exec {output}>&-
+	deadline=$((SECONDS + 10))
 	while [ -d "/proc/$tee" ] && [ "$SECONDS" -lt "$deadline" ]; do sleep 0.1; done
 	[ "$status" -eq 0 ] || fail "$1 failed, after $SECONDS s"
 	say "$1 took $SECONDS s"
@@ -197,6 +207,7 @@ fi
 script=$(realpath "$0") repository=$(git -C "$(dirname "$0")" rev-parse --show-toplevel)
 [ "$(id -u)" -eq 0 ] || fail "needs root"
 if [ "${1:-}" = --apart ]; then
+	readlink /proc/self/ns/pid >"$2/pid"
 	mount --make-rprivate /
 	mount -t tmpfs -o mode=755,size=6G newcomer "$2"
 	populate "$2"
@@ -209,6 +220,7 @@ command -v debootstrap >/dev/null || fail "needs the package debootstrap: hack/s
 folder=$(mktemp -d) child=
 finish() {
 	[ -z "$child" ] || { kill -KILL "$child" 2>/dev/null && wait "$child" || true; }
+	rm -f "$folder/pid"
 	rmdir "$folder"
 }
 trap finish EXIT
