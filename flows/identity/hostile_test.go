@@ -17,6 +17,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -118,6 +119,7 @@ func TestListOfLargeObjects(t *testing.T) {
 	for name, write := range map[string]func(io.Writer, func(int) *corev1.Pod, int) error{"protobuf": protobufList, "json": jsonList} {
 		t.Run(name, func(t *testing.T) {
 			r, w := io.Pipe()
+			defer r.Close()
 			go func() { w.CloseWithError(write(w, hostilePod, hostilePods)) }()
 			before := heapInUse()
 			var most peak
@@ -300,7 +302,8 @@ func TestClusterOfLargeObjects(t *testing.T) {
 			running.Go(func() { _ = k.Run(ctx) })
 			select {
 			case <-k.Synced():
-			case <-t.Context().Done():
+			case <-time.After(4 * time.Minute):
+				t.Fatalf("never synced: %+v", k.Status())
 			}
 			if got := c.Counts()["pod"]; got != hostilePods {
 				t.Errorf("got %d pods, want %d", got, hostilePods)
