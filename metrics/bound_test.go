@@ -52,7 +52,7 @@ func extreme(label, name, place, free func(limit int) string) *flows.Snapshot {
 // texts gathers a snapshot, and returns the text of each family.
 func texts(t *testing.T, snapshot *flows.Snapshot) map[string][]byte {
 	t.Helper()
-	e, err := New(Options{Source: &source{snapshot: snapshot}, Optional: allLabels, Logger: slog.New(slog.DiscardHandler)})
+	e, err := New(Options{Source: &source{snapshot: snapshot}, Optional: allLabels, RTTBuckets: RTTFine, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

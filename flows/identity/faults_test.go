@@ -174,10 +174,10 @@ func TestFilesAreBounded(t *testing.T) {
 		{"aliases", "a: &a [" + many.String() + "]\n" + aliases.String(), cidrError, "given twice"},
 		{"aliases of pods", "pods:\n- {name: a, ips: &a [" + strings.ReplaceAll(many.String(), "/24", "") + "]}\n" +
 			strings.ReplaceAll(aliases.String(), "n", "- {interface: n, ips: *a}\n#"), contentError, "belongs to"},
-		{"addresses by ports", service, contentError, "make more than"},
+		{"addresses by ports", service, contentError, "at most 256 and 1024 are known"},
 		{"faults", strings.Repeat("- x\n", 100_000), contentError, "want a mapping"},
 		{"many faults", "a: [" + strings.Repeat("x,", 100_000) + "]", cidrError, "no more faults"},
-		{"a long fault", "a: [" + strings.Repeat("x", 1_000_000) + "]", cidrError, "…"},
+		{"a long fault", "a: [" + strings.Repeat("x", 1_000_000) + "]", cidrError, "xxx~"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			err := test.read(test.text)

@@ -66,7 +66,7 @@ func TestFilesThatStandForMuch(t *testing.T) {
 		return text
 	}
 	aliases := func() (text string) {
-		for i, a := range many(1000) {
+		for i, a := range many(2200) {
 			ports := "*p"
 			if i == 0 {
 				ports = "&p ["

@@ -4,6 +4,7 @@ package agent
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"strings"
@@ -77,7 +78,7 @@ func TestCheckpointTooLargeToRead(t *testing.T) {
 	if err := os.Truncate(c.path, checkpointLimit+1); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.read(); !errors.Is(err, errCheckpoint) || !strings.Contains(err.Error(), "is no file, or of") {
+	if _, err := c.read(); !errors.Is(err, errCheckpoint) || !strings.Contains(err.Error(), fmt.Sprintf("more than %d", checkpointLimit)) {
 		t.Errorf("got %v, want %v by its size", err, errCheckpoint)
 	}
 }
