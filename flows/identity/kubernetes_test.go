@@ -340,10 +340,14 @@ func TestServerAway(t *testing.T) {
 	})
 }
 
-func TestScopeOfNode(t *testing.T) {
+func TestScopeOfNode(t *testing.T)    { checkSelector(t, ScopeNode, "spec.nodeName=here") }
+func TestScopeOfCluster(t *testing.T) { checkSelector(t, ScopeCluster, "spec.nodeName!=") }
+
+// checkSelector wants a selector of pods, and none of other objects.
+func checkSelector(t *testing.T, scope Scope, pods string) {
 	client := fake.NewClientset()
 	k, err := NewKubernetes(newTestCache(&clock{start}), KubernetesOptions{
-		Client: client, Scope: ScopeNode, Logger: slog.New(slog.DiscardHandler)})
+		Client: client, Scope: scope, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -360,7 +364,7 @@ func TestScopeOfNode(t *testing.T) {
 		}
 		want := ""
 		if action.GetResource().Resource == "pods" {
-			want = "spec.nodeName=here"
+			want = pods
 		}
 		if got := list.GetListRestrictions().Fields.String(); got != want {
 			t.Errorf("%s: got selector %q, want %q", action.GetResource().Resource, got, want)
