@@ -21,14 +21,26 @@ const (
 	routesLatest = 10 * time.Minute
 )
 
-// HostAddresses returns all addresses of this network namespace's interfaces.
+// servicesDevice is where kube-proxy's mode ipvs puts the addresses of all Services,
+// whatever they claim (defaultDummyDevice in pkg/proxy/ipvs of kubernetes).
+const servicesDevice = "kube-ipvs0"
+
+// HostAddresses returns all addresses of this network namespace's interfaces, but those
+// of Services.
 func HostAddresses() ([]netip.Addr, error) {
 	list, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
+	services := 0
+	if l, err := netlink.LinkByName(servicesDevice); err == nil { // else there is none
+		services = l.Attrs().Index
+	}
 	var addresses []netip.Addr
 	for _, a := range list {
+		if a.LinkIndex == services {
+			continue
+		}
 		if address, ok := netip.AddrFromSlice(a.IP); ok {
 			addresses = append(addresses, address.Unmap())
 		}

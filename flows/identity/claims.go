@@ -21,18 +21,13 @@ const (
 	rounding = int64(time.Second)
 )
 
-// rank orders the kinds of claims: the lowest that an address has decides.
-type rank uint8
-
-const (
-	rankPod rank = iota
-	rankService
-	rankNode
-)
+// maxHistory is how many ended claims of an address are remembered: a pod that comes and
+// goes every minute has 60 in the hour that they are kept, and whoever flaps faster pushes
+// out the eldest.
+const maxHistory = 128
 
 // holder is an object that has addresses.
 type holder struct {
-	rank  rank
 	owner *flows.Owner
 	pod   *flows.Pod // only of this node
 	// started is when the pod did; leaving is set while it is being deleted.
@@ -44,7 +39,15 @@ type holder struct {
 // nanoseconds, the second excluded.
 type claim struct {
 	holder   *holder
+	rank     rank
 	from, to int64
+	// began is from, or that of the claim that came back as this one.
+	began int64
+	// told is when the claim was heard of.
+	told int64
+	// yielded says that the object makes the claim still, but others of its rank have had
+	// the address since the end: if that is the beginning, as long as it does.
+	yielded bool
 	// protocol and port limit a claim to a service's port; 0 is any.
 	port     uint16
 	protocol uint8
@@ -73,47 +76,11 @@ type endedClaim struct {
 	noticed int64
 }
 
-// owner returns who had the address from first to last, nil if nobody had.
-func (c *claims) owner(address netip.Addr, q flows.Query, first, last int64) *flows.Owner {
-	list := c.byAddress[address]
-	if len(list) == 0 {
-		return nil
-	}
-	if owner := pick(list, &q, first, last, 0); owner != nil {
-		return owner
-	}
-	return pick(list, &q, first, last, tolerance)
-}
+// asserted reports whether the object makes the claim still.
+func (c *claim) asserted() bool { return c.to == forever || c.yielded }
 
-// pick returns the one owner among claims that touch the time, give or take
-// slack; ownerAmbiguous if there are several, or if it had the address for only
-// a part of a longer time, so that others may have had it before or after.
-func pick(list []claim, q *flows.Query, first, last, slack int64) *flows.Owner {
-	var best *holder
-	var from, to int64
-	ambiguous := false
-	for i := range list {
-		cl := &list[i]
-		if !cl.is(q) || !cl.touches(first-slack, last+slack) {
-			continue
-		}
-		switch {
-		case best == nil || cl.holder.rank < best.rank:
-			best, from, to, ambiguous = cl.holder, cl.from, cl.to, false
-		case cl.holder == best:
-			from, to = min(from, cl.from), max(to, cl.to)
-		case cl.holder.rank == best.rank:
-			ambiguous = true
-		}
-	}
-	switch {
-	case best == nil:
-		return nil
-	case ambiguous || first < from-tolerance || last > to+tolerance:
-		return ownerAmbiguous
-	}
-	return best.owner
-}
+// node is the name of the pod's node.
+func (c *claim) node() string { return c.holder.owner.Node }
 
 // localPod returns the pod whose interface was there from first to last, as far
 // as can be told from the address: nil if that may be none or several.
@@ -138,11 +105,15 @@ func (c *claims) localPod(address netip.Addr, first, last int64) *flows.Pod {
 // there from first to last. An interface is made after its pod has started and
 // does not outlive it by much.
 func (c *claim) possible(first, last int64) bool {
-	end := c.to
+	return first >= c.holder.started && last >= c.from && first < c.free() && last < c.to+tolerance
+}
+
+// free returns from when on the address may have been another's.
+func (c *claim) free() int64 {
 	if c.terminated {
-		end -= rounding // the address was free for another from then on
+		return c.to - rounding
 	}
-	return first >= c.holder.started && last >= c.from && first < end && last < c.to+tolerance
+	return c.to
 }
 
 // uncertain reports whether another pod may have got the address meanwhile: this
@@ -154,69 +125,111 @@ func (c *claim) uncertain(last int64) bool {
 	return !c.terminated && last >= c.to
 }
 
-// open adds a claim that lasts until further notice.
+// open adds a claim that lasts until further notice. Who says that it begins later than
+// now has the address now: the clock of its node is ahead.
 func (c *claims) open(address netip.Addr, cl claim, now int64) {
-	cl.to = forever
 	list := c.byAddress[address]
 	if cl.from == beginning && slices.ContainsFunc(list, cl.rivals) {
 		cl.from = now // nobody knows since when, but not before now
 	}
+	cl.from = min(cl.from, now)
+	cl.began, cl.to, cl.told = cl.from, forever, now
+	if cl.rank.ofPod() {
+		cl.to, cl.yielded = beginning, true // until it is decided
+	}
 	c.byAddress[address] = append(list, cl)
-	if cl.holder.rank == rankPod {
-		c.handOver(address, now)
+	if !cl.rank.ofPod() {
+		return
+	}
+	c.settle(address, cl.rank, beginning, now)
+	list = c.byAddress[address]
+	opened := &list[len(list)-1]
+	staying, first := standing(list, cl.rank)
+	if isFirst, _ := opened.place(list, staying, first); isFirst && opened.to == beginning {
+		opened.to = now // until the next one of its node had it, of which was told before
 	}
 }
 
-// rivals reports whether another object of the same rank made the other claim.
+// rivals reports whether another object of the same kind made the other claim.
 func (c *claim) rivals(other claim) bool {
-	return other.holder != c.holder && other.holder.rank == c.holder.rank &&
+	if c.rank.ofPod() {
+		return other.holder != c.holder && other.rank.ofPod()
+	}
+	return other.holder != c.holder && other.rank == c.rank &&
 		other.protocol == c.protocol && other.port == c.port
 }
 
-// handOver ends all pods' open claims of an address but the one that began
-// last: an address is given to a pod only when nobody has it any more, and the
-// deletion of the pod before may be told later.
-func (c *claims) handOver(address netip.Addr, now int64) {
-	list := c.byAddress[address]
-	latest := int64(beginning)
-	for i := range list {
-		if list[i].holder.rank == rankPod && list[i].to == forever {
-			latest = max(latest, list[i].from)
-		}
+// record adds a claim of the past.
+func (c *claims) record(address netip.Addr, cl claim, now int64) {
+	cl.began, cl.told = cl.from, now
+	if cl.to = min(cl.to, now); cl.to <= cl.from {
+		return
 	}
-	for i := range list {
-		if cl := &list[i]; cl.holder.rank == rankPod && cl.from < latest {
-			c.endOne(address, cl, now, now, false)
-		}
-	}
+	c.byAddress[address] = append(c.byAddress[address], cl)
+	c.over(address, cl.holder, now)
 }
 
-// end ends an object's open claims of an address.
+// end ends an object's claim of an address. Claims that yielded to it come back.
 func (c *claims) end(address netip.Addr, h *holder, at, now int64, terminated bool) {
 	list := c.byAddress[address]
-	for i := range list {
-		if list[i].holder == h {
-			c.endOne(address, &list[i], at, now, terminated)
-		}
+	i := slices.IndexFunc(list, func(cl claim) bool { return cl.holder == h && cl.asserted() })
+	if i < 0 {
+		return
+	}
+	r := list[i].rank
+	c.endOne(address, i, at, now, terminated)
+	if at = min(at, now); terminated {
+		at -= rounding // see free
+	}
+	if r.ofPod() {
+		c.settle(address, r, at, now)
 	}
 }
 
 // endPort is end for the claim of a service's port.
-func (c *claims) endPort(e endpoint, h *holder, now int64) {
-	list := c.byAddress[e.address]
-	for i := range list {
-		if cl := &list[i]; cl.holder == h && cl.protocol == e.protocol && cl.port == e.port {
-			c.endOne(e.address, cl, now, now, false)
-		}
+func (c *claims) endPort(e endpoint, h *holder, r rank, now int64) {
+	i := slices.IndexFunc(c.byAddress[e.address], func(cl claim) bool {
+		return cl.holder == h && cl.rank == r && cl.asserted() && cl.protocol == e.protocol && cl.port == e.port
+	})
+	if i >= 0 {
+		c.endOne(e.address, i, now, now, false)
 	}
 }
 
-func (c *claims) endOne(address netip.Addr, cl *claim, at, now int64, terminated bool) {
-	if cl.to != forever {
+// endOne ends a claim that is asserted. Of one that had yielded it may turn out that it
+// had ended before; one that never had the address leaves nothing.
+func (c *claims) endOne(address netip.Addr, i int, at, now int64, terminated bool) {
+	cl := &c.byAddress[address][i]
+	h := cl.holder
+	if cl.to == beginning {
+		c.remove(address, i)
 		return
 	}
-	cl.to, cl.terminated = max(cl.from, min(at, now)), terminated
-	c.ended = append(c.ended, endedClaim{address, cl.holder, now})
+	if at = min(at, now); at < cl.to {
+		cl.to, cl.terminated = max(cl.from, at), terminated
+	}
+	cl.yielded = false
+	c.over(address, h, now)
+}
+
+func (c *claims) remove(address netip.Addr, i int) {
+	if list := c.byAddress[address]; len(list) == 1 {
+		delete(c.byAddress, address)
+	} else {
+		c.byAddress[address] = slices.Delete(list, i, i+1)
+	}
+}
+
+// over notes that a claim has ended, to be forgotten later.
+func (c *claims) over(address netip.Addr, h *holder, now int64) {
+	c.ended = append(c.ended, endedClaim{address, h, now})
+	list := c.byAddress[address]
+	if len(list) <= maxHistory {
+		return
+	}
+	if i := slices.IndexFunc(list, func(cl claim) bool { return !cl.asserted() }); i >= 0 {
+		c.remove(address, i)
+	}
 }
 
 // forget removes the claims whose end was noticed before a time.
@@ -224,15 +237,9 @@ func (c *claims) forget(before int64) {
 	n := 0
 	for ; n < len(c.ended) && c.ended[n].noticed < before; n++ {
 		e := c.ended[n]
-		list := c.byAddress[e.address]
-		i := slices.IndexFunc(list, func(cl claim) bool { return cl.holder == e.holder && cl.to != forever })
-		if i < 0 {
-			continue
-		}
-		if len(list) == 1 {
-			delete(c.byAddress, e.address)
-		} else {
-			c.byAddress[e.address] = slices.Delete(list, i, i+1)
+		i := slices.IndexFunc(c.byAddress[e.address], func(cl claim) bool { return cl.holder == e.holder && !cl.asserted() })
+		if i >= 0 {
+			c.remove(e.address, i)
 		}
 	}
 	clear(c.ended[:n])

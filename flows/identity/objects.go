@@ -22,6 +22,7 @@ func podOf(p *corev1.Pod) *Pod {
 		},
 		HostNetwork: p.Spec.HostNetwork,
 		StaticUID:   p.Annotations[corev1.MirrorPodAnnotationKey],
+		Created:     p.CreationTimestamp.Time,
 		Started:     p.CreationTimestamp.Time,
 		Leaving:     p.DeletionTimestamp != nil,
 	}
@@ -87,11 +88,11 @@ func serviceOf(s *corev1.Service) *Service {
 	for _, ip := range ips {
 		service.Addresses = appendAddress(service.Addresses, ip)
 	}
-	for _, ip := range s.Spec.ExternalIPs {
-		service.Shared = appendAddress(service.Shared, ip)
-	}
 	for _, ingress := range s.Status.LoadBalancer.Ingress {
 		service.Shared = appendAddress(service.Shared, ingress.IP)
+	}
+	for _, ip := range s.Spec.ExternalIPs {
+		service.External = appendAddress(service.External, ip)
 	}
 	for _, port := range s.Spec.Ports {
 		service.Ports = append(service.Ports, ServicePort{protocolNumber(port.Protocol), uint16(port.Port)})

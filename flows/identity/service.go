@@ -22,9 +22,13 @@ type Service struct {
 	UID, Namespace, Name string
 	// Addresses are the service's alone, whatever the port: its ClusterIPs.
 	Addresses []netip.Addr
-	// Shared are its only with its ports: external and load-balancer addresses.
+	// Shared are its only with its ports: those of load balancers, and in a static file
+	// external ones.
 	Shared []netip.Addr
-	Ports  []ServicePort
+	// External are spec.externalIPs, which anybody may claim who may create a service:
+	// its only with its ports, and only if they are private and nobody else's.
+	External []netip.Addr
+	Ports    []ServicePort
 	// Created is since when it has its addresses, zero for always.
 	Created time.Time
 }
@@ -41,13 +45,22 @@ type endpoint struct {
 	port     uint16
 }
 
-// endpoints are all that a service claims.
-func (s *Service) endpoints() []endpoint {
-	var all []endpoint
-	for _, address := range s.Addresses {
-		all = append(all, endpoint{address: address})
+// endpoints are what a service claims by a rank.
+func (s *Service) endpoints(r rank) (all []endpoint) {
+	shared := s.Shared
+	switch r {
+	case rankClusterIP:
+		for _, address := range s.Addresses {
+			all = append(all, endpoint{address: address})
+		}
+		return all
+	case rankExternalIP:
+		shared = s.External
 	}
-	for _, address := range s.Shared {
+	for _, address := range shared {
+		if r == rankExternalIP && flows.KindOf(address) != flows.PeerPrivate {
+			continue
+		}
 		for _, port := range s.Ports {
 			all = append(all, endpoint{address, port.Protocol, port.Port})
 		}
@@ -60,29 +73,31 @@ func (c *Cache) SetService(s *Service) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.now()
-	entry := &serviceEntry{Service: s, holder: &holder{rank: rankService}}
-	from := nanoseconds(s.Created)
-	var had []endpoint
+	entry := &serviceEntry{Service: s, holder: &holder{}}
+	from, before := nanoseconds(s.Created), &Service{}
 	if old := c.services[s.UID]; old != nil {
-		entry.holder, had, from = old.holder, old.endpoints(), now
+		entry.holder, before, from = old.holder, old.Service, now
 	}
 	c.services[s.UID] = entry
 	entry.holder.owner = &flows.Owner{
 		Kind: flows.PeerService, Namespace: s.Namespace, Name: s.Name, Service: s.Name,
 	}
-	c.moveService(entry, had, from, now)
+	c.moveService(entry.holder, before, s, from, now)
 }
 
-func (c *Cache) moveService(e *serviceEntry, had []endpoint, from, now int64) {
-	claimed := e.endpoints()
-	for _, p := range had {
-		if !slices.Contains(claimed, p) {
-			c.claims.endPort(p, e.holder, now)
+// moveService moves claims from what a service was to what it is.
+func (c *Cache) moveService(h *holder, before, is *Service, from, now int64) {
+	for _, r := range [...]rank{rankClusterIP, rankShared, rankExternalIP} {
+		had, claimed := before.endpoints(r), is.endpoints(r)
+		for _, p := range had {
+			if !slices.Contains(claimed, p) {
+				c.claims.endPort(p, h, r, now)
+			}
 		}
-	}
-	for _, p := range claimed {
-		if !slices.Contains(had, p) {
-			c.claims.open(p.address, claim{holder: e.holder, from: from, protocol: p.protocol, port: p.port}, now)
+		for _, p := range claimed {
+			if !slices.Contains(had, p) {
+				c.claims.open(p.address, claim{holder: h, rank: r, from: from, protocol: p.protocol, port: p.port}, now)
+			}
 		}
 	}
 }
@@ -97,7 +112,5 @@ func (c *Cache) DeleteService(uid string) {
 		return
 	}
 	delete(c.services, uid)
-	for _, p := range entry.endpoints() {
-		c.claims.endPort(p, entry.holder, now)
-	}
+	c.moveService(entry.holder, entry.Service, &Service{}, now, now)
 }
