@@ -30,8 +30,10 @@ const maxHistory = 128
 type holder struct {
 	owner *flows.Owner
 	pod   *flows.Pod // only of this node
-	// started is when the pod did; leaving is set while it is being deleted.
+	// started is when the pod did, told when it was first heard of; leaving is set while it
+	// is being deleted.
 	started int64
+	told    int64
 	leaving bool
 }
 

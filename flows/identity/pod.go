@@ -65,7 +65,7 @@ func (c *Cache) SetPod(p *Pod) {
 		entry.holder = old.holder
 		c.leaveNode(old)
 	} else {
-		entry.holder = &holder{}
+		entry.holder = &holder{told: now}
 	}
 	rememberContainers(entry, old)
 	c.pods[p.UID] = entry
