@@ -17,6 +17,9 @@ const (
 	// unboundGrace is how long an interface that vanished unbound waits for its
 	// pod's identity to arrive.
 	unboundGrace = 10 * time.Minute
+	// pastAge is for how long it is remembered that a pod had an interface: as long as the
+	// directory remembers pods.
+	pastAge = time.Hour
 	// waitingLimit is from how many rows on that wait for one interface's pod no
 	// new ones are made but the unattributed.
 	waitingLimit = 4096
@@ -48,7 +51,9 @@ type Publisher struct {
 	attribution attribution
 	points      map[Point]*point
 	orphans     []*point // vanished unbound; another may have their id by now
-	early       earlyHealth
+	// past is when pods had their last interface that are bound to none now, by UID.
+	past  map[string]time.Time
+	early earlyHealth
 
 	mu    sync.Mutex
 	stats Stats
@@ -96,7 +101,7 @@ func NewPublisher(options PublisherOptions) *Publisher {
 			translation: newTranslation(options.Translator, options.Logger),
 			sockets:     newSockets(options.Sockets, options.Containers, options.Logger),
 		},
-		points: make(map[Point]*point),
+		points: make(map[Point]*point), past: make(map[string]time.Time),
 	}
 }
 
@@ -119,8 +124,8 @@ func (p *Publisher) attribute(epoch *Epoch) *Batch {
 	p.attribution.sockets.begin()
 	for _, i := range epoch.Interfaces {
 		p.meet(i, epoch)
-		p.bindEarly(p.points[i.Point], batch)
 	}
+	p.bindEarly(batch)
 	for i := range epoch.Records {
 		p.record(batch, &epoch.Records[i])
 	}
@@ -215,49 +220,12 @@ func (p *Publisher) total(batch *Batch, total Total) {
 	batch.addRow(pod, total.Direction, labels, amount{rest, begin})
 }
 
-// bindEarly binds a point by what is its own evidence, before its flows are looked at:
-// the container of what waits for its pod is not known.
-func (p *Publisher) bindEarly(pt *point, batch *Batch) {
-	if pt.pod == nil && pt.Gone.IsZero() {
-		p.adopt(pt, newBound(nil), batch)
-	}
-}
-
-// bind asks for the pods of interfaces that have none yet, and publishes what
-// waited for them, whole.
-func (p *Publisher) bind(batch *Batch) {
-	bound := newBound(p.points)
-	for _, id := range slices.Sorted(maps.Keys(p.points)) {
-		if pt := p.points[id]; pt.pod == nil && p.adopt(pt, bound, batch) {
-			bound.add(pt.Interface, pt.pod)
-		}
-	}
-	p.orphans = slices.DeleteFunc(p.orphans, func(pt *point) bool { return p.adopt(pt, bound, batch) })
-}
-
-// adopt binds a point to its pod if that is known.
-func (p *Publisher) adopt(pt *point, bound *Bound, batch *Batch) bool {
-	seen := slices.Collect(maps.Keys(pt.seen))
-	pt.pod = p.options.Binder.Bind(pt.Interface, seen, bound)
-	if pt.pod == nil {
-		return false
-	}
-	p.options.Logger.Debug("bound", "interface", pt.Name, "namespace", pt.pod.Namespace, "pod", pt.pod.Name)
-	for key, sum := range pt.waiting.totals {
-		batch.addTotal(pt.pod, key.direction, sum)
-	}
-	for key, sum := range pt.waiting.rows {
-		batch.addRow(pt.pod, key.direction, key.labels.local(pt.pod, user{}, &p.options.Optional), sum)
-	}
-	pt.waiting, pt.seen = nil, nil
-	return true
-}
-
 // forget takes a point out. If it is unbound it waits for a while as an orphan:
 // its pod's identity may still come. Its interface was gone by then at the latest.
 func (p *Publisher) forget(pt *point, then time.Time) {
 	delete(p.points, pt.Point)
 	if pt.pod != nil {
+		p.past[pt.pod.UID] = then
 		return
 	}
 	if pt.Gone.IsZero() {
@@ -279,8 +247,9 @@ func (p *Publisher) leave(epoch *Epoch) {
 	}
 }
 
-// giveUp drops the orphans that nothing waits for, or that waited long enough.
+// giveUp forgets pods of the past, and drops the orphans that nothing waits for, or that waited long enough.
 func (p *Publisher) giveUp(now time.Time) {
+	maps.DeleteFunc(p.past, func(_ string, at time.Time) bool { return now.Sub(at) > pastAge })
 	p.orphans = slices.DeleteFunc(p.orphans, func(pt *point) bool {
 		if pt.waiting.bytes() == 0 {
 			return true

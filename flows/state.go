@@ -17,6 +17,8 @@ type State struct {
 	Accounts        []AccountState
 	Points, Orphans []PointState
 	EarlyHealth     []EarlyHealthState
+	// Past is when pods had their last interface that are bound to none now, by UID.
+	Past map[string]time.Time
 	// FoldedFlow and FoldedExternal are the bytes that limits folded.
 	FoldedFlow, FoldedExternal uint64
 	Stats                      Stats
@@ -86,6 +88,7 @@ func (p *Publisher) Restore(s *State) error {
 	for i := range s.Orphans {
 		p.orphans = append(p.orphans, s.Orphans[i].point())
 	}
+	maps.Copy(p.past, s.Past)
 	p.early.restore(s.EarlyHealth)
 	p.stats = s.Stats
 	p.account(&Epoch{End: s.Stats.LastEpoch})
@@ -101,7 +104,7 @@ func (p *Publisher) state() *State {
 	for _, pt := range p.orphans {
 		s.Orphans = append(s.Orphans, pt.state())
 	}
-	s.EarlyHealth = p.early.state()
+	s.EarlyHealth, s.Past = p.early.state(), maps.Clone(p.past)
 	s.Stats = p.Stats()
 	return s
 }
