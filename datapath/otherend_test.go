@@ -204,7 +204,7 @@ func TestSpoofersOnABridge(t *testing.T) {
 	cache := identity.NewCache(identity.CacheOptions{Node: "here"})
 	table := flows.NewTable(flows.TableOptions{FlowLimit: 100, ExternalLimit: 100, FlowIdle: time.Hour, SeriesGrace: time.Hour})
 	publisher := flows.NewPublisher(flows.PublisherOptions{Table: table, Directory: cache,
-		Binder: flows.AddressBinder{Directory: cache}, Logger: slog.New(slog.DiscardHandler)})
+		Addresses: cache, Binder: flows.AddressBinder{Directory: cache}, Logger: slog.New(slog.DiscardHandler)})
 	m := startMeter(t, host, func(o *Options) { o.Sink, o.Interfaces = publisher, []string{"veth*"} })
 	await(t, "first listing", func() bool { return m.LastDrain().Count > 0 })
 	started := time.Now().Add(-time.Second)
@@ -242,6 +242,15 @@ func TestSpoofersOnABridge(t *testing.T) {
 	}
 	if got := sent["victim"].Packets; got < 25 || got >= uint64(len(spoofed)) {
 		t.Errorf("victim: got %d packets, want its own 25 and none of the %d spoofed ones", got, 2*len(spoofed))
+	}
+	want := map[string]uint64{"victim": 0}
+	for _, frame := range spoofed {
+		want["liar"] += 2 * uint64(len(frame))
+	}
+	for _, row := range table.Snapshot().Foreign {
+		if got := row.Counters[flows.Transmit].Bytes; got != want[row.Pod] {
+			t.Errorf("%s: got %d bytes from addresses of others, want %d", row.Pod, got, want[row.Pod])
+		}
 	}
 	if stats := publisher.Stats(); stats.ConservationErrorBytes+stats.LostUnboundBytes+stats.UnboundBytes != 0 {
 		t.Errorf("got %+v, want nothing lost nor waiting", stats)

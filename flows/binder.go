@@ -60,7 +60,7 @@ func (b AddressBinder) Bind(i Interface, seen []netip.Addr, bound *Bound) *Pod {
 // lives.
 func (b AddressBinder) owner(i *Interface, addresses []netip.Addr) (owner *Pod) {
 	for _, address := range addresses {
-		if !tells(address) {
+		if !significant(address) {
 			continue
 		}
 		pod := b.local(i, address)
@@ -83,7 +83,7 @@ func (b AddressBinder) local(i *Interface, address netip.Addr) *Pod {
 // a better one, and the host may route nobody else's to this one.
 func (b AddressBinder) otherEnd(i *Interface, bound *Bound) (owner *Pod) {
 	for _, address := range i.PeerAddresses {
-		pod := b.localIfItTells(i, address)
+		pod := b.significantLocal(i, address)
 		switch {
 		case pod == nil:
 			continue
@@ -95,15 +95,15 @@ func (b AddressBinder) otherEnd(i *Interface, bound *Bound) (owner *Pod) {
 		owner = pod
 	}
 	for _, address := range i.Addresses {
-		if pod := b.localIfItTells(i, address); pod != nil && owner != nil && pod.UID != owner.UID {
+		if pod := b.significantLocal(i, address); pod != nil && owner != nil && pod.UID != owner.UID {
 			return nil
 		}
 	}
 	return owner
 }
 
-func (b AddressBinder) localIfItTells(i *Interface, address netip.Addr) *Pod {
-	if !tells(address) {
+func (b AddressBinder) significantLocal(i *Interface, address netip.Addr) *Pod {
+	if !significant(address) {
 		return nil
 	}
 	return b.local(i, address)
@@ -120,13 +120,13 @@ const senderAge = 30 * time.Second
 // at the other end are known. Nor is it the interface of a pod that goes on without it.
 func (b AddressBinder) sender(i *Interface, seen []netip.Addr, bound *Bound) *Pod {
 	pod := b.owner(i, seen)
-	if pod == nil || bound.Has(pod) || bound.had(pod) || slices.ContainsFunc(i.PeerAddresses, tells) {
+	if pod == nil || bound.Has(pod) || bound.had(pod) || slices.ContainsFunc(i.PeerAddresses, significant) {
 		return nil
 	}
 	now := b.now()
 	for _, address := range seen {
 		switch {
-		case !tells(address):
+		case !significant(address):
 		case bound.contested(i, address, now), bound.shownByOthers(i, address, now):
 			return nil
 		case !i.Gone.IsZero() && b.Directory.LocalPod(address, now, now) != nil:
@@ -139,8 +139,8 @@ func (b AddressBinder) sender(i *Interface, seen []netip.Addr, bound *Bound) *Po
 	return pod
 }
 
-// tells reports whether an address says anything: every interface has link-local ones.
-func tells(address netip.Addr) bool {
+// significant reports whether an address can identify a pod: every interface has link-local ones.
+func significant(address netip.Addr) bool {
 	return !address.IsLinkLocalUnicast() && !address.IsUnspecified() && !address.IsLoopback()
 }
 

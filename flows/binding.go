@@ -76,6 +76,7 @@ func (p *Publisher) adopt(pt *point, bound *Bound, batch *Batch) bool {
 	for key, sum := range pt.waiting.rows {
 		batch.addRow(pt.pod, key.direction, key.labels.local(pt.pod, user{}, &p.options.Optional), sum)
 	}
+	p.countShown(batch, pt)
 	pt.waiting, pt.seen = nil, nil
 	return true
 }

@@ -31,6 +31,8 @@ type PublisherOptions struct {
 	Directory Directory
 	Binder    Binder
 	Places    Places // nil without GeoIP databases
+	// Addresses tell what a pod sends from addresses of others; if nil, that is not counted.
+	Addresses OwnAddresses
 	Optional  Optional
 	// Translator tells the backends of Services; if nil, Services are the peers.
 	Translator Translator
@@ -89,7 +91,8 @@ type point struct {
 	Interface
 	pod     *Pod
 	waiting *Batch // nil once bound
-	seen    map[netip.Addr]struct{}
+	seen    map[netip.Addr]shown
+	own     []netip.Addr // known to be its pod's in this epoch
 }
 
 // NewPublisher returns a publisher that has seen nothing.
@@ -153,10 +156,10 @@ func (p *Publisher) meet(i Interface, epoch *Epoch) {
 		pt = nil
 	}
 	if pt == nil {
-		pt = &point{waiting: newBatch(epoch.Start, epoch.End), seen: make(map[netip.Addr]struct{})}
+		pt = &point{waiting: newBatch(epoch.Start, epoch.End), seen: make(map[netip.Addr]shown)}
 		p.points[i.Point] = pt
 	}
-	pt.Interface = i
+	pt.Interface, pt.own = i, pt.own[:0]
 }
 
 // unknown stands in for the pod of what waits.
@@ -171,9 +174,10 @@ func (p *Publisher) record(batch *Batch, record *Record) {
 	if pt.pod != nil {
 		by := p.userOf(pt.pod, record)
 		batch.addRow(pt.pod, record.Key.Direction, labels.local(pt.pod, by, &p.options.Optional), sum)
+		p.countForeign(batch, pt, record)
 		return
 	}
-	pt.wait(record.Key, labels, sum)
+	pt.wait(record, labels, sum)
 }
 
 // userOf returns who used the pod's end of a flow, if labels need it.
@@ -185,9 +189,14 @@ func (p *Publisher) userOf(pod *Pod, record *Record) user {
 }
 
 // wait keeps a flow until the point's pod is known, and the address it shows.
-func (pt *point) wait(key Key, labels rowLabels, sum amount) {
-	if local, _ := key.Local(); key.Direction == Transmit && local.IsValid() && len(pt.seen) < seenLimit {
-		pt.seen[local] = struct{}{}
+func (pt *point) wait(record *Record, labels rowLabels, sum amount) {
+	key := &record.Key
+	if local, _ := key.Local(); key.Direction == Transmit && local.IsValid() {
+		s, known := pt.seen[local]
+		if known || len(pt.seen) < seenLimit {
+			s.add(record, sum.start)
+			pt.seen[local] = s
+		}
 	}
 	if len(pt.waiting.rows) >= waitingLimit {
 		if _, waits := pt.waiting.rows[rowKey{unknown, key.Direction, labels}]; !waits {

@@ -36,6 +36,8 @@ type AccountState struct {
 	Retired        map[PeerKind]PairState
 
 	RetiredExternal PairState
+	// Foreign is what was transmitted from addresses that are not the pod's.
+	Foreign PairState
 }
 
 // PairState is a counter for each direction and the start of its first epoch.
@@ -61,6 +63,7 @@ type PointState struct {
 	Totals    []WaitingState
 	Rows      []WaitingState
 	Seen      []netip.Addr
+	Shown     []ShownState // the same, and what was sent from each
 }
 
 // WaitingState is what waits for a point's pod.
@@ -110,7 +113,7 @@ func (p *Publisher) state() *State {
 }
 
 func (pt *point) state() PointState {
-	s := PointState{Interface: pt.Interface, Pod: pt.pod, Seen: slices.Collect(maps.Keys(pt.seen))}
+	s := PointState{Interface: pt.Interface, Pod: pt.pod, Seen: slices.Collect(maps.Keys(pt.seen)), Shown: shownState(pt.seen)}
 	if pt.waiting == nil {
 		return s
 	}
@@ -131,9 +134,12 @@ func (s *PointState) point() *point {
 	if pt.pod != nil {
 		return pt
 	}
-	pt.waiting, pt.seen = newBatch(time.Time{}, time.Time{}), make(map[netip.Addr]struct{})
+	pt.waiting, pt.seen = newBatch(time.Time{}, time.Time{}), make(map[netip.Addr]shown)
 	for _, address := range s.Seen {
-		pt.seen[address] = struct{}{}
+		pt.seen[address] = shown{}
+	}
+	for i := range s.Shown {
+		pt.seen[s.Shown[i].Address] = s.Shown[i].shown()
 	}
 	for _, w := range s.Totals {
 		pt.waiting.addTotal(unknown, w.Direction, amount{w.Counters, w.Start})
@@ -161,7 +167,7 @@ func (t *Table) state() *State {
 func (a *account) state(uids []string) AccountState {
 	s := AccountState{
 		Namespace: a.namespace, Pod: a.pod, UIDs: uids, Gone: a.gone, Total: a.total.state(),
-		Flows: a.flows.state(), Externals: a.externals.state(), RetiredExternal: a.retiredEx.state(),
+		Flows: a.flows.state(), Externals: a.externals.state(), RetiredExternal: a.retiredEx.state(), Foreign: a.foreign.state(),
 		Retired: make(map[PeerKind]PairState, len(a.retired)),
 	}
 	for kind, pair := range a.retired {
@@ -215,7 +221,7 @@ func (t *Table) restore(s *State) error {
 func (s *AccountState) account() *account {
 	a := &account{
 		name: name{s.Namespace, s.Pod}, living: len(s.UIDs), gone: s.Gone, total: s.Total.pair(),
-		retired: make(map[PeerKind]*counterPair), retiredEx: s.RetiredExternal.pair(),
+		retired: make(map[PeerKind]*counterPair), retiredEx: s.RetiredExternal.pair(), foreign: s.Foreign.pair(),
 	}
 	for kind, state := range s.Retired {
 		pair := state.pair()

@@ -58,6 +58,8 @@ type account struct {
 	// rows stay comparable with the external family; retiredEx the external ones.
 	retired   map[PeerKind]*counterPair
 	retiredEx counterPair
+	// foreign is what was transmitted from addresses that are not the pod's.
+	foreign counterPair
 }
 
 // NewTable returns an empty table.
@@ -79,6 +81,8 @@ type Batch struct {
 	totals map[totalKey]amount
 	rows   map[rowKey]amount
 	health map[healthKey]*healthSum
+	// foreign is what pods sent from addresses that are not theirs, a part of totals.
+	foreign map[*Pod]amount
 	// living are the pods that are metered at the end of the epoch, whether it
 	// saw a packet of them or not.
 	living map[string]*Pod
@@ -113,7 +117,7 @@ func newBatch(start, end time.Time) *Batch {
 		Start: start, End: end,
 		totals: make(map[totalKey]amount),
 		rows:   make(map[rowKey]amount),
-		health: make(map[healthKey]*healthSum),
+		health: make(map[healthKey]*healthSum), foreign: make(map[*Pod]amount),
 		living: make(map[string]*Pod),
 	}
 }
@@ -155,6 +159,9 @@ func (t *Table) add(b *Batch, before func()) {
 	}
 	for key, sum := range b.rows {
 		t.addRow(t.account(key.pod), key, sum, b.End)
+	}
+	for pod, sum := range b.foreign {
+		t.account(pod).foreign.add(Transmit, sum)
 	}
 	for key, sum := range b.health {
 		t.addHealth(key, sum, b.End)

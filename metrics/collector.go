@@ -19,6 +19,7 @@ type collector struct {
 	options Options
 
 	pods             family[flows.NoLabels]
+	foreign          foreignFamily
 	flows            family[flows.FlowLabels]
 	health           healthFamilies
 	retired          family[flows.PeerKind]
@@ -45,6 +46,7 @@ func newCollector(options Options) *collector {
 		options: options,
 		pods: newFamily("pod", "that pods %s", bytesAndPackets,
 			podColumns[flows.NoLabels](), nil).always(),
+		foreign: newForeignFamily(),
 		flows: newFamily("flow", "that pods %s, by peer", bytesAndPackets,
 			flowColumns(options.Optional), cleanFlow(options.Optional)),
 		health: newHealthFamilies(options.Optional),
@@ -62,6 +64,7 @@ func newCollector(options Options) *collector {
 // Describe implements [prometheus.Collector].
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	c.pods.describe(ch)
+	ch <- c.foreign.desc
 	c.flows.describe(ch)
 	c.health.describe(ch)
 	c.retired.describe(ch)
@@ -82,6 +85,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		return
 	}
 	c.pods.collect(snapshot.Pods, ch)
+	c.foreign.collect(snapshot.Foreign, ch)
 	c.flows.collect(snapshot.Flows, ch)
 	c.health.collect(snapshot.Health, ch)
 	c.retired.collect(snapshot.Retired, ch)
