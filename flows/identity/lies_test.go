@@ -362,6 +362,77 @@ func TestServicesGiveBack(t *testing.T) {
 	expect(20, map[string]string{"203.0.113.1": "service:first", "192.168.0.1": "service:liar"})
 }
 
+// A Service that was the first to share a port of an address stays it when its other ports
+// and addresses change; with a port that it gets later, another one is the first.
+func TestChangedPortsKeepTheirTime(t *testing.T) {
+	for _, kind := range []struct {
+		name, address string
+		of            func(*Service) *[]netip.Addr
+	}{
+		{"load balancer", "203.0.113.1", func(s *Service) *[]netip.Addr { return &s.Shared }},
+		{"externalIPs", "192.168.0.1", func(s *Service) *[]netip.Addr { return &s.External }},
+	} {
+		t.Run(kind.name, func(t *testing.T) {
+			k := &clock{start}
+			c := newTestCache(k)
+			set := func(when float64, name string, addresses []netip.Addr, ports ...uint16) {
+				k.Time = at(when)
+				s := &Service{UID: name, Namespace: name, Name: name, Created: at(0)}
+				if name == "liar" {
+					s.Created = at(10)
+				}
+				*kind.of(s) = addresses
+				for _, p := range ports {
+					s.Ports = append(s.Ports, ServicePort{flows.ProtocolTCP, p})
+				}
+				c.SetService(s)
+			}
+			all := addresses(kind.address, "192.168.0.9")
+			set(1, "first", all[:1], 80)
+			set(11, "liar", all, 80, 443, 8443)
+			set(100, "first", all[:1], 80, 443)
+			set(200, "first", all, 80, 443, 8080)
+			set(300, "first", all, 80)
+			set(400, "first", all[:1], 80, 443)
+			for _, ask := range []struct {
+				port        uint16
+				first, last float64
+				want        string
+			}{
+				{80, 20, 90, "service:first"}, {80, 110, 120, "service:first"}, {80, 20, 450, "service:first"},
+				{443, 50, 60, "service:liar"}, {443, 110, 120, "service:liar"}, {443, 410, 420, "service:liar"},
+				{8443, 20, 450, "service:liar"}, {8080, 210, 290, "service:first"},
+			} {
+				q := query(kind.address, ask.first, ask.last)
+				q.Port = ask.port
+				if got := says(c.Owner(q)); got != ask.want {
+					t.Errorf("port %d, %v to %v: got %s, want %s", ask.port, ask.first, ask.last, got, ask.want)
+				}
+			}
+			if got := len(c.claims.byAddress[all[0]]); got != 6 {
+				t.Errorf("got %d claims, want one for each set of ports that there was", got)
+			}
+		})
+	}
+}
+
+// However many Services name a load balancer's address as their external one, the load
+// balancer's own has room.
+func TestExternalIPsLeaveRoomForLoadBalancers(t *testing.T) {
+	c := newTestCache(&clock{start})
+	address, ports := addresses("192.168.0.1"), []ServicePort{{flows.ProtocolTCP, 80}}
+	for i := range 2 * maxSharers {
+		c.SetService(&Service{UID: fmt.Sprint(i), Namespace: "liars", Name: fmt.Sprint("liar", i), Created: at(-50), External: address, Ports: ports})
+	}
+	if got := len(c.claims.byAddress[address[0]]); got != maxSharers {
+		t.Errorf("got %d claims, want %d", got, maxSharers)
+	}
+	c.SetService(&Service{UID: "lb", Namespace: "ns", Name: "lb", Created: at(-10), Shared: address, Ports: ports})
+	if got := says(c.Owner(query("192.168.0.1", 1, 2))); got != "service:lb" {
+		t.Errorf("got %s, want service:lb", got)
+	}
+}
+
 // Whoever comes and goes as fast as it can keeps neither the address nor the memory.
 func TestFlappingClaimIsBounded(t *testing.T) {
 	for _, ranges := range []bool{false, true} {
