@@ -21,14 +21,26 @@ const (
 	routesLatest = 10 * time.Minute
 )
 
-// HostAddresses returns all addresses of this network namespace's interfaces.
+// servicesDevice is where kube-proxy's mode ipvs puts the addresses of all Services,
+// whatever they claim (defaultDummyDevice in pkg/proxy/ipvs of kubernetes).
+const servicesDevice = "kube-ipvs0"
+
+// HostAddresses returns all addresses of this network namespace's interfaces, but those
+// of Services.
 func HostAddresses() ([]netip.Addr, error) {
 	list, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
+	services := 0
+	if l, err := netlink.LinkByName(servicesDevice); err == nil { // else there is none
+		services = l.Attrs().Index
+	}
 	var addresses []netip.Addr
 	for _, a := range list {
+		if a.LinkIndex == services {
+			continue
+		}
 		if address, ok := netip.AddrFromSlice(a.IP); ok {
 			addresses = append(addresses, address.Unmap())
 		}
@@ -36,19 +48,21 @@ func HostAddresses() ([]netip.Addr, error) {
 	return addresses, nil
 }
 
-// readAddresses looks up which addresses the host routes to one interface alone,
-// for the interfaces of which that may still change.
+// readAddresses looks up which addresses the host routes to one interface alone, and which
+// the other ends have, for the interfaces of which that may still change.
 func (m *Meter) readAddresses(now time.Time) error {
 	young := m.attachments.points(func(a *attachment) bool {
 		age := now.Sub(a.attached)
-		return a.living() && (age < routesSettle || len(a.addresses) == 0 && age < routesLatest)
+		return a.living() && (age < routesSettle || len(a.addresses) == 0 && age < routesLatest || !a.endRead)
 	})
 	if len(young) == 0 {
 		return nil
 	}
-	var found map[uint32][]netip.Addr
+	var found, ends map[uint32][]netip.Addr
 	err := m.options.within(func() (err error) {
-		found, err = routedAddresses()
+		if found, err = routedAddresses(); err == nil {
+			ends, err = m.otherEnds(young)
+		}
 		return err
 	})
 	if err != nil {
@@ -58,6 +72,7 @@ func (m *Meter) readAddresses(now time.Time) error {
 		m.attachments.with(point, func(a *attachment) {
 			if a != nil {
 				a.learn(found[point])
+				a.learnOtherEnd(ends[point])
 			}
 		})
 	}
@@ -107,7 +122,7 @@ func destinations() (map[uint32][]netip.Addr, error) {
 		return nil, fmt.Errorf("list routes: %w", err)
 	}
 	for _, r := range routes {
-		if r.Dst == nil || r.Gw != nil || r.Type != unix.RTN_UNICAST {
+		if r.Dst == nil || r.Gw != nil || r.Type != unix.RTN_UNICAST || advertised(&r) {
 			continue
 		}
 		if ones, bits := r.Dst.Mask.Size(); bits > 0 && ones == bits {
@@ -124,4 +139,18 @@ func destinations() (map[uint32][]netip.Addr, error) {
 		}
 	}
 	return found, nil
+}
+
+// advertised reports whether a route may come of a router advertisement, which any pod can
+// send: of the prefixes in it the kernel makes routes of its own protocol, as of the
+// addresses of the host (addrconf_prefix_rcv in net/ipv6/addrconf.c), of its route
+// information such of RTPROT_RA.
+func advertised(r *netlink.Route) bool {
+	switch r.Protocol {
+	case unix.RTPROT_RA, unix.RTPROT_REDIRECT:
+		return true
+	case unix.RTPROT_KERNEL:
+		return r.Dst.IP.To4() == nil
+	}
+	return false
 }

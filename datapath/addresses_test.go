@@ -44,6 +44,26 @@ func TestRoutedToOneInterfaceAlone(t *testing.T) {
 	}
 }
 
+// With kube-proxy's mode ipvs the addresses of Services are on a device of the host, also
+// what a Service only claims to have.
+func TestServicesAddressesAreNotTheHosts(t *testing.T) {
+	ktest.Privileged(t)
+	host := ktest.NewNamespace(t)
+	host.Veth(t, servicesDevice, ktest.NewNamespace(t), "eth0")
+	host.Veth(t, "veth1", ktest.NewNamespace(t), "eth0")
+	host.Address(t, servicesDevice, "203.0.113.9/32")
+	host.Address(t, servicesDevice, "2001:db8::9/128")
+	host.Address(t, "veth1", "198.51.100.1/32")
+	var got []netip.Addr
+	if err := host.Do(func() (err error) { got, err = HostAddresses(); return err }); err != nil {
+		t.Fatal(err)
+	}
+	got = slices.DeleteFunc(got, func(a netip.Addr) bool { return a.IsLoopback() || a.IsLinkLocalUnicast() })
+	if want := []netip.Addr{netip.MustParseAddr("198.51.100.1")}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
 // routeTo routes a single address to a device of a namespace.
 func routeTo(t testing.TB, ns *ktest.Namespace, index int, address string) {
 	t.Helper()

@@ -59,7 +59,11 @@ type attachment struct {
 	appeared      time.Time // see flows.Interface
 	gone          time.Time
 	peerNamespace int
+	peerIndex     int // of a veth's other end in another network namespace, else 0
 	addresses     []netip.Addr
+	peerAddresses []netip.Addr // see flows.Interface
+	// endRead is whether this meter has read the other end's addresses.
+	endRead bool
 	// seeded is whether what passed before the attachment is published: not for
 	// an interface that was there when the meter was made.
 	seeded bool
@@ -90,7 +94,10 @@ func (a *attachment) metered() bool { return a.living() && a.hooks != hooks{} }
 // identify takes note of what a link tells of itself.
 func (a *attachment) identify(l netlink.Link) {
 	attrs := l.Attrs()
-	a.name, a.device, a.peerNamespace = attrs.Name, deviceOf(l), attrs.NetNsID
+	a.name, a.device, a.peerNamespace, a.peerIndex = attrs.Name, deviceOf(l), attrs.NetNsID, 0
+	if _, index, ok := farEnd(l); ok {
+		a.peerIndex = index
+	}
 }
 
 // deviceOf is by what a device is told from a later one with its index. Hardware
@@ -185,6 +192,16 @@ func (a *attachment) learn(addresses []netip.Addr) {
 	}
 }
 
+// learnOtherEnd takes note of the addresses at the other end. Those that were there first
+// stay: later ones may be what a pod gave itself. Link-local ones come before others.
+func (a *attachment) learnOtherEnd(addresses []netip.Addr) {
+	a.endRead = true
+	global := func(address netip.Addr) bool { return !address.IsLinkLocalUnicast() }
+	if len(a.peerAddresses) == 0 && slices.ContainsFunc(addresses, global) {
+		a.peerAddresses = addresses
+	}
+}
+
 func (a *attachment) state() State {
 	switch {
 	case !a.living():
@@ -209,6 +226,6 @@ func (a *attachment) domain() flows.Interface {
 	return flows.Interface{
 		Point: flows.Point(a.point), Name: a.name, PodUID: a.podUID, Attached: a.attached, Gone: a.gone,
 		Appeared: a.appeared, HardwareAddr: hardwareAddress(a.device),
-		PeerNamespace: a.peerNamespace, Addresses: a.addresses,
+		PeerNamespace: a.peerNamespace, Addresses: a.addresses, PeerAddresses: a.peerAddresses,
 	}
 }

@@ -77,6 +77,18 @@ func pathRows() []row {
 				a[flows.Transmit].bytes = vlanTag * injected
 				return a
 			}},
+		{name: "frames that end within an 802.1Q tag or right behind it", prepare: unprepared, state: StateDiffers,
+			traffic: func(t *testing.T, w *wire) {
+				inject(t, w.pod, "eth0", false, cutTags())
+				inject(t, w.pod, "eth0", false, plainFrames())
+			},
+			predict: func(*scene) (a apart) { // the kernel drops them before TC (skb_vlan_untag)
+				for _, frame := range cutTags() {
+					a[flows.Transmit].bytes += int64(len(frame))
+					a[flows.Transmit].packets++
+				}
+				return a
+			}},
 		{name: "a VLAN device in the pod", prepare: vlanDevices, predict: equal, state: StateAttached, equal: true,
 			traffic: func(t *testing.T, w *wire) {
 				w.pod.Send(t, "203.0.113.1:9", 100, 200)
@@ -370,6 +382,18 @@ func taggedFrames() (frames [][]byte) {
 			tags = ktest.Packet(ktest.Ethernet(unix.ETH_P_8021AD), ktest.VLAN(7, unix.ETH_P_8021Q), ktest.VLAN(5, unix.ETH_P_IP))
 		}
 		frames = append(frames, ktest.Packet(tags, ipPacket()))
+	}
+	return frames
+}
+
+// cutTags are frames with a tag behind which fewer bytes than an EtherType and two more are
+// left, of each length and both kinds of tags.
+func cutTags() (frames [][]byte) {
+	const kept = 6 // bytes behind the Ethernet header that the kernel needs to read the tag
+	for _, kind := range []uint16{unix.ETH_P_8021Q, unix.ETH_P_8021AD} {
+		for length := range kept {
+			frames = append(frames, ktest.Packet(ktest.Ethernet(kind), make([]byte, length)))
+		}
 	}
 	return frames
 }

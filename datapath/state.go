@@ -62,6 +62,7 @@ type AttachmentState struct {
 	Appeared       time.Time
 	PeerNamespace  int
 	Addresses      []netip.Addr
+	PeerAddresses  []netip.Addr
 	Seeded         bool
 	Resumed        bool
 	Vanished       bool
@@ -173,7 +174,8 @@ func seedsOf(epoch *flows.Epoch) map[uint32]byDirection {
 func (a *attachment) remember() AttachmentState {
 	return AttachmentState{
 		Point: a.point, Name: a.name, Device: a.device, PodUID: a.podUID, Mode: a.mode,
-		Attached: a.attached, Gone: a.gone, Appeared: a.appeared, PeerNamespace: a.peerNamespace, Addresses: a.addresses,
+		Attached: a.attached, Gone: a.gone, Appeared: a.appeared, PeerNamespace: a.peerNamespace,
+		Addresses: a.addresses, PeerAddresses: a.peerAddresses,
 		Seeded: a.seeded, Resumed: a.resumed, Vanished: a.vanished, MayReturn: a.mayReturn,
 		Base: a.ledger.base, Before: a.ledger.before, Seeds: a.seeds, Last: a.ledger.last.second,
 		Unmetered: a.ledger.unmetered, Settled: a.ledger.settled,
@@ -185,7 +187,8 @@ func (a *attachment) remember() AttachmentState {
 func (s AttachmentState) recall() *attachment {
 	return &attachment{
 		point: s.Point, name: s.Name, device: s.Device, podUID: s.PodUID, mode: s.Mode,
-		attached: s.Attached, gone: s.Gone, appeared: s.Appeared, peerNamespace: s.PeerNamespace, addresses: slices.Clone(s.Addresses),
+		attached: s.Attached, gone: s.Gone, appeared: s.Appeared, peerNamespace: s.PeerNamespace,
+		addresses: slices.Clone(s.Addresses), peerAddresses: slices.Clone(s.PeerAddresses),
 		seeded: s.Seeded, resumed: s.Resumed, vanished: s.Vanished, mayReturn: s.MayReturn, seeds: s.Seeds, drains: drainsAfterGone,
 		bypass: bypass{base: s.BypassBase, seeded: s.Bypassed, known: s.BypassKnown},
 		ledger: ledger{

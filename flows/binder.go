@@ -4,6 +4,7 @@ package flows
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/podmeter/podmeter/flows/plain"
@@ -13,68 +14,10 @@ import (
 // whole life, so the answer is asked for once.
 type Binder interface {
 	// Bind returns the pod, nil while it cannot be told for certain. seen are
-	// the pod's addresses as packets showed them; bound are the pods of other
-	// interfaces, by the id of their network namespace on the other end.
+	// the pod's addresses as packets showed them, nil while better evidence is asked for;
+	// bound is what is known of other interfaces.
 	Bind(i Interface, seen []netip.Addr, bound *Bound) *Pod
 }
-
-// Bound is which pods have interfaces already, at one moment.
-type Bound struct {
-	uids       map[string]bool
-	namespaces map[int]tenant // by PeerNamespace
-}
-
-// tenant is the pod of the living interfaces that show the same namespace id.
-type tenant struct {
-	pod   *Pod      // nil if they are of two pods: one of them is about to go
-	since time.Time // when the eldest was attached
-}
-
-// Has reports whether a pod is bound to an interface.
-func (b *Bound) Has(pod *Pod) bool { return b.uids[pod.UID] }
-
-func newBound(points map[Point]*point) *Bound {
-	b := &Bound{uids: make(map[string]bool), namespaces: make(map[int]tenant)}
-	for _, pt := range points {
-		if pt.pod != nil {
-			b.add(pt.Interface, pt.pod)
-		}
-	}
-	return b
-}
-
-func (b *Bound) add(i Interface, pod *Pod) {
-	b.uids[pod.UID] = true
-	if i.PeerNamespace < 0 || !i.Gone.IsZero() {
-		return
-	}
-	t, known := b.namespaces[i.PeerNamespace]
-	switch {
-	case !known:
-		t = tenant{pod, i.Attached}
-	case t.pod == nil || t.pod.UID != pod.UID:
-		t.pod = nil
-	case i.Attached.Before(t.since):
-		t.since = i.Attached
-	}
-	b.namespaces[i.PeerNamespace] = t
-}
-
-// neighbour returns the pod of another interface in the network namespace of
-// this one.
-func (b *Bound) neighbour(i Interface, now time.Time) *Pod {
-	t := b.namespaces[i.PeerNamespace]
-	if !i.Gone.IsZero() || now.Sub(i.Attached) < namespaceAge || now.Sub(t.since) < namespaceAge {
-		return nil
-	}
-	return t.pod
-}
-
-// namespaceAge is for how long two interfaces must have shown the same namespace
-// id to be of one pod. The kernel frees the id of a namespace that ends before it
-// removes its interfaces (cleanup_net in net/core/net_namespace.c): for a moment
-// they show the id of another one.
-const namespaceAge = 10 * time.Second
 
 // NameBinder binds each interface to a pod of its own name: for hosts without
 // identity.
@@ -85,10 +28,10 @@ func (NameBinder) Bind(i Interface, _ []netip.Addr, _ *Bound) *Pod {
 	return &Pod{UID: "interface:" + i.Name, Name: plain.Text(i.Name, plain.KernelLimit)}
 }
 
-// AddressBinder binds an interface by its addresses: first those that the host
-// routes to it alone, then by another interface of the same network namespace
-// while both are there, and last by the addresses seen on it, if all belong to
-// one pod of this node that is not yet bound.
+// AddressBinder binds an interface by its addresses, by the best [evidence] that there
+// is: those that the host routes to it alone, then by another interface of the same network
+// namespace while both are there, then by the addresses at its other end, and last by those
+// that packets show, if all belong to one pod of this node.
 type AddressBinder struct {
 	Directory Directory
 	// MinAge is how long ago an interface must have been attached: by then the
@@ -103,37 +46,109 @@ func (b AddressBinder) Bind(i Interface, seen []netip.Addr, bound *Bound) *Pod {
 	if b.now().Sub(i.Attached) < b.MinAge {
 		return nil
 	}
-	if pod := b.owner(i, i.Addresses); pod != nil {
-		return pod
+	switch bound.evidence {
+	case byNode:
+		if pod := b.owner(&i, i.Addresses); pod != nil {
+			return pod
+		}
+		return bound.neighbour(i, b.now())
+	case byOtherEnd:
+		return b.otherEnd(&i, bound)
 	}
-	if pod := bound.neighbour(i, b.now()); pod != nil {
-		return pod
-	}
-	if pod := b.owner(i, seen); pod != nil && !bound.Has(pod) {
-		return pod
-	}
-	return nil
+	return b.sender(&i, seen, bound)
 }
 
 // owner returns the one pod that owns all of the addresses while the interface
-// lives; link-local ones, which every interface has, say nothing.
-func (b AddressBinder) owner(i Interface, addresses []netip.Addr) *Pod {
-	until := i.Gone
-	if until.IsZero() {
-		until = b.now()
-	}
-	var owner *Pod
+// lives.
+func (b AddressBinder) owner(i *Interface, addresses []netip.Addr) (owner *Pod) {
 	for _, address := range addresses {
-		if address.IsLinkLocalUnicast() || address.IsUnspecified() {
+		if !significant(address) {
 			continue
 		}
-		pod := b.Directory.LocalPod(address, i.Attached, until)
+		pod := b.local(i, address)
 		if pod == nil || owner != nil && owner.UID != pod.UID {
 			return nil
 		}
 		owner = pod
 	}
 	return owner
+}
+
+func (b AddressBinder) local(i *Interface, address netip.Addr) *Pod {
+	since, until := i.life(b.now())
+	return b.Directory.LocalPod(address, since, until)
+}
+
+// otherEnd returns the one pod that owns addresses at the other end, besides which that may
+// have some of which nobody knows. Who has the rights to administer the network of a pod can
+// give it any address: so no other interface may have it, neither by this evidence nor by
+// a better one, and the host may route nobody else's to this one.
+func (b AddressBinder) otherEnd(i *Interface, bound *Bound) (owner *Pod) {
+	for _, address := range i.PeerAddresses {
+		pod := b.significantLocal(i, address)
+		switch {
+		case pod == nil:
+			continue
+		case owner != nil && owner.UID != pod.UID, bound.contested(i, address, b.now()), bound.Has(pod):
+			return nil
+		case bound.had(pod) && b.Directory.LocalPod(address, b.end(i), b.end(i)) == nil:
+			return nil // it had an interface, and has ended
+		}
+		owner = pod
+	}
+	for _, address := range i.Addresses {
+		if pod := b.significantLocal(i, address); pod != nil && owner != nil && pod.UID != owner.UID {
+			return nil
+		}
+	}
+	return owner
+}
+
+func (b AddressBinder) significantLocal(i *Interface, address netip.Addr) *Pod {
+	if !significant(address) {
+		return nil
+	}
+	return b.local(i, address)
+}
+
+// senderAge is for how long an interface must have been there before the addresses in its
+// packets count: by then the pod that truly has them has shown them too, if it
+// talks at all.
+const senderAge = 30 * time.Second
+
+// sender returns the one pod that owns all addresses that packets showed. Any pod can
+// send from any address, so that is no evidence where there can be another: where the pod has
+// or had an interface, where another interface has or shows its address, or where addresses
+// at the other end are known. Nor is it the interface of a pod that goes on without it.
+func (b AddressBinder) sender(i *Interface, seen []netip.Addr, bound *Bound) *Pod {
+	pod := b.owner(i, seen)
+	if pod == nil || bound.Has(pod) || bound.had(pod) || slices.ContainsFunc(i.PeerAddresses, significant) {
+		return nil
+	}
+	now := b.now()
+	for _, address := range seen {
+		switch {
+		case !significant(address):
+		case bound.contested(i, address, now), bound.shownByOthers(i, address, now):
+			return nil
+		case !i.Gone.IsZero() && b.Directory.LocalPod(address, now, now) != nil:
+			return nil
+		}
+	}
+	if since, _ := i.life(now); i.Gone.IsZero() && now.Sub(since) < senderAge {
+		return nil
+	}
+	return pod
+}
+
+// significant reports whether an address can identify a pod: every interface has link-local ones.
+func significant(address netip.Addr) bool {
+	return !address.IsLinkLocalUnicast() && !address.IsUnspecified() && !address.IsLoopback()
+}
+
+func (b AddressBinder) end(i *Interface) time.Time {
+	_, until := i.life(b.now())
+	return until
 }
 
 func (b AddressBinder) now() time.Time {

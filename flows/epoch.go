@@ -37,8 +37,23 @@ type Interface struct {
 	// namespace that holds the other end, -1 when there is none.
 	PeerNamespace int
 	// Addresses are those the host routes to this interface alone: /32 and /128
-	// routes and permanent neighbours.
+	// routes and permanent neighbours that the node's administration made.
 	Addresses []netip.Addr
+	// PeerAddresses are those at the other end, as its network namespace had them when they
+	// were first seen; empty if there are none, or if they are not known.
+	PeerAddresses []netip.Addr
+}
+
+// since returns when the interface was there for certain, and until when.
+func (i *Interface) life(now time.Time) (since, until time.Time) {
+	since, until = i.Attached, i.Gone
+	if !i.Appeared.IsZero() && i.Appeared.Before(since) {
+		since = i.Appeared
+	}
+	if until.IsZero() {
+		until = now
+	}
+	return since, until
 }
 
 // Total is what one observation point saw in one direction during an epoch.

@@ -17,6 +17,9 @@ const (
 	// unboundGrace is how long an interface that vanished unbound waits for its
 	// pod's identity to arrive.
 	unboundGrace = 10 * time.Minute
+	// pastAge is for how long it is remembered that a pod had an interface: as long as the
+	// directory remembers pods.
+	pastAge = time.Hour
 	// waitingLimit is from how many rows on that wait for one interface's pod no
 	// new ones are made but the unattributed.
 	waitingLimit = 4096
@@ -28,6 +31,8 @@ type PublisherOptions struct {
 	Directory Directory
 	Binder    Binder
 	Places    Places // nil without GeoIP databases
+	// Addresses tell what a pod sends from addresses of others; if nil, that is not counted.
+	Addresses OwnAddresses
 	Optional  Optional
 	// Translator tells the backends of Services; if nil, Services are the peers.
 	Translator Translator
@@ -48,7 +53,9 @@ type Publisher struct {
 	attribution attribution
 	points      map[Point]*point
 	orphans     []*point // vanished unbound; another may have their id by now
-	early       earlyHealth
+	// past is when pods had their last interface that are bound to none now, by UID.
+	past  map[string]time.Time
+	early earlyHealth
 
 	mu    sync.Mutex
 	stats Stats
@@ -84,7 +91,8 @@ type point struct {
 	Interface
 	pod     *Pod
 	waiting *Batch // nil once bound
-	seen    map[netip.Addr]struct{}
+	seen    map[netip.Addr]shown
+	own     []netip.Addr // known to be its pod's in this epoch
 	// exported is on the pod's series; partial is as in [Exported].
 	exported [Directions]Counters
 	partial  bool
@@ -99,7 +107,7 @@ func NewPublisher(options PublisherOptions) *Publisher {
 			translation: newTranslation(options.Translator, options.Logger),
 			sockets:     newSockets(options.Sockets, options.Containers, options.Logger),
 		},
-		points: make(map[Point]*point),
+		points: make(map[Point]*point), past: make(map[string]time.Time),
 	}
 }
 
@@ -122,8 +130,8 @@ func (p *Publisher) attribute(epoch *Epoch) *Batch {
 	p.attribution.sockets.begin()
 	for _, i := range epoch.Interfaces {
 		p.meet(i, epoch, batch)
-		p.bindEarly(p.points[i.Point], batch)
 	}
+	p.bindEarly(batch)
 	for i := range epoch.Records {
 		p.record(batch, &epoch.Records[i])
 	}
@@ -152,10 +160,10 @@ func (p *Publisher) meet(i Interface, epoch *Epoch, batch *Batch) {
 		pt = nil
 	}
 	if pt == nil {
-		pt = &point{waiting: newBatch(epoch.Start, epoch.End), seen: make(map[netip.Addr]struct{})}
+		pt = &point{waiting: newBatch(epoch.Start, epoch.End), seen: make(map[netip.Addr]shown)}
 		p.points[i.Point] = pt
 	}
-	pt.Interface = i
+	pt.Interface, pt.own = i, pt.own[:0]
 }
 
 // unknown stands in for the pod of what waits.
@@ -170,9 +178,10 @@ func (p *Publisher) record(batch *Batch, record *Record) {
 	if pt.pod != nil {
 		by := p.userOf(pt.pod, record)
 		batch.addRow(pt.pod, record.Key.Direction, labels.local(pt.pod, by, &p.options.Optional), sum)
+		p.countForeign(batch, pt, record)
 		return
 	}
-	pt.wait(record.Key, labels, sum)
+	pt.wait(record, labels, sum)
 }
 
 // userOf returns who used the pod's end of a flow, if labels need it.
@@ -184,9 +193,14 @@ func (p *Publisher) userOf(pod *Pod, record *Record) user {
 }
 
 // wait keeps a flow until the point's pod is known, and the address it shows.
-func (pt *point) wait(key Key, labels rowLabels, sum amount) {
-	if local, _ := key.Local(); key.Direction == Transmit && local.IsValid() && len(pt.seen) < seenLimit {
-		pt.seen[local] = struct{}{}
+func (pt *point) wait(record *Record, labels rowLabels, sum amount) {
+	key := &record.Key
+	if local, _ := key.Local(); key.Direction == Transmit && local.IsValid() {
+		s, known := pt.seen[local]
+		if known || len(pt.seen) < seenLimit {
+			s.add(record, sum.start)
+			pt.seen[local] = s
+		}
 	}
 	if len(pt.waiting.rows) >= waitingLimit {
 		if _, waits := pt.waiting.rows[rowKey{unknown, key.Direction, labels}]; !waits {
@@ -220,57 +234,13 @@ func (p *Publisher) total(batch *Batch, total Total) {
 	batch.addRow(pod, total.Direction, labels, amount{rest, begin})
 }
 
-// bindEarly binds a point by what is its own evidence, before its flows are looked at:
-// the container of what waits for its pod is not known.
-func (p *Publisher) bindEarly(pt *point, batch *Batch) {
-	if pt.pod == nil && pt.Gone.IsZero() {
-		p.adopt(pt, newBound(nil), batch)
-	}
-}
-
-// bind asks for the pods of interfaces that have none yet, and publishes what
-// waited for them, whole.
-func (p *Publisher) bind(batch *Batch) {
-	bound := newBound(p.points)
-	for _, id := range slices.Sorted(maps.Keys(p.points)) {
-		if pt := p.points[id]; pt.pod == nil && p.adopt(pt, bound, batch) {
-			bound.add(pt.Interface, pt.pod)
-		}
-	}
-	p.orphans = slices.DeleteFunc(p.orphans, func(pt *point) bool {
-		found := p.adopt(pt, bound, batch)
-		if found {
-			batch.retireExported(pt)
-		}
-		return found
-	})
-}
-
-// adopt binds a point to its pod if that is known.
-func (p *Publisher) adopt(pt *point, bound *Bound, batch *Batch) bool {
-	seen := slices.Collect(maps.Keys(pt.seen))
-	pt.pod = p.options.Binder.Bind(pt.Interface, seen, bound)
-	if pt.pod == nil {
-		return false
-	}
-	p.options.Logger.Debug("bound", "interface", pt.Name, "namespace", pt.pod.Namespace, "pod", pt.pod.Name)
-	for key, sum := range pt.waiting.totals {
-		batch.addTotal(pt.pod, key.direction, sum)
-		pt.exported[key.direction].Add(sum.Counters)
-	}
-	for key, sum := range pt.waiting.rows {
-		batch.addRow(pt.pod, key.direction, key.labels.local(pt.pod, user{}, &p.options.Optional), sum)
-	}
-	pt.waiting, pt.seen = nil, nil
-	return true
-}
-
 // forget takes a point out. If it is unbound it waits for a while as an orphan:
 // its pod's identity may still come. Its interface was gone by then at the latest.
 func (p *Publisher) forget(pt *point, then time.Time, batch *Batch) {
 	delete(p.points, pt.Point)
 	if pt.pod != nil {
 		batch.retireExported(pt)
+		p.past[pt.pod.UID] = then
 		return
 	}
 	if pt.Gone.IsZero() {
@@ -292,8 +262,9 @@ func (p *Publisher) leave(epoch *Epoch, batch *Batch) {
 	}
 }
 
-// giveUp drops the orphans that nothing waits for, or that waited long enough.
+// giveUp forgets pods of the past, and drops the orphans that nothing waits for, or that waited long enough.
 func (p *Publisher) giveUp(now time.Time) {
+	maps.DeleteFunc(p.past, func(_ string, at time.Time) bool { return now.Sub(at) > pastAge })
 	p.orphans = slices.DeleteFunc(p.orphans, func(pt *point) bool {
 		if pt.waiting.bytes() == 0 {
 			return true

@@ -25,7 +25,9 @@ type Snapshot struct {
 	// the first one.
 	End time.Time
 
-	Pods      []Series[NoLabels]
+	Pods []Series[NoLabels]
+	// Foreign is what of that pods transmitted from addresses that are not theirs.
+	Foreign   []Series[NoLabels]
 	Flows     []Series[FlowLabels]
 	Health    []HealthSeries     // of those flow rows that have some
 	Retired   []Series[PeerKind] // flow rows that were idle, by peer kind
@@ -60,6 +62,7 @@ func (t *Table) Snapshot() *Snapshot {
 	}
 	for n, a := range t.names {
 		s.Pods = append(s.Pods, series(n, NoLabels{}, &a.total))
+		s.Foreign = append(s.Foreign, series(n, NoLabels{}, &a.foreign))
 		for labels, r := range a.flows.rows {
 			s.Flows = append(s.Flows, series(n, labels, &r.counterPair))
 			if r.health != nil {

@@ -19,6 +19,8 @@ type State struct {
 	Accounts        []AccountState
 	Points, Orphans []PointState
 	EarlyHealth     []EarlyHealthState
+	// Past is when pods had their last interface that are bound to none now, by UID.
+	Past map[string]time.Time
 	// FoldedFlow and FoldedExternal are the bytes that limits folded.
 	FoldedFlow, FoldedExternal uint64
 	Stats                      Stats
@@ -39,6 +41,8 @@ type AccountState struct {
 	// Earlier is the part of Total that observation points had which are forgotten; nil in
 	// a state of before this was recorded.
 	Earlier *[Directions]Counters `cbor:",omitempty"`
+	// Foreign is what was transmitted from addresses that are not the pod's.
+	Foreign PairState
 }
 
 // PairState is a counter for each direction and the start of its first epoch.
@@ -68,6 +72,7 @@ type PointState struct {
 	// in a state of before this was recorded. Partial is as in [Exported].
 	Exported *[Directions]Counters `cbor:",omitempty"`
 	Partial  bool                  `cbor:",omitempty"`
+	Shown    []ShownState          // the same, and what was sent from each
 }
 
 // WaitingState is what waits for a point's pod.
@@ -95,11 +100,19 @@ func (p *Publisher) Restore(s *State) error {
 	for i := range s.Orphans {
 		p.orphans = append(p.orphans, s.Orphans[i].point())
 	}
+	p.restorePast(s.Past)
 	p.options.Table.setExported(p.exportedList())
 	p.early.restore(s.EarlyHealth)
 	p.stats = s.Stats
 	p.account(&Epoch{End: s.Stats.LastEpoch})
 	return nil
+}
+
+func (p *Publisher) restorePast(past map[string]time.Time) {
+	for uid, at := range past {
+		bound(plain.MessageLimit, &uid) // as those of pods
+		p.past[uid] = at
+	}
 }
 
 // state returns what is known now. The caller holds the table.
@@ -111,13 +124,13 @@ func (p *Publisher) state() *State {
 	for _, pt := range p.orphans {
 		s.Orphans = append(s.Orphans, pt.state())
 	}
-	s.EarlyHealth = p.early.state()
+	s.EarlyHealth, s.Past = p.early.state(), maps.Clone(p.past)
 	s.Stats = p.Stats()
 	return s
 }
 
 func (pt *point) state() PointState {
-	s := PointState{Interface: pt.Interface, Pod: pt.pod, Seen: slices.Collect(maps.Keys(pt.seen))}
+	s := PointState{Interface: pt.Interface, Pod: pt.pod, Seen: slices.Collect(maps.Keys(pt.seen)), Shown: shownState(pt.seen)}
 	if pt.waiting == nil {
 		exported := pt.exported
 		s.Exported, s.Partial = &exported, pt.partial
@@ -145,9 +158,12 @@ func (s *PointState) point() *point {
 		}
 		return pt
 	}
-	pt.waiting, pt.seen = newBatch(time.Time{}, time.Time{}), make(map[netip.Addr]struct{})
+	pt.waiting, pt.seen = newBatch(time.Time{}, time.Time{}), make(map[netip.Addr]shown)
 	for _, address := range s.Seen {
-		pt.seen[address] = struct{}{}
+		pt.seen[address] = shown{}
+	}
+	for i := range s.Shown {
+		pt.seen[s.Shown[i].Address] = s.Shown[i].shown()
 	}
 	for _, w := range s.Totals {
 		pt.waiting.addTotal(unknown, w.Direction, amount{w.Counters, w.Start})
@@ -177,7 +193,7 @@ func (t *Table) state() *State {
 func (a *account) state(uids []string) AccountState {
 	s := AccountState{
 		Namespace: a.namespace, Pod: a.pod, UIDs: uids, Gone: a.gone, Total: a.total.state(),
-		Flows: a.flows.state(), Externals: a.externals.state(), RetiredExternal: a.retiredEx.state(),
+		Flows: a.flows.state(), Externals: a.externals.state(), RetiredExternal: a.retiredEx.state(), Foreign: a.foreign.state(),
 		Retired: make(map[PeerKind]PairState, len(a.retired)),
 	}
 	for kind, pair := range a.retired {
@@ -261,9 +277,10 @@ func (a *account) restore(s *AccountState) {
 	if a.living > 0 {
 		a.gone = time.Time{}
 	}
-	total, external := s.Total.pair(), s.RetiredExternal.pair()
+	total, external, foreign := s.Total.pair(), s.RetiredExternal.pair(), s.Foreign.pair()
 	a.total.merge(&total)
 	a.retiredEx.merge(&external)
+	a.foreign.merge(&foreign)
 	a.restoreEarlier(s.Earlier, total.counters)
 	for kind, state := range s.Retired {
 		if pair := state.pair(); a.retired[kind] == nil {

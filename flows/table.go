@@ -62,6 +62,8 @@ type account struct {
 	retiredEx counterPair
 	// earlier is the part of total that observation points had which are forgotten.
 	earlier [Directions]Counters
+	// foreign is what was transmitted from addresses that are not the pod's.
+	foreign counterPair
 }
 
 // NewTable returns an empty table.
@@ -83,6 +85,8 @@ type Batch struct {
 	totals map[totalKey]amount
 	rows   map[rowKey]amount
 	health map[healthKey]*healthSum
+	// foreign is what pods sent from addresses that are not theirs, a part of totals.
+	foreign map[*Pod]amount
 	// living are the pods that are metered at the end of the epoch, whether it
 	// saw a packet of them or not.
 	living map[string]*Pod
@@ -121,7 +125,7 @@ func newBatch(start, end time.Time) *Batch {
 		Start: start, End: end,
 		totals: make(map[totalKey]amount),
 		rows:   make(map[rowKey]amount),
-		health: make(map[healthKey]*healthSum),
+		health: make(map[healthKey]*healthSum), foreign: make(map[*Pod]amount),
 		living: make(map[string]*Pod),
 
 		earlier: make(map[*Pod][Directions]Counters),
@@ -165,6 +169,9 @@ func (t *Table) add(b *Batch, before func()) {
 	}
 	for key, sum := range b.rows {
 		t.addRow(t.account(key.pod), key, sum, b.End)
+	}
+	for pod, sum := range b.foreign {
+		t.account(pod).foreign.add(Transmit, sum)
 	}
 	for key, sum := range b.health {
 		t.addHealth(key, sum, b.End)

@@ -20,6 +20,7 @@ type collector struct {
 	options Options
 
 	pods             family[flows.NoLabels]
+	foreign          foreignFamily
 	flows            family[flows.FlowLabels]
 	health           healthFamilies
 	retired          family[flows.PeerKind]
@@ -46,6 +47,7 @@ func newCollector(options Options) *collector {
 		options: options,
 		pods: newFamily("pod", "that pods %s", bytesAndPackets,
 			podColumns[flows.NoLabels](), nil).always(),
+		foreign: newForeignFamily(),
 		flows: newFamily("flow", "that pods %s, by peer", bytesAndPackets,
 			flowColumns(options.Optional), cleanFlow(options.Optional)),
 		health: newHealthFamilies(options.Optional, RTTBounds(cmp.Or(options.RTTBuckets, RTTCoarse))),
@@ -63,6 +65,7 @@ func newCollector(options Options) *collector {
 // Describe implements [prometheus.Collector].
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	c.pods.describe(ch)
+	ch <- c.foreign.desc
 	c.flows.describe(ch)
 	c.health.describe(ch)
 	c.retired.describe(ch)
@@ -83,6 +86,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		return
 	}
 	c.pods.collect(snapshot.Pods, ch)
+	c.foreign.collect(snapshot.Foreign, ch)
 	c.flows.collect(snapshot.Flows, ch)
 	c.health.collect(snapshot.Health, ch)
 	c.retired.collect(snapshot.Retired, ch)

@@ -61,6 +61,10 @@ func handMade() *flows.Snapshot {
 			{Namespace: "web", Pod: "shop-0", Counters: counters(3300, 1400), Created: both},
 			{Namespace: "web", Pod: "idle-0"},
 		},
+		Foreign: []flows.Series[flows.NoLabels]{
+			{Namespace: "web", Pod: "shop-0", Counters: counters(60, 0), Created: onlyTransmit},
+			{Namespace: "web", Pod: "idle-0"},
+		},
 		Flows: []flows.Series[flows.FlowLabels]{
 			{Namespace: "web", Pod: "shop-0", Counters: counters(2000, 1000), Created: both, Labels: flows.FlowLabels{
 				Container: "app", Workload: shop, PeerKind: flows.PeerPod, Locality: flows.LocalityCrossZone,

@@ -85,7 +85,7 @@ func (w *dashboardWorld) populate(t *testing.T, server *kubetest.Server) {
 	if _, err := w.api.CoreV1().Services("shop").Create(t.Context(), service, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	w.cgroups = ktest.NewCgroup(t)
+	w.cgroups = ktest.NewCgroup(t).Child(t, "kubepods")
 	w.client = w.createPod(t, "shop", "client", "here", ktest.Client4)
 	w.web = w.createPod(t, "shop", "web", "here", ktest.Blue4)
 	w.createPod(t, "batch", "report", "far", ktest.Green4)

@@ -38,10 +38,11 @@ const (
 	// counted as one; a quarter is the most that those of one namespace have. It is
 	// some 20 MB, and holds 250 Services of a cluster of 500 nodes that are all listed.
 	maxExternal = 1 << 17
-	// maxSharers bounds the Services that share one external address.
+	// maxSharers bounds the Services that share one external address: those of load
+	// balancers, and besides these those of externalIPs.
 	maxSharers = 256
 	// maxEndedAt bounds what is remembered of one address's earlier owners, maxEnded
-	// that of all addresses, for each kind of owner: flows are read some seconds after
+	// that of all addresses, for each rank: flows are read some seconds after
 	// they were counted, and what ends a hundred times a second is remembered for
 	// twenty minutes.
 	maxEndedAt = 64

@@ -29,24 +29,32 @@ type CacheOptions struct {
 	Logger *slog.Logger
 }
 
-// Cache is the directory of owners. The kind of an address is that of the first
-// of these that it belongs to:
+// Cache is the directory of owners. What the node and the API server vouch for goes
+// before what others say of themselves: the kind of an address is that of the first of
+// these that it belongs to:
 //
-//  1. a pod that has it in its status;
-//  2. a service, by ClusterIP, or by external or load-balancer address with
-//     protocol and port;
-//  3. a node: its addresses, those of its tunnels and the gateway of its pod
-//     ranges, and every address of this host but loopback;
-//  4. the longest named range (cidr);
-//  5. a pod or service range of the cluster (cluster);
-//  6. a special range: link_local (link-local, loopback, unspecified),
+//  1. a pod of this node that has it in its status;
+//  2. a service, by ClusterIP;
+//  3. any other pod that has it in its status: one whose node has it in its range before
+//     others. Not if it is this host's;
+//  4. a service, by the load balancer's address in its status, with protocol and port;
+//  5. this host: every address of its interfaces but loopback;
+//  6. a node: its addresses, those of its tunnels and the gateway of its pod ranges;
+//  7. a pod that has it in its status, outside of all ranges though its node has one: not
+//     if the address would be external;
+//  8. the longest named range (cidr);
+//  9. a pod or service range of the cluster (cluster);
+//  10. a service, by externalIPs with protocol and port, if the address is private;
+//  11. a special range: link_local (link-local, loopback, unspecified),
 //     multicast (and the limited broadcast address), private (RFC 1918,
 //     RFC 6598, RFC 4193);
-//  7. everything else is external.
+//  12. everything else is external.
 //
-// A named range of 0.0.0.0/0 therefore takes all that 1 to 3 leave. A node's port
+// A named range of 0.0.0.0/0 therefore takes all that 1 to 7 leave. A node's port
 // of a service is the node, and the broadcast address of a subnet is of the kind
-// of that subnet.
+// of that subnet. Of two that have it by the same rule none has, but: of Services the
+// first one has it, of the pods of one node the last one, of those of several nodes
+// the first one that is not being deleted.
 type Cache struct {
 	history time.Duration
 	clock   func() time.Time
@@ -100,19 +108,8 @@ func (c *Cache) Owner(q flows.Query) *flows.Owner {
 	first, last := c.bounds(q.First, q.Last)
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	if owner := c.claims.owner(address, q, first, last); owner != nil {
-		return owner
-	}
-	if _, ok := c.host[address]; ok {
-		return c.hostOwner
-	}
-	if owner, ok := c.named.lookup(address); ok {
-		return owner
-	}
-	if _, ok := c.cluster.lookup(address); ok {
-		return ownerCluster
-	}
-	return special(address)
+	claimed, r := c.claims.owner(address, &q, first, last, c.strayRank(c.claims.byAddress[address], address))
+	return c.decide(address, claimed, r)
 }
 
 // LocalPod implements [flows.Directory]. The time is that of an interface, which

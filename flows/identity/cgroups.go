@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -32,7 +31,7 @@ const (
 
 // Cgroups knows the containers of a node's cgroups by the names that the kubelet and the
 // container runtime give their directories, with the cgroupfs and the systemd driver
-// alike. It implements [flows.Containers] with what a cache tells of pods.
+// alike, below the kubelet's root. It implements [flows.Containers] with what a cache tells of pods.
 type Cgroups struct {
 	root   string
 	cache  *Cache
@@ -145,6 +144,9 @@ func (c *Cgroups) walk(watcher *fsnotify.Watcher, from string) (present map[uint
 		if err != nil || !entry.IsDir() {
 			return nil //nolint:nilerr // it has gone
 		}
+		if c.ofOthers(path) {
+			return fs.SkipDir // and takes no watches, however many there are
+		}
 		if seen++; seen > maxCgroups {
 			return errors.New("too many cgroups")
 		}
@@ -166,14 +168,24 @@ func (c *Cgroups) walk(watcher *fsnotify.Watcher, from string) (present map[uint
 	return present
 }
 
+// ofOthers reports whether no pod's cgroup can be at a path or below it.
+func (c *Cgroups) ofOthers(path string) bool {
+	below, err := filepath.Rel(c.root, path)
+	if err != nil {
+		return true
+	}
+	_, _, others := findPods(strings.Split(below, "/"))
+	return others
+}
+
 // note takes note of a directory, if it is of a pod.
 func (c *Cgroups) note(path string) (id uint64, isPods bool) {
 	below, err := filepath.Rel(c.root, path)
 	if err != nil {
 		return 0, false
 	}
-	pod, container := parseCgroup(below)
-	if pod == "" {
+	pod, container, depth := locateCgroup(below)
+	if pod == "" || !c.undelegated(below, depth) {
 		return 0, false
 	}
 	info, err := os.Stat(path)
@@ -182,7 +194,7 @@ func (c *Cgroups) note(path string) (id uint64, isPods bool) {
 	}
 	id = info.Sys().(*syscall.Stat_t).Ino
 	known := &cgroup{pod: pod, container: container}
-	if container == "" && podCgroup.MatchString(filepath.Base(path)) {
+	if depth == 1+strings.Count(below, "/") {
 		known.path = path
 	}
 	c.mu.Lock()
@@ -224,29 +236,4 @@ func (c *Cgroups) HostPods() (all []HostPod) {
 		}
 	}
 	return all
-}
-
-var (
-	// podCgroup is what the kubelet calls a pod's: pod<UID> with the driver cgroupfs,
-	// …-pod<UID>.slice with dashes as underscores with systemd. The UID of a static pod is
-	// a hash (pkg/kubelet/cm/pod_container_manager_linux.go, cgroup_manager_linux.go).
-	podCgroup = regexp.MustCompile(`^(?:[^/]*-)?pod([0-9a-f]{8}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{12}|[0-9a-f]{32})(?:\.slice)?$`)
-	// containerCgroup is what runtimes call a container's: its id, with systemd
-	// <runtime>-<id>.scope.
-	containerCgroup = regexp.MustCompile(`^(?:[a-z-]+-)?([0-9a-f]{64})(?:\.scope)?$`)
-)
-
-// parseCgroup returns the UID and the container id in a cgroup's path, empty where it is
-// none. What a container makes below its own cgroup is the container's.
-func parseCgroup(path string) (pod, container string) {
-	for part := range strings.SplitSeq(path, "/") {
-		if pod == "" {
-			if found := podCgroup.FindStringSubmatch(part); found != nil {
-				pod = strings.Clone(strings.ReplaceAll(found[1], "_", "-")) // without the rest of the path
-			}
-		} else if found := containerCgroup.FindStringSubmatch(part); found != nil {
-			return pod, strings.Clone(found[1])
-		}
-	}
-	return pod, ""
 }

@@ -4,6 +4,7 @@ package identity
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -15,11 +16,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fsnotify/fsnotify"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/internal/ktest"
 )
 
 var _ flows.Containers = (*Cgroups)(nil)
@@ -47,6 +50,28 @@ func TestParseCgroup(t *testing.T) {
 		{"systemd, guaranteed, CRI-O", "kubepods.slice/kubepods-pod" + under + ".slice/crio-" + cgroupID + ".scope", cgroupUID, cgroupID},
 		{"kind", "kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-besteffort.slice/kubelet-kubepods-besteffort-pod" + under +
 			".slice/cri-containerd-" + cgroupID + ".scope", cgroupUID, cgroupID},
+		{"systemd below another root", "a.slice/a-b.slice/a-b-kubepods.slice/a-b-kubepods-pod" + under + ".slice/crio-" + cgroupID + ".scope", cgroupUID, cgroupID},
+		{"systemd, the pod's own", "kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod" + under + ".slice", cgroupUID, ""},
+		{"a static pod with systemd", "kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod" + cgroupStatic + ".slice", cgroupStatic, ""},
+		{"a user's own tree", "user.slice/user-1000.slice/user@1000.service/pod" + cgroupUID + "/" + cgroupID, "", ""},
+		{"a user's kubelet", "user.slice/user-1000.slice/user@1000.service/kubepods/pod" + cgroupUID, "", ""},
+		{"a user's slices", "user.slice/user-kubepods.slice/user-kubepods-pod" + under + ".slice", "", ""},
+		{"a service's", "system.slice/app.service/kubepods/pod" + cgroupUID, "", ""},
+		{"a scope's", "init.scope/kubepods/pod" + cgroupUID, "", ""},
+		{"a container engine's", "docker/" + cgroupID + "/kubepods/pod" + cgroupUID, "", ""},
+		{"a container engine's with systemd", "system.slice/docker-" + cgroupID + ".scope/kubelet/kubepods/pod" + cgroupUID, "", ""},
+		{"a machine's", "machine.slice/machine-qemu.scope/kubepods/pod" + cgroupUID, "", ""},
+		{"another container manager's", "lxc.payload.c1/kubepods/pod" + cgroupUID, "", ""},
+		{"at the root", "pod" + cgroupUID, "", ""},
+		{"beside the kubelet's", "mine/pod" + cgroupUID + "/" + cgroupID, "", ""},
+		{"beside the kubelet's, as a slice", "mine.slice/mine-pod" + under + ".slice", "", ""},
+		{"a slice that is called after another", "kubepods-pod" + under + ".slice", "", ""},
+		{"a slice of another's name in the pods'", "kubepods.slice/mine-pod" + under + ".slice", "", ""},
+		{"of another class than its parent", "kubepods.slice/kubepods-burstable.slice/kubepods-besteffort-pod" + under + ".slice", "", ""},
+		{"a root that is not its parent's", "a.slice/b-kubepods.slice/b-kubepods-pod" + under + ".slice", "", ""},
+		{"a class that is none", "kubepods/mine/pod" + cgroupUID, "", ""},
+		{"below a pod, another one", "kubepods/pod" + cgroupUID + "/" + cgroupID + "/kubepods/pod" + cgroupStatic, cgroupUID, cgroupID},
+		{"below a class of classes", "kubepods/burstable/burstable/pod" + cgroupUID, "", ""},
 		{"below the container's", "kubepods/pod" + cgroupUID + "/" + cgroupID + "/init.scope", cgroupUID, cgroupID},
 		{"a container without a pod", "system.slice/docker-" + cgroupID + ".scope", "", ""},
 		{"a name that is none", "kubepods/podium/" + cgroupID, "", ""},
@@ -177,6 +202,70 @@ func TestCgroupsAreFollowed(t *testing.T) {
 		t.Fatal(err)
 	}
 	await(before, "front")
+}
+
+// A cgroup that was given to a user is none of the kubelet's, whatever it is called; nor
+// is one that everybody may write to.
+func TestDelegatedCgroupsAreNotPods(t *testing.T) {
+	ktest.Privileged(t)
+	for _, test := range []struct {
+		name  string
+		owned string // the directory that is given away
+		mode  os.FileMode
+		owner int
+		want  bool
+	}{
+		{"none", "kubelet/kubepods/pod" + cgroupUID, 0o755, 0, true},
+		{"the container's, as user namespaces need it", "kubelet/kubepods/pod" + cgroupUID + "/" + cgroupID, 0o755, 1000, true},
+		{"the root", "kubelet", 0o755, 1000, false},
+		{"the pods'", "kubelet/kubepods", 0o755, 1000, false},
+		{"the pod's", "kubelet/kubepods/pod" + cgroupUID, 0o755, 1000, false},
+		{"everybody's", "kubelet", 0o777, 0, false},
+		{"a group's", "kubelet", 0o775, 0, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			root := t.TempDir()
+			path := filepath.Join(root, "kubelet/kubepods/pod"+cgroupUID, cgroupID)
+			if err := errors.Join(os.Chmod(root, 0o755), os.MkdirAll(path, 0o755),
+				os.Chmod(filepath.Join(root, test.owned), test.mode), os.Chown(filepath.Join(root, test.owned), test.owner, 0)); err != nil {
+				t.Fatal(err)
+			}
+			c := NewCgroups(root, NewCache(CacheOptions{Node: "here"}), slog.New(slog.DiscardHandler))
+			if _, got := c.note(path); got != test.want {
+				t.Errorf("the container's: got %t, want %t", got, test.want)
+			}
+			if _, got := c.note(filepath.Dir(path)); got != test.want {
+				t.Errorf("the pod's: got %t, want %t", got, test.want)
+			}
+		})
+	}
+}
+
+// What others make in their cgroups takes no watch and no place.
+func TestCgroupsOfOthersAreNotWalked(t *testing.T) {
+	root := t.TempDir()
+	for _, below := range []string{"user.slice/user-1000.slice/a/b/c", "system.slice/a.service/b", "kubepods/burstable/pod" + cgroupUID} {
+		if err := os.MkdirAll(filepath.Join(root, below), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer watcher.Close()
+	c := NewCgroups(root, NewCache(CacheOptions{Node: "here"}), slog.New(slog.DiscardHandler))
+	if got := len(c.walk(watcher, root)); got != 1 {
+		t.Errorf("got %d cgroups of pods, want 1", got)
+	}
+	var got []string
+	for _, path := range watcher.WatchList() {
+		got = append(got, strings.TrimPrefix(path, root))
+	}
+	slices.Sort(got)
+	if want := []string{"", "/kubepods", "/kubepods/burstable", "/kubepods/burstable/pod" + cgroupUID, "/system.slice"}; !slices.Equal(got, want) {
+		t.Errorf("watched: got %v, want %v", got, want)
+	}
 }
 
 // Pods in the node's network are told with their cgroups, as long as these are there, and

@@ -21,22 +21,14 @@ const (
 	rounding = int64(time.Second)
 )
 
-// rank orders the kinds of claims: the lowest that an address has decides.
-type rank uint8
-
-const (
-	rankPod rank = iota
-	rankService
-	rankNode
-)
-
 // holder is an object that has addresses.
 type holder struct {
-	rank  rank
 	owner *flows.Owner
 	pod   *flows.Pod // only of this node
-	// started is when the pod did; leaving is set while it is being deleted.
+	// started is when the pod did, told when it was first heard of; leaving is set while it
+	// is being deleted.
 	started int64
+	told    int64
 	leaving bool
 }
 
@@ -44,7 +36,15 @@ type holder struct {
 // nanoseconds, the second excluded.
 type claim struct {
 	holder   *holder
+	rank     rank
 	from, to int64
+	// began is from, or that of the claim that came back as this one.
+	began int64
+	// told is when the claim was heard of.
+	told int64
+	// yielded says that the object makes the claim still, but others of its rank have had
+	// the address since the end: if that is the beginning, as long as it does.
+	yielded bool
 	// ports are those that a service has the address with; nil is any.
 	ports *portSet
 	// terminated says that the end is when the containers ended: the interface
@@ -58,63 +58,43 @@ func (c *claim) is(q *flows.Query) bool {
 	return c.ports == nil || c.ports.has(ServicePort{q.Protocol, q.Port})
 }
 
+// beganWith returns when the claim began of what a query asks about: a service may have
+// the port for a shorter time than the address.
+func (c *claim) beganWith(q *flows.Query) int64 {
+	if c.ports == nil {
+		return c.began
+	}
+	return max(c.began, c.ports.since(ServicePort{q.Protocol, q.Port}))
+}
+
 // claims are who had which address when: open claims, and ended ones until they
 // are forgotten.
 type claims struct {
 	byAddress map[netip.Addr][]claim
 	// ended lists ended claims in the order in which their end was noticed; endedOf counts
-	// them by rank.
+	// them by the rank that they had then.
 	ended   []endedClaim
-	endedOf [rankNode + 1]int
+	endedOf [rankExternalIP + 1]int
 }
 
 type endedClaim struct {
 	address netip.Addr
 	holder  *holder
 	noticed int64
+	rank    rank
 }
 
-// owner returns who had the address from first to last, nil if nobody had.
-func (c *claims) owner(address netip.Addr, q flows.Query, first, last int64) *flows.Owner {
-	list := c.byAddress[address]
-	if len(list) == 0 {
-		return nil
-	}
-	if owner := pick(list, &q, first, last, 0); owner != nil {
-		return owner
-	}
-	return pick(list, &q, first, last, tolerance)
+// of reports whether it may be this claim of the address that ended: one of a pod may
+// have got another rank.
+func (e *endedClaim) of(c *claim) bool {
+	return c.holder == e.holder && !c.asserted() && (c.rank == e.rank || e.rank.ofPod())
 }
 
-// pick returns the one owner among claims that touch the time, give or take
-// slack; ownerAmbiguous if there are several, or if it had the address for only
-// a part of a longer time, so that others may have had it before or after.
-func pick(list []claim, q *flows.Query, first, last, slack int64) *flows.Owner {
-	var best *holder
-	var from, to int64
-	ambiguous := false
-	for i := range list {
-		cl := &list[i]
-		if !cl.is(q) || !cl.touches(first-slack, last+slack) {
-			continue
-		}
-		switch {
-		case best == nil || cl.holder.rank < best.rank:
-			best, from, to, ambiguous = cl.holder, cl.from, cl.to, false
-		case cl.holder == best:
-			from, to = min(from, cl.from), max(to, cl.to)
-		case cl.holder.rank == best.rank:
-			ambiguous = true
-		}
-	}
-	switch {
-	case best == nil:
-		return nil
-	case ambiguous || first < from-tolerance || last > to+tolerance:
-		return ownerAmbiguous
-	}
-	return best.owner
-}
+// asserted reports whether the object makes the claim still.
+func (c *claim) asserted() bool { return c.to == forever || c.yielded }
+
+// node is the name of the pod's node.
+func (c *claim) node() string { return c.holder.owner.Node }
 
 // localPod returns the pod whose interface was there from first to last, as far
 // as can be told from the address: nil if that may be none or several.
@@ -139,11 +119,15 @@ func (c *claims) localPod(address netip.Addr, first, last int64) *flows.Pod {
 // there from first to last. An interface is made after its pod has started and
 // does not outlive it by much.
 func (c *claim) possible(first, last int64) bool {
-	end := c.to
+	return first >= c.holder.started && last >= c.from && first < c.free() && last < c.to+tolerance
+}
+
+// free returns from when on the address may have been another's.
+func (c *claim) free() int64 {
 	if c.terminated {
-		end -= rounding // the address was free for another from then on
+		return c.to - rounding
 	}
-	return first >= c.holder.started && last >= c.from && first < end && last < c.to+tolerance
+	return c.to
 }
 
 // uncertain reports whether another pod may have got the address meanwhile: this
@@ -155,95 +139,149 @@ func (c *claim) uncertain(last int64) bool {
 	return !c.terminated && last >= c.to
 }
 
-// open adds a claim that lasts until further notice.
+// open adds a claim that lasts until further notice. Who says that it begins later than
+// now has the address now: the clock of its node is ahead.
 func (c *claims) open(address netip.Addr, cl claim, now int64) {
-	cl.to = forever
 	list := c.byAddress[address]
 	if cl.from == beginning && slices.ContainsFunc(list, cl.rivals) {
 		cl.from = now // nobody knows since when, but not before now
 	}
-	c.byAddress[address] = append(bounded(list), cl)
-	if cl.holder.rank == rankPod {
-		c.handOver(address, now)
+	cl.from = min(cl.from, now)
+	cl.began, cl.to, cl.told = cl.from, forever, now
+	if cl.rank.ofPod() {
+		cl.to, cl.yielded = beginning, true // until it is decided
+	}
+	c.byAddress[address] = append(list, cl)
+	if !cl.rank.ofPod() {
+		return
+	}
+	c.settle(address, cl.rank, beginning, now)
+	list = c.byAddress[address]
+	opened := &list[len(list)-1]
+	staying, first := standing(list, cl.rank)
+	if isFirst, _ := opened.place(list, staying, first); isFirst && opened.to == beginning {
+		opened.to = now // until the next one of its node had it, of which was told before
 	}
 }
 
-// rivals reports whether another object of the same rank made the other claim.
+// rivals reports whether another object of the same kind made the other claim.
 func (c *claim) rivals(other claim) bool {
-	return other.holder != c.holder && other.holder.rank == c.holder.rank && other.ports.meets(c.ports)
+	if c.rank.ofPod() {
+		return other.holder != c.holder && other.rank.ofPod()
+	}
+	return other.holder != c.holder && other.rank == c.rank && other.ports.meets(c.ports)
 }
 
-// sharers counts the services that claim an address with their ports.
-func (c *claims) sharers(address netip.Addr) (count int) {
+// sharers counts the services that claim an address with their ports by one rank.
+func (c *claims) sharers(address netip.Addr, r rank) (count int) {
 	list := c.byAddress[address]
 	for i := range list {
-		if list[i].ports != nil && list[i].to == forever {
+		if list[i].rank == r && list[i].to == forever {
 			count++
 		}
 	}
 	return count
 }
 
-// bounded returns the claims of an address without the eldest of those that ended, if
-// these are too many: each look-up reads all.
-func bounded(list []claim) []claim {
-	ended := 0
-	for i := range list {
-		if list[i].to != forever {
-			ended++
-		}
+// setPorts gives a service's claim of an address other ports from now on: the claim with
+// those before ends. It returns false if there is none.
+func (c *claims) setPorts(address netip.Addr, h *holder, r rank, ports *portSet, now int64) bool {
+	i := c.held(address, h, r)
+	if i < 0 {
+		return false
 	}
-	if ended < maxEndedAt {
-		return list
-	}
-	return slices.DeleteFunc(list, func(cl claim) bool {
-		eldest := cl.to != forever && ended >= maxEndedAt
-		if eldest {
-			ended--
-		}
-		return eldest
-	})
+	next := c.byAddress[address][i]
+	next.from, next.told, next.ports = now, now, ports
+	c.endOne(address, i, now, now, false)
+	c.byAddress[address] = append(c.byAddress[address], next)
+	return true
 }
 
-// handOver ends all pods' open claims of an address but the one that began
-// last: an address is given to a pod only when nobody has it any more, and the
-// deletion of the pod before may be told later.
-func (c *claims) handOver(address netip.Addr, now int64) {
-	list := c.byAddress[address]
-	latest := int64(beginning)
-	for i := range list {
-		if list[i].holder.rank == rankPod && list[i].to == forever {
-			latest = max(latest, list[i].from)
-		}
-	}
-	for i := range list {
-		if cl := &list[i]; cl.holder.rank == rankPod && cl.from < latest {
-			c.endOne(address, cl, now, now, false)
-		}
-	}
+// held returns the place of the claim that an object that is no pod makes by a rank, -1
+// if it makes none.
+func (c *claims) held(address netip.Addr, h *holder, r rank) int {
+	return slices.IndexFunc(c.byAddress[address], func(cl claim) bool { return cl.holder == h && cl.rank == r && cl.asserted() })
 }
 
-// end ends an object's open claims of an address.
-func (c *claims) end(address netip.Addr, h *holder, at, now int64, terminated bool) {
-	list := c.byAddress[address]
-	for i := range list {
-		if list[i].holder == h {
-			c.endOne(address, &list[i], at, now, terminated)
-		}
-	}
-}
-
-func (c *claims) endOne(address netip.Addr, cl *claim, at, now int64, terminated bool) {
-	if cl.to != forever {
+// record adds a claim of the past.
+func (c *claims) record(address netip.Addr, cl claim, now int64) {
+	cl.began, cl.told = cl.from, now
+	if cl.to = min(cl.to, now); cl.to <= cl.from {
 		return
 	}
-	cl.to, cl.terminated = max(cl.from, min(at, now)), terminated
-	c.ended = append(c.ended, endedClaim{address, cl.holder, now})
-	c.endedOf[cl.holder.rank]++
+	c.byAddress[address] = append(c.byAddress[address], cl)
+	c.over(address, cl.holder, cl.rank, now)
 }
 
-// forget removes the claims whose end was noticed before a time, and the eldest of a kind
-// of owners that has too many: no kind's coming and going takes the memory of another's.
+// end ends an object's claim of an address. Claims that yielded to it come back.
+func (c *claims) end(address netip.Addr, h *holder, at, now int64, terminated bool) {
+	list := c.byAddress[address]
+	i := slices.IndexFunc(list, func(cl claim) bool { return cl.holder == h && cl.asserted() })
+	if i < 0 {
+		return
+	}
+	r := list[i].rank
+	c.endOne(address, i, at, now, terminated)
+	if at = min(at, now); terminated {
+		at -= rounding // see free
+	}
+	if r.ofPod() {
+		c.settle(address, r, at, now)
+	}
+}
+
+// endRank is end for the claim of an object that is no pod.
+func (c *claims) endRank(address netip.Addr, h *holder, r rank, now int64) {
+	if i := c.held(address, h, r); i >= 0 {
+		c.endOne(address, i, now, now, false)
+	}
+}
+
+// endOne ends a claim that is asserted. Of one that had yielded it may turn out that it
+// had ended before; one that never had the address leaves nothing.
+func (c *claims) endOne(address netip.Addr, i int, at, now int64, terminated bool) {
+	cl := &c.byAddress[address][i]
+	h, r := cl.holder, cl.rank
+	if cl.to == beginning {
+		c.remove(address, i)
+		return
+	}
+	if at = min(at, now); at < cl.to {
+		cl.to, cl.terminated = max(cl.from, at), terminated
+	}
+	cl.yielded = false
+	c.over(address, h, r, now)
+}
+
+func (c *claims) remove(address netip.Addr, i int) {
+	if list := c.byAddress[address]; len(list) == 1 {
+		delete(c.byAddress, address)
+	} else {
+		c.byAddress[address] = slices.Delete(list, i, i+1)
+	}
+}
+
+// over notes that a claim has ended, to be forgotten later. The eldest of those that ended
+// is forgotten now if these are too many: each look-up reads all.
+func (c *claims) over(address netip.Addr, h *holder, r rank, now int64) {
+	c.ended = append(c.ended, endedClaim{address, h, now, r})
+	c.endedOf[r]++
+	eldest, ended := -1, 0
+	for i, list := 0, c.byAddress[address]; i < len(list); i++ {
+		if list[i].asserted() {
+			continue
+		}
+		if ended++; eldest < 0 {
+			eldest = i
+		}
+	}
+	if ended > maxEndedAt {
+		c.remove(address, eldest)
+	}
+}
+
+// forget removes the claims whose end was noticed before a time, and the eldest of a rank
+// that has too many: no rank's coming and going takes the memory of another's.
 func (c *claims) forget(before int64) {
 	n := 0
 	for ; n < len(c.ended) && c.ended[n].noticed < before; n++ {
@@ -262,7 +300,7 @@ func (c *claims) forget(before int64) {
 func (c *claims) thin(r rank, number int) {
 	kept := c.ended[:0]
 	for _, e := range c.ended {
-		if number > 0 && e.holder.rank == r {
+		if number > 0 && e.rank == r {
 			c.drop(e)
 			number--
 			continue
@@ -273,16 +311,10 @@ func (c *claims) thin(r rank, number int) {
 	c.ended = kept
 }
 
-// drop removes an ended claim.
+// drop removes an ended claim, unless the address had too many.
 func (c *claims) drop(e endedClaim) {
-	c.endedOf[e.holder.rank]--
-	list := c.byAddress[e.address]
-	i := slices.IndexFunc(list, func(cl claim) bool { return cl.holder == e.holder && cl.to != forever })
-	switch {
-	case i < 0: // the address had too many
-	case len(list) == 1:
-		delete(c.byAddress, e.address)
-	default:
-		c.byAddress[e.address] = slices.Delete(list, i, i+1)
+	c.endedOf[e.rank]--
+	if i := slices.IndexFunc(c.byAddress[e.address], func(cl claim) bool { return e.of(&cl) }); i >= 0 {
+		c.remove(e.address, i)
 	}
 }

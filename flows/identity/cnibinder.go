@@ -85,38 +85,18 @@ func (f *cniCached) fits(i flows.Interface) bool {
 func (c *Cache) sandboxPod(r *cniResult, attached time.Time) *flows.Pod {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
+	named := func(e *podEntry) bool { return e.Namespace == r.namespace && e.Name == r.name }
 	e := c.pods[r.uid]
 	if e == nil {
-		e = c.mirrorOf(r.uid)
+		e = c.mirrorOf(r.uid, named)
 	}
 	switch {
-	case e == nil, e.holder.pod == nil, e.HostNetwork:
-		return nil
-	case e.Namespace != r.namespace || e.Name != r.name:
+	case e == nil, e.holder.pod == nil, e.HostNetwork, !named(e):
 		return nil
 	case e.StaticUID == "" && attached.UnixNano() < e.holder.started:
 		return nil // a mirror of a static pod is younger than the pod
 	}
 	return e.holder.pod
-}
-
-// mirrorOf returns the mirror of a static pod of this node, nil if none is known or
-// several are. The caller holds mu.
-func (c *Cache) mirrorOf(uid string) (found *podEntry) {
-	node := c.nodes[c.here]
-	if node == nil {
-		return nil
-	}
-	for e := range node.pods {
-		if e.StaticUID != uid {
-			continue
-		}
-		if found != nil {
-			return nil
-		}
-		found = e
-	}
-	return found
 }
 
 func later(a, b time.Time) time.Time {

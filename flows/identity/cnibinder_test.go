@@ -169,7 +169,7 @@ func TestBindsByCNIResult(t *testing.T) {
 		}, []*Pod{p}, veth(5), "uid-a"},
 		{"static pod", mine, []*Pod{&static}, veth(5), "uid-mirror"},
 		{"somebody claims to be its mirror", mine, []*Pod{&claimed}, veth(5), ""},
-		{"two mirrors", mine, []*Pod{&static, &claimed}, veth(5), ""},
+		{"its mirror, and one that claims to be it", mine, []*Pod{&static, &claimed}, veth(5), "uid-mirror"},
 		{"a pod before one that claims to be its mirror", mine, []*Pod{p, &claimed}, veth(5), "uid-a"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

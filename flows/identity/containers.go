@@ -110,17 +110,16 @@ func (c *Cache) hostPod(pod string) *flows.Pod {
 	return nil
 }
 
+// podByCgroup returns the pod whose cgroup is called so: by the UID of the API, that of a
+// pod that has gone included, before what pods say of themselves.
 func (c *Cache) podByCgroup(pod string) *podEntry {
 	if entry := c.pods[pod]; entry != nil {
 		return entry
 	}
-	if entry := c.mirrorOf(pod); entry != nil {
-		return entry
-	}
 	for _, gone := range c.gone {
-		if gone.entry.UID == pod || gone.entry.StaticUID == pod {
+		if gone.entry.UID == pod {
 			return gone.entry
 		}
 	}
-	return nil
+	return c.mirrorOf(pod, func(*podEntry) bool { return true })
 }

@@ -83,7 +83,7 @@ func (r *contentReader) thisNode(n *yaml.Node) {
 }
 
 func (r *contentReader) pod(n *yaml.Node) {
-	p := &Pod{}
+	p := &Pod{Stated: true}
 	lines := podLines{pod: target(n).Line}
 	what := entryName("pod", n)
 	faults := len(r.faults)

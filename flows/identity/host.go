@@ -30,6 +30,7 @@ func (c *Cache) setHere(node string) {
 	for _, name := range []string{before, node} {
 		if e := c.nodes[name]; e != nil {
 			c.rezone(e)
+			c.rerankPods(e, c.now())
 		}
 	}
 }

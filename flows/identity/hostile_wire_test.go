@@ -29,10 +29,13 @@ func (w *wire) create(p *corev1.Pod) {
 	}
 }
 
-// wideService is a service as it is told to an API server.
+// wideService is a service as it is told to an API server, of private addresses: others are
+// not claimed.
 func wideService(name string, addresses, ports int) *corev1.Service {
 	s := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: name}}
-	s.Spec.ExternalIPs = many(addresses)
+	for i := range addresses {
+		s.Spec.ExternalIPs = append(s.Spec.ExternalIPs, fmt.Sprintf("172.20.%d.%d", i>>8, i&255))
+	}
 	for i := range ports {
 		s.Spec.Ports = append(s.Spec.Ports, corev1.ServicePort{Name: fmt.Sprint("p", i), Port: int32(2*i + 1)})
 	}

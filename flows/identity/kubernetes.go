@@ -57,6 +57,8 @@ type Kubernetes struct {
 	results   *cniCache // nil for none
 	informers []informer
 	synced    chan struct{}
+	// copies are the pods of which was said that they are no mirrors.
+	copies map[string]bool
 }
 
 // informer is a shared informer and when its first objects are in the cache.
@@ -73,7 +75,7 @@ func NewKubernetes(c *Cache, options KubernetesOptions) (*Kubernetes, error) {
 		return nil, errors.New("watch Kubernetes: this node's name is not known")
 	}
 	k := &Kubernetes{
-		cache: c, logger: options.Logger, synced: make(chan struct{}),
+		cache: c, logger: options.Logger, synced: make(chan struct{}), copies: make(map[string]bool),
 		access: newAccess(options.Logger, c.clock), contact: newContact(c.clock),
 	}
 	if options.CNICache != "" {
@@ -158,7 +160,7 @@ func (k *Kubernetes) podOf(p *corev1.Pod) *Pod {
 func watchPods(k *Kubernetes, client kubernetes.Interface, selector string) error {
 	api := client.CoreV1().Pods(metav1.NamespaceAll)
 	return add(k, "pods", selector, client, listWatch(api.List, api.Watch, selector), k.podOf, watched[Pod]{
-		set:    k.cache.SetPod,
+		set:    k.setPod,
 		remove: k.cache.DeletePod,
 	})
 }

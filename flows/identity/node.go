@@ -4,6 +4,7 @@ package identity
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/podmeter/podmeter/flows"
@@ -58,7 +59,7 @@ func (c *Cache) DeleteNode(name string) {
 	old := entry.Node
 	entry.Node = nil
 	c.moveNode(entry, old, now)
-	entry.holder = &holder{rank: rankNode} // what ended keeps the old one
+	entry.holder = &holder{} // what ended keeps the old one
 	c.rezone(entry)
 	c.dropNode(name)
 }
@@ -78,13 +79,24 @@ func (c *Cache) moveNode(e *nodeEntry, old *Node, now int64) {
 		c.claims.end(a, e.holder, now, now, false)
 	}
 	for _, a := range without(is.Addresses, old.Addresses) {
-		c.claims.open(a, claim{holder: e.holder, from: from}, now)
+		c.claims.open(a, claim{holder: e.holder, rank: rankNode, from: from}, now)
 	}
 	for _, prefix := range old.PodRanges {
 		c.countRange(prefix, -1)
 	}
 	for _, prefix := range is.PodRanges {
 		c.countRange(prefix, 1)
+	}
+	if !slices.Equal(old.PodRanges, is.PodRanges) {
+		c.rerankPods(e, now)
+	}
+}
+
+// rerankPods judges the claims of a node's pods again, as if what is known now of the
+// node had been known before.
+func (c *Cache) rerankPods(e *nodeEntry, now int64) {
+	for p := range e.pods {
+		c.rerank(p, beginning, now)
 	}
 }
 
@@ -102,7 +114,7 @@ func (c *Cache) countRange(prefix netip.Prefix, by int) {
 func (c *Cache) node(name string) *nodeEntry {
 	entry := c.nodes[name]
 	if entry == nil {
-		entry = &nodeEntry{holder: &holder{rank: rankNode}, pods: make(map[*podEntry]struct{})}
+		entry = &nodeEntry{holder: &holder{}, pods: make(map[*podEntry]struct{})}
 		c.nodes[name] = entry
 	}
 	return entry

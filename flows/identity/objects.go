@@ -26,6 +26,7 @@ func podOf(p *corev1.Pod) *Pod {
 		},
 		HostNetwork: p.Spec.HostNetwork,
 		StaticUID:   over.text(p.Annotations[corev1.MirrorPodAnnotationKey], plain.UIDLimit),
+		Created:     p.CreationTimestamp.Time,
 		Started:     p.CreationTimestamp.Time,
 		Leaving:     p.DeletionTimestamp != nil,
 	}
@@ -100,9 +101,9 @@ func serviceOf(s *corev1.Service) *Service {
 		service.Shared = over.address(service.Shared, ingress.IP, maxServiceAddresses)
 	}
 	for _, ip := range s.Spec.ExternalIPs {
-		service.Shared = over.address(service.Shared, ip, maxServiceAddresses)
+		service.External = over.address(service.External, ip, maxServiceAddresses)
 	}
-	if len(service.Shared) > 0 {
+	if len(service.Shared)+len(service.External) > 0 {
 		service.Ports = over.ports(s.Spec.Ports)
 	}
 	return service

@@ -24,6 +24,8 @@ type Pod struct {
 	StaticUID string
 	// Interface names the device on the host, empty when not known.
 	Interface string
+	// Created is when the API server took it, zero if that is not known.
+	Created time.Time
 	// Started is since when it has its first addresses, zero for always.
 	Started time.Time
 	// Finished says that it will run no more. Ended is then when its containers
@@ -34,6 +36,8 @@ type Pod struct {
 	Leaving bool
 	// Over are the bounds that the API's object was beyond.
 	Over Bounds
+	// Stated says that its addresses are the user's word, and not its kubelet's.
+	Stated bool
 }
 
 // podEntry is a pod in the cache.
@@ -62,7 +66,7 @@ func (c *Cache) SetPod(p *Pod) {
 		entry.holder = old.holder
 		c.leaveNode(old)
 	} else {
-		entry.holder = &holder{rank: rankPod}
+		entry.holder = &holder{told: now}
 	}
 	rememberContainers(entry, old)
 	c.pods[p.UID] = entry
@@ -70,6 +74,7 @@ func (c *Cache) SetPod(p *Pod) {
 	c.describePod(entry)
 	c.movePod(old, entry, now)
 	c.excess.note("pod", p.Namespace, p.Name, p.Over)
+	c.rerank(entry, now, now)
 }
 
 // DeletePod tells that a pod is gone, with the last that was known of it.
@@ -92,29 +97,50 @@ func (c *Cache) DeletePod(p *Pod) {
 // movePod ends the claims of addresses that a pod lost and opens those of
 // addresses it got.
 func (c *Cache) movePod(old, entry *podEntry, now int64) {
-	from := nanoseconds(entry.Started)
+	from := c.startOf(entry.Pod)
 	var had []netip.Addr
 	if old != nil {
 		had, from = old.owned(), now // another sandbox than the first
 		if len(had) == 0 {
-			from = nanoseconds(entry.Started)
+			from = c.startOf(entry.Pod)
 		}
 	}
 	owned := entry.owned()
 	for _, address := range without(had, owned) {
 		c.endPodClaim(entry.holder, address, entry.Pod, now)
 	}
-	if old == nil && entry.Finished && (entry.Ended.IsZero() || entry.Ended.UnixNano() < now-int64(c.history)) {
-		return // it ended before anybody asks, or nobody knows when
-	}
 	for _, address := range without(owned, had) {
-		c.claims.open(address, claim{holder: entry.holder, from: from}, now)
+		cl := claim{holder: entry.holder, rank: c.podRank(entry.Pod, address), from: from}
+		if entry.Finished {
+			c.recordPodClaim(old, entry.Pod, address, cl, now)
+		} else {
+			c.claims.open(address, cl, now)
+		}
 	}
 	if entry.Finished {
 		for _, address := range owned {
 			c.endPodClaim(entry.holder, address, entry.Pod, now)
 		}
 	}
+}
+
+// startOf returns since when a pod can have an address: not before the API server took
+// it, whatever its kubelet says, unless it is the mirror of a static pod of this node.
+func (c *Cache) startOf(p *Pod) int64 {
+	if p.Started.Before(p.Created) && !(p.StaticUID != "" && c.isLocal(p)) {
+		return nanoseconds(p.Created)
+	}
+	return nanoseconds(p.Started)
+}
+
+// recordPodClaim takes note of an address that a pod has in its status only when it has
+// ended: it may be another's by now. If it had ended before, its addresses are known.
+func (c *Cache) recordPodClaim(old *podEntry, p *Pod, address netip.Addr, cl claim, now int64) {
+	if old != nil && old.Finished || p.Ended.IsZero() || p.Ended.UnixNano() < now-int64(c.history) {
+		return
+	}
+	cl.to, cl.terminated = p.Ended.UnixNano()+rounding, true
+	c.claims.record(address, cl, now)
 }
 
 func (c *Cache) endPodClaim(h *holder, address netip.Addr, p *Pod, now int64) {

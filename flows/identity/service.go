@@ -21,9 +21,13 @@ type Service struct {
 	UID, Namespace, Name string
 	// Addresses are the service's alone, whatever the port: its ClusterIPs.
 	Addresses []netip.Addr
-	// Shared are its only with its ports: external and load-balancer addresses.
+	// Shared are its only with its ports: those of load balancers, and in a static file
+	// external ones.
 	Shared []netip.Addr
-	Ports  []ServicePort
+	// External are spec.externalIPs, which anybody may claim who may create a service:
+	// its only with its ports, and only if they are private and nobody else's.
+	External []netip.Addr
+	Ports    []ServicePort
 	// Created is since when it has its addresses, zero for always.
 	Created time.Time
 	// Over are the bounds that the API's object was beyond.
@@ -36,22 +40,22 @@ type serviceEntry struct {
 	namespace string
 }
 
-// served is what a service claims: each address once, with all ports or with its own.
-// It is never changed.
+// served is what a service claims: each address of a rank once, with all ports or with
+// its own. It is never changed.
 type served struct {
-	own, shared []netip.Addr // sorted
-	ports       *portSet     // of shared
+	own, shared, external []netip.Addr // sorted
+	ports                 *portSet     // of shared and external
 }
 
-// served returns what a service claims. An address that is its own is not shared; and
-// without ports none is.
+// served returns what a service claims. Without ports it shares no address.
 func (s *Service) served() served {
 	next := served{own: sortedAddresses(s.Addresses)}
 	if len(s.Ports) == 0 {
 		return next
 	}
-	next.shared = slices.DeleteFunc(sortedAddresses(s.Shared), func(a netip.Addr) bool { return has(next.own, a) })
-	if len(next.shared) > 0 {
+	next.shared, next.external = sortedAddresses(s.Shared), sortedAddresses(s.External)
+	next.external = slices.DeleteFunc(next.external, func(a netip.Addr) bool { return flows.KindOf(a) != flows.PeerPrivate })
+	if len(next.shared)+len(next.external) > 0 {
 		next.ports = newPortSet(s.Ports)
 	}
 	return next
@@ -74,12 +78,7 @@ func (s *served) places() int {
 	if s.ports == nil {
 		return 0
 	}
-	return len(s.shared) + len(*s.ports)
-}
-
-// samePorts reports whether the shared addresses are claimed with equal ports.
-func (s *served) samePorts(other *served) bool {
-	return s.ports != nil && other.ports != nil && slices.Equal(*s.ports, *other.ports)
+	return len(s.shared) + len(s.external) + len(s.ports.numbers)
 }
 
 // SetService tells of a service that is new or has changed. It costs by the service's
@@ -89,7 +88,7 @@ func (c *Cache) SetService(s *Service) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.now()
-	entry := &serviceEntry{holder: &holder{rank: rankService}, namespace: s.Namespace}
+	entry := &serviceEntry{holder: &holder{}, namespace: s.Namespace}
 	from := nanoseconds(s.Created)
 	if old := c.services[s.UID]; old != nil {
 		entry.holder, entry.served, from = old.holder, old.served, now
@@ -100,7 +99,7 @@ func (c *Cache) SetService(s *Service) {
 	}
 	over := s.Over
 	if !c.external.take(s.Namespace, next.places()-entry.places()) {
-		next.shared, next.ports = nil, nil
+		next.shared, next.external, next.ports = nil, nil, nil
 		c.external.take(s.Namespace, -entry.places())
 		over |= BoundExternal
 	}
@@ -113,34 +112,44 @@ func (c *Cache) SetService(s *Service) {
 // moveService puts what a service claims in the place of what it did. It returns false
 // if an address has no room for one more service.
 func (c *Cache) moveService(e *serviceEntry, next served, from, now int64) (all bool) {
-	had, same := e.served, next.samePorts(&e.served)
-	if same {
+	had, samePorts := e.served, next.ports.equal(e.ports)
+	if samePorts {
 		next.ports = had.ports
+	} else {
+		next.ports = next.ports.following(had.ports, now)
 	}
 	e.served = next
 	for _, a := range had.own {
 		if !has(next.own, a) {
-			c.claims.end(a, e.holder, now, now, false)
-		}
-	}
-	for _, a := range had.shared {
-		if !same || !has(next.shared, a) {
-			c.claims.end(a, e.holder, now, now, false)
+			c.claims.endRank(a, e.holder, rankClusterIP, now)
 		}
 	}
 	for _, a := range next.own {
 		if !has(had.own, a) {
-			c.claims.open(a, claim{holder: e.holder, from: from}, now)
+			c.claims.open(a, claim{holder: e.holder, rank: rankClusterIP, from: from}, now)
+		}
+	}
+	cl := claim{holder: e.holder, rank: rankShared, from: from, ports: next.ports}
+	all = c.moveShared(had.shared, next.shared, cl, samePorts, now)
+	cl.rank = rankExternalIP
+	return c.moveShared(had.external, next.external, cl, samePorts, now) && all
+}
+
+// moveShared moves the claims of one rank that a service makes with its ports.
+func (c *Cache) moveShared(had, next []netip.Addr, cl claim, samePorts bool, now int64) (all bool) {
+	for _, a := range had {
+		if !has(next, a) {
+			c.claims.endRank(a, cl.holder, cl.rank, now)
 		}
 	}
 	all = true
-	for _, a := range next.shared {
+	for _, a := range next {
 		switch {
-		case same && has(had.shared, a):
-		case c.claims.sharers(a) >= maxSharers:
+		case has(had, a) && (samePorts || c.claims.setPorts(a, cl.holder, cl.rank, cl.ports, now)):
+		case c.claims.sharers(a, cl.rank) >= maxSharers:
 			all = false
 		default:
-			c.claims.open(a, claim{holder: e.holder, from: from, ports: next.ports}, now)
+			c.claims.open(a, cl, now)
 		}
 	}
 	return all
