@@ -102,7 +102,7 @@ func TestProbes(t *testing.T) {
 				got  *corev1.Probe
 				want string
 			}{
-				{c.StartupProbe, "/podmeter status --alive --wait=15s"}, {c.ReadinessProbe, "/podmeter status --ready --wait=8s"},
+				{c.StartupProbe, "/podmeter status --alive --wait=55s"}, {c.ReadinessProbe, "/podmeter status --ready --wait=8s"},
 				{c.LivenessProbe, "/podmeter status --alive"},
 			} {
 				if probe.got == nil || probe.got.Exec == nil || strings.Join(probe.got.Exec.Command, " ") != probe.want {
