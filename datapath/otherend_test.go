@@ -46,10 +46,10 @@ func TestReadsTheAddressesOfTheOtherEnd(t *testing.T) {
 		return slices.DeleteFunc(slices.Clone(m.seenOf(name).PeerAddresses), netip.Addr.IsLinkLocalUnicast)
 	}
 	want := []netip.Addr{netip.MustParseAddr("198.51.100.7"), netip.MustParseAddr("2001:db8:0:1::7")}
-	await(t, "the other end's addresses", func() bool { return slices.Equal(global("veth0"), want) })
+	ktest.Await(t, "the other end's addresses", func() bool { return slices.Equal(global("veth0"), want) })
 	pod.Address(t, "eth0", "198.51.100.8/24")
 	drains := m.LastDrain().Count
-	await(t, "some drains", func() bool { return m.LastDrain().Count > drains+3 })
+	ktest.Await(t, "some drains", func() bool { return m.LastDrain().Count > drains+3 })
 	if got := global("veth0"); !slices.Equal(got, want) {
 		t.Errorf("after the pod gave itself another: got %v, want %v", got, want)
 	}
@@ -92,7 +92,7 @@ func TestWhatAPodAnnouncesIsNoRoute(t *testing.T) {
 		}
 		return routed, four, six
 	}
-	await(t, "the host believes the announcements", func() bool {
+	ktest.Await(t, "the host believes the announcements", func() bool {
 		if _, err := injector.Send(advertisement(victim6), solicitation(neighbour6, netip.MustParseAddr("2001:db8::1")), announcement(victim4)); err != nil {
 			t.Fatal(err)
 		}
@@ -206,7 +206,7 @@ func TestSpoofersOnABridge(t *testing.T) {
 	publisher := flows.NewPublisher(flows.PublisherOptions{Table: table, Directory: cache,
 		Addresses: cache, Binder: flows.AddressBinder{Directory: cache}, Logger: slog.New(slog.DiscardHandler)})
 	m := startMeter(t, host, func(o *Options) { o.Sink, o.Interfaces = publisher, []string{"veth*"} })
-	await(t, "first listing", func() bool { return m.LastDrain().Count > 0 })
+	ktest.Await(t, "first listing", func() bool { return m.LastDrain().Count > 0 })
 	started := time.Now().Add(-time.Second)
 	liar, liarIndex := bridged(t, host, "veth0", "198.51.100.6/24") // before the victim in every order
 	victim, victimIndex := bridged(t, host, "veth1", "198.51.100.7/24", "2001:db8::7/64")
@@ -223,16 +223,16 @@ func TestSpoofersOnABridge(t *testing.T) {
 		cache.SetPod(&identity.Pod{Pod: flows.Pod{UID: "uid-" + name, Namespace: "ns", Name: name, Node: "here"},
 			Addresses: addresses, Started: started})
 	}
-	await(t, "both are bound", func() bool { return len(publisher.Pods()) == 2 })
+	ktest.Await(t, "both are bound", func() bool { return len(publisher.Pods()) == 2 })
 	inject(t, liar, "eth0", false, spoofed)
-	sendUDP(t, victim, "198.51.100.1:9", 25)
+	victim.Send(t, "198.51.100.1:9", 100, 25)
 	for name, index := range map[string]int{"liar": liarIndex, "victim": victimIndex} {
 		if got := publisher.Pods()[flows.Point(index)]; got == nil || got.Name != name {
 			t.Errorf("the interface of the %s: got %+v", name, got)
 		}
 		host.DeleteLink(t, map[string]string{"liar": "veth0", "victim": "veth1"}[name])
 	}
-	await(t, "all is drained", func() bool { return len(m.Interfaces()) == 0 })
+	ktest.Await(t, "all is drained", func() bool { return len(m.Interfaces()) == 0 })
 	sent := map[string]flows.Counters{}
 	for _, row := range table.Snapshot().Pods {
 		sent[row.Pod] = row.Counters[flows.Transmit]
