@@ -9,8 +9,10 @@ import (
 	"net/http/httptest"
 	"runtime"
 	"testing"
+	"time"
 
 	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/metrics/guard"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -32,6 +34,13 @@ func large(n int) *flows.Snapshot {
 	return s
 }
 
+// unheld is the handler of /metrics, without a bound on how much it works.
+func unheld(e *Exporter) http.Handler {
+	handler := newMetricsHandler(ServerOptions{Registry: e.Registry(), Logger: options(nil, flows.Optional{}).Logger})
+	handler.(*scrapes).share = guard.NewShare(1000, time.Hour)
+	return handler
+}
+
 // BenchmarkScrape is a whole request for /metrics, by format and compression.
 func BenchmarkScrape(b *testing.B) {
 	for _, format := range []struct{ name, accept, encoding string }{
@@ -42,7 +51,7 @@ func BenchmarkScrape(b *testing.B) {
 		for _, n := range []int{1_000, 10_000, 100_000} {
 			b.Run(fmt.Sprintf("%s/%d", format.name, n), func(b *testing.B) {
 				e := newExporter(b, options(&source{snapshot: large(n)}, flows.Optional{}))
-				handler := newMetricsHandler(ServerOptions{Registry: e.Registry(), Logger: options(nil, flows.Optional{}).Logger})
+				handler := unheld(e)
 				request := httptest.NewRequest(http.MethodGet, "/metrics", nil)
 				request.Header.Set("Accept", format.accept)
 				request.Header.Set("Accept-Encoding", format.encoding)
@@ -69,7 +78,7 @@ func BenchmarkScrapeHealth(b *testing.B) {
 	} {
 		b.Run(format.name, func(b *testing.B) {
 			e := newExporter(b, options(&source{snapshot: s}, flows.Optional{}))
-			handler := newMetricsHandler(ServerOptions{Registry: e.Registry(), Logger: options(nil, flows.Optional{}).Logger})
+			handler := unheld(e)
 			request := httptest.NewRequest(http.MethodGet, "/metrics", nil)
 			request.Header.Set("Accept", format.accept)
 			request.Header.Set("Accept-Encoding", "gzip")
