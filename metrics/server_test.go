@@ -3,6 +3,7 @@
 package metrics
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/tls"
@@ -15,6 +16,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -354,10 +356,26 @@ func TestScrapesShareWork(t *testing.T) {
 	if got := request(handler, "GET", "/healthz").Code; got != http.StatusOK {
 		t.Errorf("health: got %d, want 200", got)
 	}
+	awaitAsking(t, 1+2*readers)
 	close(source.release)
 	wait.Wait()
 	if got := 1 + len(source.entered); got > 5 { // one of each format, and one more of each for who came late
 		t.Errorf("snapshots for %d requests: got %d, want a few", 1+2*readers, got)
+	}
+}
+
+// awaitAsking waits until so many goroutines ask for an answer.
+func awaitAsking(t *testing.T, want int) {
+	t.Helper()
+	stacks := make([]byte, 1<<20)
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		got := bytes.Count(stacks[:runtime.Stack(stacks, true)], []byte("(*scrapes).answer("))
+		if got == want {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("got %d requests that wait for an answer, want %d", got, want)
+		}
 	}
 }
 

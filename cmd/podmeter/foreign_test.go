@@ -33,7 +33,7 @@ func TestAgentLeavesHostPodToForeignProgram(t *testing.T) {
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "proxy", Namespace: "ns"}, Spec: corev1.PodSpec{
 		NodeName: "here", HostNetwork: true, Containers: []corev1.Container{{Name: "main", Image: "none"}}}}
 	above := ktest.NewCgroup(t)
-	cgroup := above.Child(t, "pod"+string(createPod(t, client, pod, "192.0.2.1")))
+	cgroup := above.Child(t, "kubepods").Child(t, "pod"+string(createPod(t, client, pod, "192.0.2.1")))
 	foreign := ktest.NewForeignProgram(t, ebpf.CGroupSKB, ebpf.AttachCGroupInetEgress)
 	foreign.On(t, above, ktest.CgroupOverridable)
 	flags := h.flags("--identity", "kubernetes", "--kubeconfig", gateInto(t, h.node, server), "--node-name", "here", "--sockets", "off")
