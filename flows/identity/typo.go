@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+
+	"github.com/podmeter/podmeter/internal/typo"
 )
 
 // A hint costs by the length of the word and the number of those known: longer words and
@@ -23,7 +25,7 @@ func didYouMean[V any](word string, known map[string]V) string {
 	}
 	best, distance := "", 3
 	for _, candidate := range slices.Sorted(maps.Keys(known)) {
-		if d := editDistance(word, candidate); d < distance && d < len(candidate) {
+		if d := typo.Distance(word, candidate); d < distance && d < len(candidate) {
 			best, distance = candidate, d
 		}
 	}
@@ -31,25 +33,4 @@ func didYouMean[V any](word string, known map[string]V) string {
 		return ""
 	}
 	return fmt.Sprintf("; did you mean %q?", best)
-}
-
-// editDistance is Levenshtein's, in bytes, one row at a time.
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

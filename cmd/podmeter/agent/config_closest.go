@@ -5,6 +5,7 @@ package agent
 import (
 	"strings"
 
+	"github.com/podmeter/podmeter/internal/typo"
 	"github.com/spf13/pflag"
 )
 
@@ -14,7 +15,7 @@ import (
 func closest(unknown string, names []string) string {
 	best, least := "", 3
 	for _, name := range names {
-		differ := distance(spelled(unknown), spelled(name))
+		differ := typo.Distance(spelled(unknown), spelled(name))
 		if differ < least && differ*3 <= len(name) {
 			best, least = name, differ
 		}
@@ -26,28 +27,6 @@ func closest(unknown string, names []string) string {
 // log-level.
 func spelled(name string) string {
 	return strings.ToLower(strings.NewReplacer("-", "", "_", "", " ", "").Replace(name))
-}
-
-// distance is Levenshtein's: how many bytes are to be put in, taken out or changed to
-// make one text of another.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for i := range row {
-		row[i] = i
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(change, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }
 
 func flagNames(fs *pflag.FlagSet) (names []string) {
