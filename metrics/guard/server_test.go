@@ -48,9 +48,15 @@ func (p *pipes) Close() error {
 
 func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "unix"} }
 
+// dial returns a connection, which is closed if the listener is: a client may dial more than it
+// comes to need.
 func (p *pipes) dial() net.Conn {
 	client, server := net.Pipe()
-	p.connections <- server
+	select {
+	case p.connections <- server:
+	case <-p.closed:
+		client.Close()
+	}
 	return client
 }
 
