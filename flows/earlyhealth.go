@@ -9,8 +9,13 @@ import (
 )
 
 // earlyHealth is the health of connections of pods none of whose interfaces is bound yet.
-// It waits for as long as the bytes of an interface that vanished unbound.
-type earlyHealth map[earlyKey]*earlySum
+// It waits for as long as the bytes of an interface that vanished unbound. Where there is no
+// room for more each pod has an equal share, which it takes from the one that has most.
+type earlyHealth struct {
+	sums map[earlyKey]*earlySum
+	// rows counts them by pod.
+	rows map[string]int
+}
 
 type earlyKey struct {
 	uid    string
@@ -27,26 +32,67 @@ type earlySum struct {
 // nobody tells, all comes to be given up.
 func (e *earlyHealth) wait(uid string, labels FlowLabels, sum *healthSum, now time.Time, entries *HealthEntries) {
 	key := earlyKey{uid, labels}
-	known := (*e)[key]
+	known := e.sums[key]
 	if known == nil {
-		if len(*e) >= waitingLimit {
+		if !e.admit(uid, entries) {
 			entries.Unbound++
 			return
 		}
-		if *e == nil {
-			*e = make(earlyHealth)
-		}
 		known = &earlySum{until: now.Add(unboundGrace)}
-		(*e)[key] = known
+		e.keep(key, known)
 	}
 	known.add(sum)
 	known.entries++
 }
 
+// admit reports whether there is room for a row of a pod, for which another's is given up if
+// there has to be.
+func (e *earlyHealth) admit(uid string, entries *HealthEntries) bool {
+	if len(e.sums) < waitingLimit {
+		return true
+	}
+	pods := len(e.rows)
+	if e.rows[uid] == 0 {
+		pods++
+	}
+	if e.rows[uid] >= waitingLimit/pods {
+		return false
+	}
+	var most string
+	for other, rows := range e.rows {
+		if rows > e.rows[most] {
+			most = other
+		}
+	}
+	for key, sum := range e.sums {
+		if key.uid == most {
+			entries.Unbound += sum.entries
+			e.drop(key)
+			break
+		}
+	}
+	return true
+}
+
+func (e *earlyHealth) keep(key earlyKey, sum *earlySum) {
+	if e.sums == nil {
+		e.sums, e.rows = make(map[earlyKey]*earlySum), make(map[string]int)
+	}
+	e.sums[key] = sum
+	e.rows[key.uid]++
+}
+
+func (e *earlyHealth) drop(key earlyKey) {
+	delete(e.sums, key)
+	if e.rows[key.uid]--; e.rows[key.uid] == 0 {
+		delete(e.rows, key.uid)
+	}
+}
+
 // release moves what waits for pods that are bound by now to the batch, whole, and gives
 // up what has waited for long enough.
 func (e *earlyHealth) release(batch *Batch, byUID map[string]*Pod, optional *Optional, entries *HealthEntries) {
-	for key, sum := range *e {
+	for key, sum := range e.sums {
 		pod := byUID[key.uid]
 		switch {
 		case pod != nil:
@@ -57,7 +103,7 @@ func (e *earlyHealth) release(batch *Batch, byUID map[string]*Pod, optional *Opt
 		default:
 			continue
 		}
-		delete(*e, key)
+		e.drop(key)
 	}
 }
 
@@ -71,20 +117,23 @@ type EarlyHealthState struct {
 }
 
 func (e *earlyHealth) state() (all []EarlyHealthState) {
-	for key, sum := range *e {
+	for key, sum := range e.sums {
 		all = append(all, EarlyHealthState{key.uid, key.labels, sum.entries, sum.until, sum.healthSum.state(0)})
 	}
 	return all
 }
 
 func (e *earlyHealth) restore(all []EarlyHealthState) {
-	if len(all) > 0 {
-		*e = make(earlyHealth, len(all))
-	}
 	for i := range all {
 		s := &all[i]
 		s.Labels.bound()
 		bound(plain.MessageLimit, &s.UID) // nobody sees it
-		(*e)[earlyKey{s.UID, s.Labels}] = &earlySum{healthSum: *s.Health.sum(), entries: s.Entries, until: s.Until}
+		sum := &earlySum{healthSum: *s.Health.sum(), entries: s.Entries, until: s.Until}
+		if key := (earlyKey{s.UID, s.Labels}); e.sums[key] == nil {
+			e.keep(key, sum)
+		} else { // their labels are equal now that they are plain
+			e.sums[key].add(&sum.healthSum)
+			e.sums[key].entries += sum.entries
+		}
 	}
 }

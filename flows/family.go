@@ -43,6 +43,7 @@ type row[L comparable] struct {
 	counterPair
 	last    time.Time // end of the last epoch that had a byte of it, or something of its health
 	counted bool
+	folded  bool       // takes what a limit folds
 	health  *healthSum // of its TCP connections; nil if nothing is known
 }
 
@@ -76,6 +77,13 @@ func (f *family[L]) fixed(labels L) *row[L] {
 	return r
 }
 
+// fold returns the row of a label set that takes what a limit folds.
+func (f *family[L]) fold(labels L) *row[L] {
+	r := f.fixed(labels)
+	r.folded = !r.counted
+	return r
+}
+
 // retire removes the counted rows that were without a byte for idle, each after
 // into has taken it over, and returns how many they were.
 func (f *family[L]) retire(now time.Time, idle time.Duration, into func(*row[L])) (retired int) {
@@ -90,6 +98,21 @@ func (f *family[L]) retire(now time.Time, idle time.Duration, into func(*row[L])
 		retired++
 	}
 	return retired
+}
+
+// drop takes out the counted row that has been without a byte for longest. Its label set
+// is folded from then on.
+func (f *family[L]) drop(seed maphash.Seed) *row[L] {
+	var oldest *row[L]
+	for _, r := range f.rows {
+		if r.counted && (oldest == nil || r.last.Before(oldest.last)) {
+			oldest = r
+		}
+	}
+	delete(f.rows, oldest.labels)
+	f.counted--
+	f.folded.add(maphash.Comparable(seed, oldest.labels))
+	return oldest
 }
 
 // foldedSetsLimit bounds what one family of one account remembers: some 600 KiB
@@ -126,13 +149,4 @@ func (s *foldedSets) turn(now time.Time, span time.Duration) {
 	if now.Sub(s.turned) >= span {
 		s.recent, s.earlier, s.turned = nil, s.recent, now
 	}
-}
-
-// admit takes one of the limit's places if there is one for this pod.
-func admit(taken *int, ofPod, limit int) bool {
-	if *taken >= limit || ofPod >= max(1, limit/4) {
-		return false
-	}
-	*taken++
-	return true
 }

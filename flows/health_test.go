@@ -123,8 +123,41 @@ func TestHealthThatWaitsIsBounded(t *testing.T) {
 		e.Health = append(e.Health, connection(91, 9, 1, fmt.Sprint("10.1.0.9:", port+1), Health{Opened: 1}))
 	}
 	publish(t, p, e)
-	if got := p.Stats().Health; len(p.early) != waitingLimit || got.Unbound != 5 {
-		t.Errorf("got %d that wait and %+v, want 5 that are given up", len(p.early), got)
+	if got := p.Stats().Health; len(p.early.sums) != waitingLimit || got.Unbound != 5 {
+		t.Errorf("got %d that wait and %+v, want 5 that are given up", len(p.early.sums), got)
+	}
+}
+
+// Each pod has an equal share of that room, however much waits of others.
+func TestFloorOfHealthThatWaits(t *testing.T) {
+	var (
+		early   earlyHealth
+		entries HealthEntries
+	)
+	wait := func(pod, rows int) {
+		for port := range rows {
+			labels := FlowLabels{PeerKind: PeerPod, PeerPort: uint16(port)}
+			early.wait(fmt.Sprint("uid", pod), labels, &healthSum{Health: Health{Opened: 1}}, at(1), &entries)
+		}
+	}
+	sent := 0
+	for pod := 1; pod < victim; pod++ {
+		wait(pod, 1000)
+		sent += 1000
+	}
+	const floor = waitingLimit / crowd
+	wait(victim, floor+10)
+	sent += floor + 10
+	if got := early.rows[fmt.Sprint("uid", victim)]; got != floor {
+		t.Errorf("got %d rows of the last pod, want %d", got, floor)
+	}
+	waiting := 0
+	for _, sum := range early.sums {
+		waiting += int(sum.entries)
+	}
+	if len(early.sums) != waitingLimit || waiting+int(entries.Unbound) != sent {
+		t.Errorf("got %d rows, %d entries that wait and %d given up, want %d rows and %d entries together",
+			len(early.sums), waiting, entries.Unbound, waitingLimit, sent)
 	}
 }
 
@@ -146,7 +179,7 @@ func TestHealthIsFolded(t *testing.T) {
 	e.Totals = totalsOf(e.Records)
 	next := healthEpoch(1, records...)
 	publish(t, p, e, next)
-	want := map[string]Health{"pod1  pod db10.1.0.1": {Failed: 1}, "pod1  pod db10.1.0.2": {Failed: 1}, "pod1  other invalid IP": {Failed: 3}}
+	want := map[string]Health{"pod1  pod db10.1.0.1": {Failed: 1}, "pod1  pod db10.1.0.2": {Failed: 1}, "pod1  pod otherinvalid IP": {Failed: 3}}
 	if diff := cmp.Diff(want, byPeer(table.Snapshot())); diff != "" {
 		t.Errorf("health (-want +got):\n%s", diff)
 	}

@@ -87,8 +87,9 @@ func choose(family string, names []string, choices map[string]*bool, always ...s
 	return errors.Join(faults...)
 }
 
-// foldedCountry marks the external row that takes what a limit folds.
-const foldedCountry = "other"
+// folded is the peer of a flow row and the country of an external row that take what a limit
+// folds.
+const folded = "other"
 
 // rowLabels are the labels of both families for one record. Those of the local
 // pod are filled in when it is known.

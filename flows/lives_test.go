@@ -275,10 +275,10 @@ func (l *lives) checkLimits(t *testing.T, s *Snapshot) {
 	t.Helper()
 	flowSets, externalSets := 0, 0
 	for _, flow := range s.Flows {
-		flowSets += count(flow.Labels.PeerKind != PeerOther && flow.Labels.PeerKind != PeerUnattributed)
+		flowSets += count(flow.Labels.Peer != folded && flow.Labels.PeerKind != PeerUnattributed)
 	}
 	for _, external := range s.Externals {
-		externalSets += count(external.Labels.Country != foldedCountry)
+		externalSets += count(external.Labels.Country != folded)
 	}
 	if s.FlowSets != flowSets || s.ExternalSets != externalSets {
 		t.Errorf("label sets: got %d and %d, want %d and %d", s.FlowSets, s.ExternalSets, flowSets, externalSets)

@@ -43,7 +43,7 @@ const (
 	PeerMulticast // multicast and broadcast
 	PeerLinkLocal // link-local, loopback and the unspecified address
 	PeerLink      // no IP header
-	PeerOther     // folded by a series limit
+	PeerOther     // folded by an agent of before the kind was kept
 )
 
 var peerKindNames = [...]string{

@@ -37,7 +37,7 @@ type Snapshot struct {
 
 	// FlowSets and ExternalSets count the label sets that limits apply to.
 	FlowSets, ExternalSets int
-	// FoldedFlowBytes and FoldedExternalBytes went to rows of peer kind or
+	// FoldedFlowBytes and FoldedExternalBytes went to rows of the peer or the
 	// country "other".
 	FoldedFlowBytes, FoldedExternalBytes uint64
 
@@ -56,7 +56,7 @@ func (t *Table) Snapshot() *Snapshot {
 	defer t.mu.Unlock()
 	s := &Snapshot{
 		End:      t.end,
-		FlowSets: t.flows, ExternalSets: t.externals,
+		FlowSets: t.flows.taken, ExternalSets: t.externals.taken,
 		FoldedFlowBytes: t.foldedFlow, FoldedExternalBytes: t.foldedEx,
 		Exported: slices.Clone(t.exported), Earlier: t.earlierSeries(),
 	}

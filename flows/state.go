@@ -246,8 +246,8 @@ func (t *Table) restore(s *State) error {
 		t.restoreAccount(&s.Accounts[i])
 	}
 	for _, a := range t.names {
-		t.flows += a.flows.counted
-		t.externals += a.externals.counted
+		t.flows.taken += a.flows.counted
+		t.externals.taken += a.externals.counted
 	}
 	return nil
 }

@@ -11,10 +11,10 @@ import (
 // TableOptions are the limits of a [Table].
 type TableOptions struct {
 	// FlowLimit and ExternalLimit are the most label sets that a family has over
-	// all pods; a quarter of it is the most that one pod has. Folded and
-	// unattributed rows do not count. A set is admitted or folded at its first
-	// byte, and stays so until it has been without a byte for FlowIdle: a place
-	// that becomes free goes to a set that was not folded lately.
+	// all pods; a quarter of it is the most that one pod has, and what its floor is,
+	// see [fairLimit]. Folded and unattributed rows do not count. A set is admitted or
+	// folded at its first byte, and stays so until it has been without a byte for
+	// FlowIdle: a place that becomes free goes to a set that was not folded lately.
 	FlowLimit, ExternalLimit int
 	// FlowIdle is after how long without a byte a row is retired. That a set was
 	// folded is forgotten after one to two times as long. A pod of which
@@ -36,8 +36,11 @@ type Table struct {
 	mu    sync.Mutex
 	pods  map[string]*account // by UID
 	names map[name]*account
-	// admitted counts label sets over all pods, folded what limits folded away.
-	flows, externals     int
+	// living counts the names that have a living pod.
+	living int
+	// flows and externals are the places of the two families, folded what bytes found none.
+	flows                fairLimit[FlowLabels]
+	externals            fairLimit[ExternalLabels]
 	foldedFlow, foldedEx uint64
 	end                  time.Time // of the last epoch
 	// exported is that of the last batch; never changed, replaced by each.
@@ -73,6 +76,9 @@ func NewTable(options TableOptions) *Table {
 		seed:    maphash.MakeSeed(),
 		pods:    make(map[string]*account),
 		names:   make(map[name]*account),
+
+		flows:     fairLimit[FlowLabels]{limit: options.FlowLimit, of: (*account).flowFamily, give: (*account).retireFlow},
+		externals: fairLimit[ExternalLabels]{limit: options.ExternalLimit, of: (*account).externalFamily, give: (*account).retireExternal},
 	}
 }
 
@@ -164,6 +170,12 @@ func (t *Table) add(b *Batch, before func()) {
 	for _, pod := range b.living {
 		t.account(pod)
 	}
+	t.living = 0
+	for _, a := range t.names {
+		if a.living > 0 {
+			t.living++
+		}
+	}
 	for key, sum := range b.totals {
 		t.account(key.pod).total.add(key.direction, sum)
 	}
@@ -213,18 +225,18 @@ func (t *Table) account(pod *Pod) *account {
 func (t *Table) addRow(a *account, key rowKey, sum amount, now time.Time) {
 	labels := key.labels.flow
 	r := t.flowRow(a, labels)
-	if r.labels.PeerKind == PeerOther {
+	if r.folded {
 		t.foldedFlow += sum.Bytes
 	}
 	r.add(key.direction, sum)
 	r.last = now
-	// A flow that was folded is not in the external family either: the sum of
-	// that equals the flow rows of peer_kind="external".
-	if r.labels.PeerKind != PeerExternal {
+	// Folded or not, the flow has its kind: the external family is of the flow rows of
+	// peer_kind="external".
+	if labels.PeerKind != PeerExternal {
 		return
 	}
 	e := t.externalRow(a, key.labels.external)
-	if e.labels.Country == foldedCountry {
+	if e.folded {
 		t.foldedEx += sum.Bytes
 	}
 	e.add(key.direction, sum)
@@ -235,19 +247,17 @@ func (t *Table) flowRow(a *account, labels FlowLabels) *row[FlowLabels] {
 	if labels.PeerKind == PeerUnattributed { // one a pod and protocol: never folded
 		return a.flows.fixed(labels)
 	}
-	r := a.flows.find(labels, t.seed, func() bool { return admit(&t.flows, a.flows.counted, t.options.FlowLimit) })
+	r := a.flows.find(labels, t.seed, func() bool { return t.flows.admit(t, a) })
 	if r == nil {
-		r = a.flows.fixed(FlowLabels{PeerKind: PeerOther})
+		r = a.flows.fold(FlowLabels{PeerKind: labels.PeerKind, Locality: labels.Locality, Peer: folded})
 	}
 	return r
 }
 
 func (t *Table) externalRow(a *account, labels ExternalLabels) *row[ExternalLabels] {
-	r := a.externals.find(labels, t.seed, func() bool {
-		return admit(&t.externals, a.externals.counted, t.options.ExternalLimit)
-	})
+	r := a.externals.find(labels, t.seed, func() bool { return t.externals.admit(t, a) })
 	if r == nil {
-		r = a.externals.fixed(ExternalLabels{Country: foldedCountry})
+		r = a.externals.fold(ExternalLabels{Country: folded})
 	}
 	return r
 }
@@ -270,8 +280,8 @@ func (t *Table) bury(b *Batch) {
 func (t *Table) expire(now time.Time) {
 	for n, a := range t.names {
 		if a.living == 0 && now.After(a.gone) && now.Sub(a.gone) >= t.options.SeriesGrace {
-			t.flows -= a.flows.counted
-			t.externals -= a.externals.counted
+			t.flows.taken -= a.flows.counted
+			t.externals.taken -= a.externals.counted
 			delete(t.names, n)
 			continue
 		}
@@ -280,14 +290,22 @@ func (t *Table) expire(now time.Time) {
 }
 
 func (t *Table) retire(a *account, now time.Time) {
-	t.flows -= a.flows.retire(now, t.options.FlowIdle, func(r *row[FlowLabels]) {
-		kind := r.labels.PeerKind
-		if a.retired[kind] == nil {
-			a.retired[kind] = &counterPair{}
-		}
-		a.retired[kind].merge(&r.counterPair)
-	})
-	t.externals -= a.externals.retire(now, t.options.FlowIdle, func(r *row[ExternalLabels]) {
-		a.retiredEx.merge(&r.counterPair)
-	})
+	t.flows.taken -= a.flows.retire(now, t.options.FlowIdle, a.retireFlow)
+	t.externals.taken -= a.externals.retire(now, t.options.FlowIdle, a.retireExternal)
 }
+
+func (a *account) flowFamily() *family[FlowLabels] { return &a.flows }
+
+func (a *account) externalFamily() *family[ExternalLabels] { return &a.externals }
+
+// retireFlow takes over what a row has that goes.
+func (a *account) retireFlow(r *row[FlowLabels]) {
+	kind := r.labels.PeerKind
+	if a.retired[kind] == nil {
+		a.retired[kind] = &counterPair{}
+	}
+	a.retired[kind].merge(&r.counterPair)
+}
+
+// retireExternal is the same of the external family.
+func (a *account) retireExternal(r *row[ExternalLabels]) { a.retiredEx.merge(&r.counterPair) }

@@ -32,7 +32,7 @@ func TestScanningPodLeavesRoom(t *testing.T) {
 	// The first epoch waits for the binding, the rows are then all published.
 	rows := map[string]int{}
 	for _, s := range table.Snapshot().Flows {
-		if s.Labels.PeerKind != PeerOther {
+		if s.Labels.Peer != folded {
 			rows[s.Pod]++
 		}
 	}
@@ -114,12 +114,12 @@ func ports(t *testing.T, table *Table) (ports []int, externals int) {
 	s := table.Snapshot()
 	checkIdentities(t, s)
 	for _, flow := range s.Flows {
-		if flow.Labels.PeerKind != PeerOther {
+		if flow.Labels.Peer != folded {
 			ports = append(ports, int(flow.Labels.PeerPort))
 		}
 	}
 	for _, external := range s.Externals {
-		if external.Labels.Country != foldedCountry {
+		if external.Labels.Country != folded {
 			externals++
 		}
 	}

@@ -13,7 +13,10 @@ const (
 	// lookupLimit is the most lookups of a drain, and of a second of drains that come
 	// one upon the other: some 30 ms (docs/BENCHMARKS.md).
 	lookupLimit = 4096
-	// lookupTime is for how long a drain looks up at most.
+	// lookupFloor is how many of them each interface may make whatever others do, or its equal
+	// share of half of them if that is less.
+	lookupFloor = 64
+	// lookupTime is for how long a drain looks up at most, and as long again within the floors.
 	lookupTime = 50 * time.Millisecond
 	// stampSlack is how much later than a flow's first packet its connection may have
 	// begun by another clock: that of packets counts kernel ticks of up to 10 ms.
@@ -40,10 +43,12 @@ type translation struct {
 	// recent are the connections of this drain, earlier those of the one before: one
 	// that no drain sees is forgotten.
 	recent, earlier map[Connection]*sightings
-	// left is how many lookups may still be made, filled when that was last reckoned.
-	left     int
-	filled   time.Time
-	deadline time.Time
+	// left is how many lookups may still be made beyond the floors, filled when that was last
+	// reckoned; made are those within, by interface.
+	left, floor int
+	made        map[Point]int
+	filled      time.Time
+	began       time.Time
 	// failed is whether a lookup of this drain did, broken the last that was made.
 	failed, broken bool
 
@@ -76,12 +81,32 @@ func (t *translation) begin(epoch *Epoch) {
 		return
 	}
 	t.recent, t.earlier = make(map[Connection]*sightings), t.recent
-	t.failed, t.deadline = false, time.Time{}
+	t.failed, t.began = false, time.Time{}
 	t.left = lookupLimit
 	if elapsed := epoch.End.Sub(t.filled); elapsed < time.Second {
 		t.left = int(elapsed.Seconds() * lookupLimit)
 	}
 	t.filled = epoch.End
+	interfaces := max(1, len(epoch.Interfaces))
+	t.floor, t.made = min(lookupFloor, t.left/2/interfaces), make(map[Point]int)
+	t.left -= t.floor * interfaces
+}
+
+// may reports whether one more lookup may be made for an interface, and takes note of it.
+func (t *translation) may(point Point, now time.Time) bool {
+	if t.began.IsZero() {
+		t.began = now
+	}
+	took := now.Sub(t.began)
+	switch {
+	case t.made[point] < t.floor && took <= 2*lookupTime:
+		t.made[point]++
+	case t.left > 0 && took <= lookupTime:
+		t.left--
+	default:
+		return false
+	}
+	return true
 }
 
 // backend returns where a flow to a Service went; ok is false if that is not
@@ -96,35 +121,31 @@ func (t *translation) backend(record *Record) (address netip.AddrPort, ok bool) 
 	}
 	s := t.recent[connection]
 	if s == nil {
-		s = t.look(connection)
+		s = t.look(connection, record.Key.Point)
 	}
 	return s.during(record.First, record.Last)
 }
 
 // look looks a connection up and keeps what came of it, if there is anything to
 // keep.
-func (t *translation) look(connection Connection) *sightings {
+func (t *translation) look(connection Connection, by Point) *sightings {
 	s := t.earlier[connection]
 	if s == nil {
 		s = &sightings{}
 	}
-	s.older, s.old, s.recent = s.old, s.recent, t.sight(connection)
+	s.older, s.old, s.recent = s.old, s.recent, t.sight(connection, by)
 	if !s.recent.at.IsZero() || !s.old.at.IsZero() {
 		t.recent[connection] = s
 	}
 	return s
 }
 
-func (t *translation) sight(connection Connection) sighting {
+func (t *translation) sight(connection Connection, by Point) sighting {
 	now := t.now()
-	if t.deadline.IsZero() {
-		t.deadline = now.Add(lookupTime)
-	}
-	if t.failed || t.left <= 0 || now.After(t.deadline) {
+	if t.failed || !t.may(by, now) {
 		t.count(func(l *Lookups) { l.Skipped++ })
 		return sighting{}
 	}
-	t.left--
 	backend, found, err := t.translator.Backend(connection)
 	t.judge(err)
 	switch {

@@ -278,9 +278,49 @@ func TestLookupsAreBounded(t *testing.T) {
 func TestLookupsTakeNoLongerThan(t *testing.T) {
 	p := newTranslated(Optional{})
 	p.conns.slow = func() { p.now = p.now.Add(lookupTime/2 + 1) }
-	p.epoch(t, p.flow(1000, 0, 0), p.flow(1001, 0, 0), p.flow(1002, 0, 0), p.flow(1003, 0, 0))
-	if got, want := p.Lookups(), (Lookups{Missing: 2, Skipped: 2}); got != want {
+	var records []Record
+	for port := range uint16(10) {
+		records = append(records, p.flow(1000+port, 0, 0))
+	}
+	p.epoch(t, records...)
+	// Four take longer than twice the time that the floor has.
+	if got, want := p.Lookups(), (Lookups{Missing: 4, Skipped: 6}); got != want {
 		t.Errorf("lookups: got %+v, want %+v", got, want)
+	}
+}
+
+// Each interface has its floor of lookups, however many others make and however long these take.
+func TestFloorOfLookups(t *testing.T) {
+	for name, each := range map[string]time.Duration{"many": 0, "slow": 2 * lookupTime / lookupLimit} {
+		t.Run(name, func(t *testing.T) {
+			now := start
+			conns := &connTable{slow: func() { now = now.Add(each) }}
+			lookups := newTranslation(conns, slog.New(slog.DiscardHandler))
+			lookups.now = func() time.Time { return now }
+			e := epochOf(0, nil)
+			for pod := 1; pod <= crowd; pod++ {
+				e.Interfaces = append(e.Interfaces, iface(pod))
+			}
+			lookups.begin(e)
+			look := func(pod int, connections uint16) (made int) {
+				before := conns.asked
+				for port := range connections {
+					lookups.backend(&Record{First: e.Start, Last: e.End, Key: Key{
+						Point: Point(pod), EtherType: EtherTypeIPv4, Protocol: ProtocolTCP, Source: podAddress(pod), SourcePort: port + 1,
+						Destination: netip.MustParseAddr("10.96.0.10"), DestinationPort: 80}})
+				}
+				return conns.asked - before
+			}
+			for pod := 1; pod < victim; pod++ {
+				look(pod, 1000)
+			}
+			if got, want := look(victim, 1000), lookupLimit/2/crowd; got != want {
+				t.Errorf("got %d lookups of the last interface, want %d", got, want)
+			}
+			if conns.asked > lookupLimit {
+				t.Errorf("got %d lookups, want at most %d", conns.asked, lookupLimit)
+			}
+		})
 	}
 }
 

@@ -92,7 +92,7 @@ func (t *UplinkTable) add(b *uplinkBatch, before func()) {
 		r := t.row(key.labels)
 		r.add(key.direction, amount{sum, b.start})
 		r.last = b.end
-		if r.labels.PeerKind == PeerOther {
+		if r.folded {
 			t.folded += sum.Bytes
 		}
 	}
@@ -115,7 +115,7 @@ func (t *UplinkTable) row(labels UplinkLabels) *row[UplinkLabels] {
 	}
 	r := t.rows.find(labels, t.seed, func() bool { return t.rows.counted < t.options.Limit })
 	if r == nil {
-		r = t.rows.fixed(UplinkLabels{Interface: labels.Interface, PeerKind: PeerOther})
+		r = t.rows.fold(UplinkLabels{Interface: labels.Interface, PeerKind: labels.PeerKind, Locality: labels.Locality, Peer: folded})
 	}
 	return r
 }
@@ -153,7 +153,7 @@ type UplinkSnapshot struct {
 	Interfaces, Retired []Series[UplinkLabels]
 	Rows                []Series[UplinkLabels]
 	// Sets counts the label sets that the limit applies to, FoldedBytes went to rows
-	// of peer kind "other".
+	// of the peer "other".
 	Sets        int
 	FoldedBytes uint64
 }

@@ -167,9 +167,10 @@ func TestUplinkLimitFolds(t *testing.T) {
 		b.epoch(true, 100, uplinkRecord(Transmit, "10.3.0.1", 1), uplinkRecord(Transmit, "198.51.100.7", 1))
 	}
 	want := map[UplinkLabels]uint64{
-		{Interface: "eth0", PeerKind: PeerNode, Locality: LocalitySameZone, Peer: "node-b"}: 200,
-		{Interface: "eth0", PeerKind: PeerOther}:                                            400,
-		{Interface: "eth0", PeerKind: PeerUnattributed}:                                     200,
+		{Interface: "eth0", PeerKind: PeerNode, Locality: LocalitySameZone, Peer: "node-b"}:   200,
+		{Interface: "eth0", PeerKind: PeerCIDR, Peer: folded}:                                 200,
+		{Interface: "eth0", PeerKind: PeerExternal, Locality: LocalityExternal, Peer: folded}: 200,
+		{Interface: "eth0", PeerKind: PeerUnattributed}:                                       200,
 	}
 	if diff := cmp.Diff(want, b.rows(Transmit)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

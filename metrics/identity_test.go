@@ -165,7 +165,7 @@ func (s *scrape) add(name string, m *dto.Metric) {
 	if flow, ok := strings.CutPrefix(merged, "flow_"); ok && labels["peer_kind"] == "external" {
 		s.sums[[2]string{"outside_" + flow, labels["pod"]}] += value
 	}
-	if name == "flow_transmit_bytes" && labels["peer_kind"] != "other" {
+	if name == "flow_transmit_bytes" && labels["peer"] != "other" {
 		s.rows[labels["pod"]]++
 	}
 }

@@ -84,7 +84,7 @@ func cardinality() []ownMetric {
 	labels := []string{"family"}
 	return []ownMetric{
 		own(prometheus.CounterValue, "folded_bytes_total",
-			"Bytes that a series limit folded into the row other of a pod or an uplink.", labels,
+			"Bytes that a series limit folded into the rows other of a pod or an uplink.", labels,
 			func(s *state, emit emit) {
 				emit(float64(s.stats.foldedFlow), familyFlow)
 				emit(float64(s.stats.foldedExternal), familyExternal)

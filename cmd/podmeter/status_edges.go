@@ -55,7 +55,7 @@ func (p party) String() string {
 	switch {
 	case name == "":
 		return p.Kind
-	case p.Kind == "pod":
+	case p.Kind == "pod" && (p.Namespace != "" || name != "other"): // those that a limit folded are pod other
 		return name
 	}
 	return p.Kind + " " + name

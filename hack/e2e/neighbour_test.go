@@ -34,7 +34,7 @@ func TestParityBesideAFlood(t *testing.T) {
 	s := c.podmeter(t)
 	for _, p := range c.pods(t, "e2e-neighbours") {
 		for r := range s.flows("e2e-neighbours", p.Metadata.Name) {
-			if r.peerKind == "other" {
+			if r.peer == "other" {
 				t.Errorf("%s: got a row %+v beside a flood", p.Metadata.Name, r)
 			}
 		}

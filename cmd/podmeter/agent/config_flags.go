@@ -141,11 +141,11 @@ func addSeriesFlags(fs *pflag.FlagSet, c *Config) {
 		"`number` of classic buckets of podmeter_tcp_rtt_seconds: "+oneOf("rtt-buckets")+"; a row of TCP health then has 21, 14 or 7 series; "+
 			"native histograms, which a Prometheus can scrape instead, are the same with each")
 	fs.IntVar(&c.FlowSeriesLimit, "flow-series-limit", c.FlowSeriesLimit,
-		"most label sets of podmeter_flow_*, a quarter of it for one pod; later ones are folded into peer_kind=\"other\"")
+		"most label sets of podmeter_flow_*, a quarter of it for one pod, and an equal share for each; others are folded into peer=\"other\"")
 	fs.IntVar(&c.ExternalSeriesLimit, "external-series-limit", c.ExternalSeriesLimit,
-		"most label sets of podmeter_external_*, a quarter of it for one pod; later ones are folded into country=\"other\"")
+		"most label sets of podmeter_external_*, a quarter of it for one pod, and an equal share for each; others are folded into country=\"other\"")
 	fs.IntVar(&c.UplinkSeriesLimit, "uplink-series-limit", c.UplinkSeriesLimit,
-		"most label sets of podmeter_uplink_*, of all uplinks together; later ones are folded into peer_kind=\"other\"")
+		"most label sets of podmeter_uplink_*, of all uplinks together; later ones are folded into peer=\"other\"")
 	fs.DurationVar(&c.FlowIdle, "flow-idle", c.FlowIdle,
 		"after this long without a byte a series goes to the podmeter_*_retired_* of its family")
 	fs.DurationVar(&c.SeriesGrace, "series-grace", c.SeriesGrace,

@@ -100,6 +100,7 @@ const unnamed = {
 function partyParts(party) {
   const prefix = { service: "service ", node: "node ", cidr: "range " }[party.kind] ?? "";
   if (!party.name) return [unnamed[party.kind] ?? party.kind];
+  if (!party.namespace && party.name === "other") return [`${party.kind}: others (series limit)`];
   return prefix ? [element("span", "of", prefix), ...qualified(party.namespace, party.name)] : qualified(party.namespace, party.name);
 }
 
