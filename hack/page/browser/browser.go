@@ -54,6 +54,8 @@ type Options struct {
 	Width, Height int
 	// Namespace is the path of a network namespace to run in; this process's if empty.
 	Namespace string
+	// Resolve has rules for names, such as "MAP a.example 127.0.0.1"; none if empty.
+	Resolve string
 	// Within bounds the start; a minute if 0.
 	Within time.Duration
 }
@@ -74,6 +76,9 @@ func Start(ctx context.Context, o Options) (*Browser, error) {
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.Flag("no-proxy-server", true),
 		chromedp.Flag("hide-scrollbars", true),
 	)
+	if o.Resolve != "" {
+		options = append(options, chromedp.Flag("host-resolver-rules", o.Resolve))
+	}
 	if o.Namespace != "" {
 		options = append(options, chromedp.ModifyCmdFunc(enter(o.Namespace)))
 	}
