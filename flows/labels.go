@@ -119,6 +119,7 @@ type attribution struct {
 	directory   Directory
 	places      Places
 	optional    Optional
+	nat64       NAT64
 	translation *translation // nil if backends of Services are not looked up
 	sockets     *sockets     // nil if sockets are not read
 }
@@ -139,6 +140,10 @@ func (a *attribution) labels(record *Record) rowLabels {
 	if owner.Kind == PeerUnattributed {
 		return unattributed(l.flow.Protocol)
 	}
+	placed := address
+	if embedded, ok := a.nat64.Embedded(address); ok {
+		owner, placed = a.behindNAT64(owner, embedded, record), embedded
+	}
 	service := owner.Service
 	if owner.Kind == PeerService {
 		owner, address, port = a.behind(record, owner, address, port)
@@ -152,9 +157,28 @@ func (a *attribution) labels(record *Record) rowLabels {
 		l.flow.PeerPort = port
 	}
 	if owner.Kind == PeerExternal {
-		l.external = a.place(address)
+		l.external = a.place(address, placed)
 	}
 	return l
+}
+
+// behindNAT64 returns the owner of a translator's address by the IPv4 address in it, unless
+// somebody is known to have the whole one: what range that is in, or what it is by itself. Who
+// has it where the packet comes out of the translator is not known here.
+func (a *attribution) behindNAT64(whole *Owner, embedded netip.Addr, record *Record) *Owner {
+	switch whole.Kind {
+	case PeerExternal, PeerPrivate, PeerMulticast, PeerLinkLocal:
+	default:
+		return whole
+	}
+	owner := a.directory.Owner(Query{Address: embedded, First: record.First, Last: record.Last})
+	if owner.Kind == PeerCIDR {
+		return owner
+	}
+	if kind := KindOf(embedded); kind != whole.Kind {
+		return &Owner{Kind: kind}
+	}
+	return whole
 }
 
 // behind returns the pod that answered for a Service, and its address and port; the
@@ -208,7 +232,9 @@ func (a *attribution) locality(owner *Owner) Locality {
 	return LocalityCrossZone
 }
 
-func (a *attribution) place(address netip.Addr) ExternalLabels {
+// place returns the labels of an external address, of which the place is that of another if it
+// is a translator's.
+func (a *attribution) place(address, placed netip.Addr) ExternalLabels {
 	var l ExternalLabels
 	if a.optional.IP {
 		l.IP = address
@@ -216,7 +242,7 @@ func (a *attribution) place(address netip.Addr) ExternalLabels {
 	if a.places == nil {
 		return l
 	}
-	place := a.places.Place(address)
+	place := a.places.Place(placed)
 	l.Country, l.ASN, l.Organization = place.Country, place.ASN, place.Organization
 	if a.optional.City {
 		l.City = place.City

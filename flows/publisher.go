@@ -34,6 +34,8 @@ type PublisherOptions struct {
 	// Addresses tell what a pod sends from addresses of others; if nil, that is not counted.
 	Addresses OwnAddresses
 	Optional  Optional
+	// NAT64 are the prefixes of translators beside the well-known one.
+	NAT64 NAT64
 	// Translator tells the backends of Services; if nil, Services are the peers.
 	Translator Translator
 	// Sockets and Containers tell the container of a pod with several, and the process; if
@@ -103,7 +105,7 @@ func NewPublisher(options PublisherOptions) *Publisher {
 	return &Publisher{
 		options: options,
 		attribution: attribution{
-			directory: options.Directory, places: options.Places, optional: options.Optional,
+			directory: options.Directory, places: options.Places, optional: options.Optional, nat64: options.NAT64,
 			translation: newTranslation(options.Translator, options.Logger),
 			sockets:     newSockets(options.Sockets, options.Containers, options.Logger),
 		},

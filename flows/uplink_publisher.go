@@ -13,6 +13,7 @@ type UplinkPublisherOptions struct {
 	Table     *UplinkTable
 	Directory Directory
 	Places    Places // nil without GeoIP databases
+	NAT64     NAT64  // as in [PublisherOptions]
 	// Persist is as in [PublisherOptions].
 	Persist func(*UplinkState)
 }
@@ -31,7 +32,7 @@ type UplinkPublisher struct {
 func NewUplinkPublisher(options UplinkPublisherOptions) *UplinkPublisher {
 	return &UplinkPublisher{
 		options:     options,
-		attribution: attribution{directory: options.Directory, places: options.Places},
+		attribution: attribution{directory: options.Directory, places: options.Places, nat64: options.NAT64},
 	}
 }
 

@@ -77,7 +77,7 @@ func examples() map[string]any {
 		"attach": "netlink", "drainInterval": "1m30s", "mapMemory": "128Mi", "pinPath": "/bpf/other", "stateDir": "/run/podmeter/other",
 		"identity": "kubernetes", "scope": "node", "kubeconfig": "/etc/podmeter/kubeconfig", "nodeName": "node-a", "daemonset": "meters/podmeter",
 		"sockets": "on", "hostPods": "on", "cgroupRoot": "/host/cgroup",
-		"cidrFile": "/etc/podmeter/cidrs.yaml", "geoip": []any{"/geoip/city.mmdb", "/geoip/asn.mmdb"},
+		"cidrFile": "/etc/podmeter/cidrs.yaml", "nat64Prefix": []any{"64:ff9b:1::/96"}, "geoip": []any{"/geoip/city.mmdb", "/geoip/asn.mmdb"},
 		"flowLabels": []any{"peer_ip"}, "externalLabels": []any{"city"},
 		"rttBuckets": "off", "flowSeriesLimit": 3000, "externalSeriesLimit": 0, "uplinkSeriesLimit": 10_000_000, "flowIdle": "2h", "seriesGrace": "10m",
 		"remoteWriteUrl": []any{"https://a/w", "https://b/w"}, "remoteWriteHttpConfigFile": "/etc/podmeter/client.yaml", "remoteWriteLabels": []any{"cluster=prod"},

@@ -138,7 +138,7 @@ func (a *Agent) makeTable(context.Context) error {
 	})
 	options := flows.PublisherOptions{
 		Table: a.table, Directory: a.identity.cache, Binder: a.identity.source.Binder(), Places: a.whereabouts(),
-		Addresses: a.identity.cache, Optional: a.optional, Translator: a.translator(), Persist: a.persist, Logger: a.log,
+		Addresses: a.identity.cache, Optional: a.optional, NAT64: a.config.nat64(), Translator: a.translator(), Persist: a.persist, Logger: a.log,
 	}
 	if a.cgroups != nil && a.config.Sockets != ModeOff {
 		options.Sockets, options.Containers = a, a.cgroups

@@ -69,6 +69,8 @@ type Config struct {
 	DaemonSet string
 	// StaticFile names pods and services by address; CIDRFile names ranges.
 	StaticFile, CIDRFile string
+	// NAT64Prefix are the prefixes of translators beside the well-known one.
+	NAT64Prefix []string
 	// GeoIP are MaxMind databases (.mmdb).
 	GeoIP []string
 	// ServiceTranslation is auto or off: whether the backends of Services are looked up.

@@ -99,6 +99,9 @@ func addIdentityFlags(fs *pflag.FlagSet, c *Config) {
 		"YAML `file` that names pods, services and nodes, for --identity static")
 	fs.StringVar(&c.CIDRFile, "cidr-file", c.CIDRFile,
 		"YAML `file` that names address ranges, for peers of kind cidr")
+	fs.StringSliceVar(&c.NAT64Prefix, "nat64-prefix", c.NAT64Prefix,
+		"`prefixes` of this network's NAT64, such as 64:ff9b:1::/96: peers in them are what the IPv4 address in theirs is, and placed "+
+			"by it, as those in 64:ff9b::/96 always are; repeatable")
 	fs.StringSliceVar(&c.GeoIP, "geoip", c.GeoIP,
 		"MaxMind database `files` (.mmdb: country, city, ASN) for the places of external peers, of pods and of uplinks; repeatable; "+
 			"read again when they change")

@@ -5,6 +5,7 @@ package agent
 import (
 	"errors"
 	"net"
+	"net/netip"
 	"path"
 	"path/filepath"
 	"slices"
@@ -203,6 +204,11 @@ func (c Config) checkIdentity() (faults []error) {
 	case kubernetes && c.NodeName == "":
 		needs("--node-name", IdentityKubernetes, "is missing: give it, or set NODE_NAME from the downward API (fieldRef spec.nodeName)")
 	}
+	for _, prefix := range c.NAT64Prefix {
+		if _, err := flows.ParseNAT64Prefix(prefix); err != nil {
+			faults = append(faults, NewFault("nat64-prefix", strconv.Quote(prefix), "%v", err))
+		}
+	}
 	if c.CNICache != "" && !filepath.IsAbs(c.CNICache) {
 		faults = append(faults, NewFault("cni-cache", strconv.Quote(c.CNICache), "an absolute path is expected, such as %s, or nothing", DefaultCNICache))
 	}
@@ -219,6 +225,17 @@ func (c Config) checkIdentity() (faults []error) {
 		faults = append(faults, NewFault("scope", c.Scope, "only the kubernetes identity has a scope, and identity is %s", c.Identity))
 	}
 	return faults
+}
+
+// nat64 are the prefixes of --nat64-prefix, which has been checked.
+func (c Config) nat64() flows.NAT64 {
+	var own []netip.Prefix
+	for _, text := range c.NAT64Prefix {
+		if prefix, err := flows.ParseNAT64Prefix(text); err == nil {
+			own = append(own, prefix)
+		}
+	}
+	return flows.NewNAT64(own)
 }
 
 func (c Config) checkRemoteWrite() []error {

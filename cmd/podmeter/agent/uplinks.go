@@ -44,7 +44,7 @@ func (a *Agent) loadUplinks(ctx context.Context) (err error) {
 		Limit: a.config.UplinkSeriesLimit, Idle: a.config.FlowIdle, Grace: a.config.SeriesGrace,
 	})
 	u.publisher = flows.NewUplinkPublisher(flows.UplinkPublisherOptions{
-		Table: u.table, Directory: a.identity.cache, Places: a.whereabouts(), Persist: u.persist,
+		Table: u.table, Directory: a.identity.cache, Places: a.whereabouts(), NAT64: a.config.nat64(), Persist: u.persist,
 	})
 	o := a.meterOptions()
 	o.Role, o.PinPath = datapath.RoleUplinks, datapath.UplinksPath(a.config.PinPath)

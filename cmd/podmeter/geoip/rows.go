@@ -96,7 +96,11 @@ func (p placer) row(sample *model.Sample) (row, string) {
 	case sample.Histogram != nil:
 		return row{}, rowHistogram
 	}
-	r := row{address: address, place: p.places.Place(address), value: float64(sample.Value)}
+	placed := address
+	if embedded, ok := flows.NAT64(nil).Embedded(address); ok {
+		placed = embedded
+	}
+	r := row{address: address, place: p.places.Place(placed), value: float64(sample.Value)}
 	for _, label := range p.carry {
 		r.carried = append(r.carried, string(sample.Metric[model.LabelName(label)]))
 	}
