@@ -53,8 +53,8 @@ type CacheOptions struct {
 // A named range of 0.0.0.0/0 therefore takes all that 1 to 7 leave. A node's port
 // of a service is the node, and the broadcast address of a subnet is of the kind
 // of that subnet. Of two that have it by the same rule none has, but: of Services the
-// first one has it, of the pods of one node the last one, of those of several nodes
-// the first one that is not being deleted.
+// first one has it, of nodes the one that is ready, or the younger one, of the pods of one
+// node the last one, of those of several nodes the first one that is not being deleted.
 type Cache struct {
 	history time.Duration
 	clock   func() time.Time

@@ -30,6 +30,27 @@ type holder struct {
 	started int64
 	told    int64
 	leaving bool
+	// created is when a node was, ready whether it says so.
+	created int64
+	ready   bool
+}
+
+// since returns from when on the pod may have an interface. A start that lay in the future
+// when it was heard of is no evidence: the clock has been set back.
+func (h *holder) since() int64 {
+	if h.started > h.told {
+		return beginning
+	}
+	return h.started
+}
+
+// outranks reports whether a node has an address before another that has it too: of a host
+// that was renamed or made again the stale object is not ready, or the elder.
+func (h *holder) outranks(o *holder) bool {
+	if h.ready != o.ready {
+		return h.ready
+	}
+	return h.created > o.created
 }
 
 // claim says that an object had an address from one time until another, in
@@ -119,7 +140,7 @@ func (c *claims) localPod(address netip.Addr, first, last int64) *flows.Pod {
 // there from first to last. An interface is made after its pod has started and
 // does not outlive it by much.
 func (c *claim) possible(first, last int64) bool {
-	return first >= c.holder.started && last >= c.from && first < c.free() && last < c.to+tolerance
+	return first >= c.holder.since() && last >= c.from && first < c.free() && last < c.to+tolerance
 }
 
 // free returns from when on the address may have been another's.

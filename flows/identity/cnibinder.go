@@ -49,7 +49,7 @@ func (b cniBinder) sandboxOf(i flows.Interface) *flows.Pod {
 		if !file.fits(i) {
 			continue
 		}
-		pod := b.cache.sandboxPod(file.result, i.Attached)
+		pod := b.cache.sandboxPod(file.result)
 		switch {
 		case pod == nil:
 			unknown = later(unknown, file.written)
@@ -80,9 +80,9 @@ func (f *cniCached) fits(i flows.Interface) bool {
 	return !f.result.contradicts(i.Addresses)
 }
 
-// sandboxPod returns the pod of this node that the kubelet made a sandbox for, with
-// an interface that was attached then; nil while it is not known.
-func (c *Cache) sandboxPod(r *cniResult, attached time.Time) *flows.Pod {
+// sandboxPod returns the pod of this node that the kubelet made a sandbox for, nil while it is
+// not known. When it started is not asked: a UID does not come back, and clocks do.
+func (c *Cache) sandboxPod(r *cniResult) *flows.Pod {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	named := func(e *podEntry) bool { return e.Namespace == r.namespace && e.Name == r.name }
@@ -90,11 +90,8 @@ func (c *Cache) sandboxPod(r *cniResult, attached time.Time) *flows.Pod {
 	if e == nil {
 		e = c.mirrorOf(r.uid, named)
 	}
-	switch {
-	case e == nil, e.holder.pod == nil, e.HostNetwork, !named(e):
+	if e == nil || e.holder.pod == nil || e.HostNetwork || !named(e) {
 		return nil
-	case e.StaticUID == "" && attached.UnixNano() < e.holder.started:
-		return nil // a mirror of a static pod is younger than the pod
 	}
 	return e.holder.pod
 }

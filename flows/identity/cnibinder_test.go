@@ -126,7 +126,7 @@ func TestBindsByCNIResult(t *testing.T) {
 		{"pod of another node", mine, []*Pod{&far}, veth(5), ""},
 		{"pod with hostNetwork", mine, []*Pod{&onHost}, veth(5), ""},
 		{"pod of another name", mine, []*Pod{&renamed}, veth(5), ""},
-		{"interface older than the pod", mine, []*Pod{&young}, veth(5), ""},
+		{"interface older than the pod, whose clock was set back: the result names it", mine, []*Pod{&young}, veth(5), "uid-a"},
 		{"no other end in another namespace: a bridge, an ifb", mine, []*Pod{p},
 			with(veth(5), func(i *flows.Interface) { i.PeerNamespace = -1 }), ""},
 		{"another hardware address", func(r *results) { r.made(p, 6, host(device, mac2)) }, []*Pod{p}, veth(5), ""},

@@ -20,6 +20,8 @@ type Node struct {
 	PodRanges []netip.Prefix
 	// Created is since when it has its addresses, zero for always.
 	Created time.Time
+	// Ready is what its condition of that name says.
+	Ready bool
 	// Over are the bounds that the API's object was beyond.
 	Over Bounds
 }
@@ -40,6 +42,7 @@ func (c *Cache) SetNode(n *Node) {
 	old := entry.Node
 	entry.Node = n
 	entry.holder.owner = &flows.Owner{Kind: flows.PeerNode, Name: n.Name, Node: n.Name, Zone: n.Zone}
+	entry.holder.created, entry.holder.ready = nanoseconds(n.Created), n.Ready
 	c.moveNode(entry, old, now)
 	if old == nil || old.Zone != n.Zone {
 		c.rezone(entry)

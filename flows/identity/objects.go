@@ -154,6 +154,11 @@ func nodeOf(n *corev1.Node) *Node {
 		Name: shared(over.text(n.Name, plain.NameLimit)), Zone: shared(over.text(n.Labels[corev1.LabelTopologyZone], plain.LabelLimit)),
 		Created: n.CreationTimestamp.Time,
 	}
+	for i := range n.Status.Conditions {
+		if c := &n.Status.Conditions[i]; c.Type == corev1.NodeReady {
+			node.Ready = c.Status == corev1.ConditionTrue
+		}
+	}
 	for _, a := range n.Status.Addresses { // those that are host names are no addresses
 		node.Addresses = over.address(node.Addresses, a.Address, maxNodeAddresses)
 	}

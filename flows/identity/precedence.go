@@ -148,7 +148,9 @@ func (t *choice) take(cl *claim, r rank, began int64) {
 	case t.best == nil, r < t.rank, r == t.rank && r.ofPorts() && cl.holder != t.best && began < t.began:
 		*t = choice{best: cl.holder, rank: r, from: cl.from, to: cl.to, began: began, told: cl.told, free: cl.free()}
 		t.departing = r == rankPodHere && cl.asserted() && cl.holder.leaving
-	case r > t.rank:
+	case r == rankNode && t.rank == rankNode && cl.holder.outranks(t.best):
+		*t = choice{best: cl.holder, rank: r, from: cl.from, to: cl.to, began: began, told: cl.told, free: cl.free()}
+	case r > t.rank, r == rankNode && t.best.outranks(cl.holder):
 	case cl.holder == t.best:
 		t.from, t.to, t.began = min(t.from, cl.from), max(t.to, cl.to), min(t.began, began)
 		t.told, t.free = min(t.told, cl.told), max(t.free, cl.free())
