@@ -23,8 +23,14 @@ var (
 	// hash (pkg/kubelet/cm/pod_container_manager_linux.go).
 	podCgroup = regexp.MustCompile(`^pod([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[0-9a-f]{32})$`)
 	// containerCgroup is what runtimes call a container's: its id, with systemd
-	// <runtime>-<id>.scope.
-	containerCgroup = regexp.MustCompile(`^(?:[a-z-]+-)?([0-9a-f]{64})(?:\.scope)?$`)
+	// <runtime>-<id>.scope, and what Kata calls that of a sandbox.
+	containerCgroup = regexp.MustCompile(`^(?:[a-z-]+-|kata_)?([0-9a-f]{64})(?:\.scope)?$`)
+	// flatCgroup is what a runtime with the driver cgroupfs makes of a container's path below
+	// a kubelet with the driver systemd, <slice>:<runtime>:<id>: one directory of this name, in
+	// the slice of the runtime's service (defaultDirPath in cgroups/fs2 of runc).
+	flatCgroup = regexp.MustCompile(`^(?:[^:]+-)?kubepods(?:-burstable|-besteffort)?-(pod[0-9a-f_]+)\.slice:[a-z0-9-]+:([0-9a-f]{64})$`)
+	// podSlice is that of a pod.
+	podSlice = regexp.MustCompile(`-pod[0-9a-f_]+\.slice$`)
 	// othersCgroup is what is not the kubelet's nor above it: what systemd gives to users,
 	// machines, services and scopes, and what container engines make. They may be delegated
 	// to whoever runs there, who may make cgroups of any name in them.
@@ -46,12 +52,13 @@ func parseCgroup(path string) (pod, container string) {
 //	[root.slice/root-….slice/]root-…-kubepods.slice/[….-{burstable,besteffort}.slice/]…-pod<UID>.slice
 //
 // of the drivers cgroupfs and systemd, the latter with dashes as underscores: root is the
-// kubelet's --cgroup-root (pkg/kubelet/cm/cgroup_manager_linux.go).
+// kubelet's --cgroup-root (pkg/kubelet/cm/cgroup_manager_linux.go). Where the runtime's driver
+// is another than the kubelet's each container's is the pod's own, see flatCgroup.
 func locateCgroup(path string) (pod, container string, depth int) {
 	parts := strings.Split(path, "/")
 	pods, prefix, _ := findPods(parts)
-	if pods == 0 {
-		return "", "", 0
+	if pod, container, depth = findFlat(parts); pod != "" || pods == 0 {
+		return pod, container, depth
 	}
 	if pod, depth = podBelow(parts[pods:], prefix); pod == "" {
 		return "", "", 0
@@ -63,6 +70,24 @@ func locateCgroup(path string) (pod, container string, depth int) {
 		}
 	}
 	return pod, "", depth
+}
+
+// findFlat returns the pod and the container of a flatCgroup in slices that are neither a pod's
+// nor others', and how many levels down it is.
+func findFlat(parts []string) (pod, container string, depth int) {
+	for n, part := range parts {
+		if found := flatCgroup.FindStringSubmatch(part); found != nil {
+			name := podCgroup.FindStringSubmatch(strings.ReplaceAll(found[1], "_", "-"))
+			if name == nil {
+				return "", "", 0
+			}
+			return strings.Clone(name[1]), strings.Clone(found[2]), n + 1
+		}
+		if !strings.HasSuffix(part, slice) || podSlice.MatchString(part) || othersCgroup.MatchString(part) {
+			return "", "", 0
+		}
+	}
+	return "", "", 0
 }
 
 // findPods returns how many levels down the cgroup of all pods is, 0 if it is not on the

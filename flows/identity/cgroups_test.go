@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -72,6 +73,21 @@ func TestParseCgroup(t *testing.T) {
 		{"a class that is none", "kubepods/mine/pod" + cgroupUID, "", ""},
 		{"below a pod, another one", "kubepods/pod" + cgroupUID + "/" + cgroupID + "/kubepods/pod" + cgroupStatic, cgroupUID, cgroupID},
 		{"below a class of classes", "kubepods/burstable/burstable/pod" + cgroupUID, "", ""},
+		{"Docker by cri-dockerd", "kubepods.slice/kubepods-pod" + under + ".slice/docker-" + cgroupID + ".scope", cgroupUID, cgroupID},
+		{"Kata's sandbox", "kubepods.slice/kubepods-pod" + under + ".slice/kata_" + cgroupID, cgroupUID, cgroupID},
+		{"a monitor of CRI-O's", "kubepods.slice/kubepods-pod" + under + ".slice/crio-conmon-" + cgroupID + ".scope", cgroupUID, cgroupID},
+		{"cgroupfs below a kubelet with systemd", "system.slice/kubepods-burstable-pod" + under + ".slice:cri-containerd:" + cgroupID, cgroupUID, cgroupID},
+		{"the same at the root", "kubepods-besteffort-pod" + under + ".slice:cri-containerd:" + cgroupID, cgroupUID, cgroupID},
+		{"the same, guaranteed, beside the pods' slices", "kubepods.slice/kubepods-pod" + under + ".slice:crio:" + cgroupID, cgroupUID, cgroupID},
+		{"the same of kind", "kubelet.slice/kubelet-kubepods-burstable-pod" + under + ".slice:cri-containerd:" + cgroupID, cgroupUID, cgroupID},
+		{"the same, of a static pod", "system.slice/kubepods-burstable-pod" + cgroupStatic + ".slice:cri-containerd:" + cgroupID, cgroupStatic, cgroupID},
+		{"the same, below the container's", "system.slice/kubepods-pod" + under + ".slice:cri-containerd:" + cgroupID + "/init", cgroupUID, cgroupID},
+		{"the same by a user", "user.slice/kubepods-pod" + under + ".slice:cri-containerd:" + cgroupID, "", ""},
+		{"the same in a container", "system.slice/docker-" + cgroupID + ".scope/kubepods-pod" + under + ".slice:cri-containerd:" + cgroupID, "", ""},
+		{"the same in another pod's", "kubepods.slice/kubepods-pod" + cgroupStatic + ".slice/kubepods-pod" + under + ".slice:cri-containerd:" + cgroupID, cgroupStatic, ""},
+		{"the same in another container's", "kubepods/pod" + cgroupStatic + "/" + strings.Repeat("f", 64) + "/kubepods-pod" + under + ".slice:cri-containerd:" + cgroupID,
+			cgroupStatic, strings.Repeat("f", 64)},
+		{"the same without an id", "system.slice/kubepods-pod" + under + ".slice:cri-containerd:x", "", ""},
 		{"below the container's", "kubepods/pod" + cgroupUID + "/" + cgroupID + "/init.scope", cgroupUID, cgroupID},
 		{"a container without a pod", "system.slice/docker-" + cgroupID + ".scope", "", ""},
 		{"a name that is none", "kubepods/podium/" + cgroupID, "", ""},
@@ -343,5 +359,44 @@ func TestHostPods(t *testing.T) {
 		if got == nil && name != "" || got != nil && got.Name != name {
 			t.Errorf("cgroup of %s: got pod %+v, want %q", cgroup, got, name)
 		}
+	}
+}
+
+// Where runtime and kubelet have two drivers a pod's processes are beside its own cgroup, in
+// one for each container: it is metered at all of them.
+func TestHostPodsOfFlatCgroups(t *testing.T) {
+	root := t.TempDir()
+	cache := NewCache(CacheOptions{Node: "here"})
+	k := &Kubernetes{cache: cache}
+	p := duo(cgroupID, strings.Repeat("f", 64))
+	p.Spec.HostNetwork = true
+	cache.SetPod(k.podOf(p))
+	name := "kubepods-burstable-pod" + strings.ReplaceAll(cgroupUID, "-", "_") + ".slice"
+	want := map[string]string{ // containers
+		"kubepods.slice/kubepods-burstable.slice/" + name:                     "",
+		"system.slice/" + name + ":cri-containerd:" + cgroupID:                "front",
+		"system.slice/" + name + ":cri-containerd:" + strings.Repeat("f", 64): "back",
+	}
+	for path := range want {
+		if err := os.MkdirAll(filepath.Join(root, path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := NewCgroups(root, cache, slog.New(slog.DiscardHandler))
+	c.scan(&fsnotify.Watcher{})
+	got := make(map[string]string)
+	for _, pod := range c.HostPods() {
+		info, err := os.Stat(pod.Cgroup)
+		if err != nil {
+			t.Fatal(err)
+		}
+		uid, container := c.Container(info.Sys().(*syscall.Stat_t).Ino)
+		if pod.UID != cgroupUID || uid != cgroupUID {
+			t.Errorf("%s: got the pods %q and %q, want %q", pod.Cgroup, pod.UID, uid, cgroupUID)
+		}
+		got[strings.TrimPrefix(pod.Cgroup, root+"/")] = container
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
