@@ -70,7 +70,7 @@ type Cache struct {
 	hostOwner *flows.Owner
 
 	pods     map[string]*podEntry     // by UID
-	gone     []gonePod                // with several containers, oldest first
+	gone     []gonePod                // of this node, oldest first
 	services map[string]*serviceEntry // by UID
 	nodes    map[string]*nodeEntry    // by name
 	external external                 // of services

@@ -17,7 +17,7 @@ const cniSlack = 10 * time.Second
 // was made for, and where that says nothing as its fallback does. A UID is no address: there is no
 // news of an earlier owner to wait for.
 type cniBinder struct {
-	results  *cniCache
+	results  *cniCache // nil if there is none
 	cache    *Cache
 	fallback flows.Binder
 }
@@ -40,7 +40,7 @@ func (b cniBinder) Bind(i flows.Interface, seen []netip.Addr, bound *flows.Bound
 func (b cniBinder) sandboxOf(i flows.Interface) *flows.Pod {
 	// A bridge and its like are in the result of each pod: the other end of the
 	// interface must be in another namespace.
-	if i.PeerNamespace < 0 {
+	if b.results == nil || i.PeerNamespace < 0 {
 		return nil
 	}
 	var owner *flows.Pod
@@ -76,6 +76,8 @@ func (f *cniCached) fits(i flows.Interface) bool {
 		return false
 	case !i.Gone.IsZero() && f.written.After(i.Gone):
 		return false
+	case !f.removed.IsZero() && (i.Gone.IsZero() || i.Appeared.After(f.removed)):
+		return false // libcni removes a file when the plugins have removed the interface
 	}
 	return !f.result.contradicts(i.Addresses)
 }
@@ -87,6 +89,9 @@ func (c *Cache) sandboxPod(r *cniResult) *flows.Pod {
 	defer c.mu.RUnlock()
 	named := func(e *podEntry) bool { return e.Namespace == r.namespace && e.Name == r.name }
 	e := c.pods[r.uid]
+	if e == nil {
+		e = c.gonePod(r.uid)
+	}
 	if e == nil {
 		e = c.mirrorOf(r.uid, named)
 	}

@@ -220,7 +220,7 @@ func TestCNIResultComesLater(t *testing.T) {
 	r.write("f", data, 6)
 	expect("the file", "uid-a")
 	c.DeletePod(p)
-	expect("pod deleted", "")
+	expect("pod deleted", "uid-a")
 	c.SetPod(p)
 	if err := os.Remove(r.path("f")); err != nil {
 		t.Fatal(err)

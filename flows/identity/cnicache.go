@@ -3,6 +3,7 @@
 package identity
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -10,9 +11,12 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/fsnotify/fsnotify"
 )
 
 const (
@@ -23,11 +27,18 @@ const (
 	// maxCNIFiles bounds the time that a listing takes. Where so many are left
 	// behind, something is broken that is not ours to mend.
 	maxCNIFiles = 16384
+	// cniMemory is for how long a result is remembered after its file was removed: as long as
+	// an interface that is gone waits for its pod.
+	cniMemory = 10 * time.Minute
+	// cniRetry is how often a directory that cannot be watched is tried again: it may not be
+	// there until the first pod is.
+	cniRetry = 5 * time.Second
 )
 
 // cniCache is libcni's cache of results: one file for each interface of each
 // container, written when the plugins are done with it and removed with it. It is
-// read when somebody asks, and a file only when it has changed.
+// read when somebody asks, and when the kernel tells of a new file, as a container may live
+// for less than a drain: a file only when it has changed.
 type cniCache struct {
 	directories []string
 	clock       func() time.Time
@@ -45,6 +56,7 @@ type cniCached struct {
 	written time.Time
 	size    int64
 	result  *cniResult // nil if it is of no use
+	removed time.Time  // when that was noticed
 }
 
 // newCNICache returns the cache of a directory that need not exist. Multus has one of
@@ -60,11 +72,110 @@ func newCNICache(directory string, clock func() time.Time, logger *slog.Logger) 
 func (c *cniCache) of(device string) []*cniCached {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.look()
+	return c.byDevice[device]
+}
+
+// look lists the directories unless that was done just now.
+func (c *cniCache) look() {
 	if now := c.clock(); c.listed.IsZero() || now.Sub(c.listed) >= cniAge || now.Before(c.listed) {
 		c.listed = now
 		c.report(c.list())
 	}
-	return c.byDevice[device]
+}
+
+// watch reads files as they come, until ctx is done. Where the directories cannot be watched
+// those are read that are there when somebody asks.
+func (c *cniCache) watch(ctx context.Context) {
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		c.logger.Warn("pods that live for less than a drain may stay unbound: CNI results cannot be watched; raise the limits fs.inotify.*",
+			"error", err)
+		return
+	}
+	defer watcher.Close()
+	retry := time.NewTicker(cniRetry)
+	defer retry.Stop()
+	for {
+		c.watchOn(watcher)
+		select {
+		case <-ctx.Done():
+			return
+		case event := <-watcher.Events:
+			switch {
+			case event.Has(fsnotify.Create), event.Has(fsnotify.Write):
+				c.notice(event.Name)
+			case event.Has(fsnotify.Remove), event.Has(fsnotify.Rename):
+				c.noticeRemoval(event.Name)
+			}
+		case <-watcher.Errors: // events were lost
+			c.mu.Lock()
+			c.look()
+			c.mu.Unlock()
+		case <-retry.C:
+		}
+	}
+}
+
+// watchOn watches the directories that are there and are not watched yet: one that was removed
+// is watched no more. What is in one by now is read.
+func (c *cniCache) watchOn(watcher *fsnotify.Watcher) {
+	watched := watcher.WatchList()
+	for _, directory := range c.directories {
+		if slices.Contains(watched, directory) || watcher.Add(directory) != nil {
+			continue
+		}
+		c.mu.Lock()
+		c.look()
+		c.mu.Unlock()
+	}
+}
+
+// notice reads one file that is new or has changed.
+func (c *cniCache) notice(path string) {
+	info, err := os.Lstat(path)
+	if err != nil || !info.Mode().IsRegular() {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	known := c.files[path]
+	if known == nil && len(c.files) >= maxCNIFiles {
+		return
+	}
+	if known != nil {
+		c.forgetDevices(known)
+	}
+	c.take(path, info, known)
+}
+
+// noticeRemoval takes note that a file is not there any more.
+func (c *cniCache) noticeRemoval(path string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if known := c.files[path]; known != nil && known.result != nil {
+		c.forgetDevices(known)
+		c.add(path, known.removedAt(c.clock()))
+	}
+}
+
+// removedAt returns the file as one that is not there any more. Others may read the one that was.
+func (f *cniCached) removedAt(now time.Time) *cniCached {
+	if !f.removed.IsZero() {
+		return f
+	}
+	removed := *f
+	removed.removed = now
+	return &removed
+}
+
+func (c *cniCache) forgetDevices(file *cniCached) {
+	if file.result == nil {
+		return
+	}
+	for device := range file.result.devices {
+		c.byDevice[device] = slices.DeleteFunc(slices.Clone(c.byDevice[device]), func(f *cniCached) bool { return f == file })
+	}
 }
 
 // report says once what keeps the directory from being read. That there is none is
@@ -103,7 +214,33 @@ func (c *cniCache) list() error {
 			return err
 		}
 	}
+	c.keepRemoved(before)
 	return nil
+}
+
+// keepRemoved remembers the results whose files are not there any more.
+func (c *cniCache) keepRemoved(before map[string]*cniCached) {
+	now := c.clock()
+	for path, file := range before {
+		if c.files[path] != nil || file.result == nil || len(c.files) >= maxCNIFiles {
+			continue
+		}
+		file = file.removedAt(now)
+		if now.Sub(file.removed) < cniMemory {
+			c.add(path, file)
+		}
+	}
+}
+
+// add takes a file among those that are known.
+func (c *cniCache) add(path string, file *cniCached) {
+	c.files[path] = file
+	if file.result == nil {
+		return
+	}
+	for device := range file.result.devices {
+		c.byDevice[device] = append(c.byDevice[device], file)
+	}
 }
 
 // listOne reads what is new in a directory, given what is known of its files.
@@ -131,18 +268,11 @@ func (c *cniCache) listOne(path string, known map[string]*cniCached) error {
 
 // take takes note of a file, given what is known of it.
 func (c *cniCache) take(path string, info fs.FileInfo, known *cniCached) {
-	if known == nil || known.size != info.Size() || !known.written.Equal(info.ModTime()) {
+	if known == nil || !known.removed.IsZero() || known.size != info.Size() || !known.written.Equal(info.ModTime()) {
 		known = c.read(path)
 	}
-	if known == nil {
-		return
-	}
-	c.files[path] = known
-	if known.result == nil {
-		return
-	}
-	for device := range known.result.devices {
-		c.byDevice[device] = append(c.byDevice[device], known)
+	if known != nil {
+		c.add(path, known)
 	}
 }
 

@@ -4,16 +4,21 @@ package identity
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/internal/ktest"
 )
 
 // What is no result of a pod is left out, and hides no other.
@@ -93,7 +98,15 @@ func TestCNICacheReadsWhatChanged(t *testing.T) {
 	if err := os.Remove(r.path("f")); err != nil {
 		t.Fatal(err)
 	}
-	expect("removed, and the clock set back")
+	expect("removed, and the clock set back", "uid-b")
+	if c.of(device)[0].removed.IsZero() {
+		t.Error("removed: got no time of it")
+	}
+	now = now.Add(cniMemory - 1)
+	expect("removed a while ago", "uid-b")
+	now = now.Add(1)
+	now = now.Add(cniAge)
+	expect("removed long ago")
 }
 
 // What keeps the directory from being read is said once; that there is none is no
@@ -148,5 +161,65 @@ func TestCNICacheRefusesTooMany(t *testing.T) {
 	c := newCNICache(r.directory, time.Now, slog.New(slog.NewTextHandler(&log, nil)))
 	if got := c.of(device); len(got) > 0 || !strings.Contains(log.String(), "more than 16384 files") {
 		t.Errorf("got %d files and the log %q, want none and why", len(got), log.String())
+	}
+}
+
+// Pods that live for less than a drain, one after the other on one address, are bound when
+// they are gone.
+func TestShortLivedPodsAreBound(t *testing.T) {
+	r, c := newResults(t), newTestCache(&clock{at(100)})
+	files := newCNICache(r.directory, time.Now, slog.New(slog.DiscardHandler))
+	ctx, cancel := context.WithCancel(t.Context())
+	var watching sync.WaitGroup
+	watching.Go(func() { files.watch(ctx) })
+	defer watching.Wait()
+	defer cancel()
+
+	const pods = 12
+	var interfaces []flows.Interface
+	for n := range pods {
+		p := pod(fmt.Sprint(n), float64(n), "10.0.0.1")
+		name := fmt.Sprint("veth", n)
+		c.SetPod(p)
+		r.write("result-"+p.UID, resultOf(t, p, host(name, "")), float64(n))
+		known := func(removed bool) bool {
+			files.mu.Lock()
+			defer files.mu.Unlock()
+			found := files.byDevice[name]
+			return len(found) == 1 && found[0].removed.IsZero() != removed
+		}
+		ktest.Await(t, "the file is read", func() bool { return known(false) })
+		if err := os.Remove(r.path("result-" + p.UID)); err != nil {
+			t.Fatal(err)
+		}
+		ktest.Await(t, "its removal is noticed", func() bool { return known(true) })
+		c.DeletePod(p)
+		interfaces = append(interfaces, flows.Interface{Name: name, Attached: at(float64(n)), Gone: at(float64(n) + 0.9), PeerNamespace: 0})
+	}
+	b := cniBinder{files, c, never{}}
+	for n, i := range interfaces {
+		want := fmt.Sprint("uid-", n)
+		if got := b.Bind(i, nil, nil); got == nil || got.UID != want {
+			t.Errorf("%s: got %v, want %s", i.Name, got, want)
+		}
+		i.Gone = time.Time{} // another interface of that name, which is there
+		if got := b.Bind(i, nil, nil); got != nil {
+			t.Errorf("%s, still there: got %v, want none", i.Name, got)
+		}
+	}
+}
+
+// Without libcni's cache a cgroup is bound all the same.
+func TestHostPodWithoutCNICache(t *testing.T) {
+	c := newTestCache(&clock{at(100)})
+	p := pod("a", 0, "192.0.2.1")
+	p.HostNetwork = true
+	c.SetPod(p)
+	k := &Kubernetes{cache: c}
+	if got := k.Binder().Bind(flows.Interface{Name: "pod-a", PodUID: "uid-a", Attached: at(50)}, nil, nil); got == nil || got.UID != "uid-a" {
+		t.Errorf("got %v, want uid-a", got)
+	}
+	if k.Made(flows.Interface{Name: "veth1"}) {
+		t.Error("made: got true, want no answer")
 	}
 }

@@ -63,22 +63,33 @@ func rememberContainers(entry, old *podEntry) {
 	}
 }
 
-// gonePod is one that has gone, while flows of its containers may still be read, or its
-// cgroup is still there.
+// gonePod is one of this node that has gone, while flows of its containers may still be read,
+// its cgroup is still there, or its interface was not bound yet.
 type gonePod struct {
 	entry *podEntry
 	at    int64
 }
 
-// keepContainers remembers those of a pod that has gone. The caller holds mu.
-func (c *Cache) keepContainers(entry *podEntry, now int64) {
+// keepGone remembers a pod that has gone. The caller holds mu.
+func (c *Cache) keepGone(entry *podEntry, now int64) {
 	c.gone = slices.DeleteFunc(c.gone, func(g gonePod) bool { return now-g.at > int64(c.history) })
-	if len(entry.containers) > 0 || entry.HostNetwork {
+	if c.isLocal(entry.Pod) {
 		if len(c.gone) >= maxGone {
 			c.gone = slices.Delete(c.gone, 0, maxGone/4)
 		}
 		c.gone = append(c.gone, gonePod{entry, now})
 	}
+}
+
+// gonePod returns the pod of this node with the UID that has gone, nil if there was none lately.
+// The caller holds mu.
+func (c *Cache) gonePod(uid string) *podEntry {
+	for i := len(c.gone) - 1; i >= 0; i-- {
+		if c.gone[i].entry.UID == uid {
+			return c.gone[i].entry
+		}
+	}
+	return nil
 }
 
 // container returns the name of a container of this node, empty if it is not known, and

@@ -103,6 +103,9 @@ func (k *Kubernetes) Run(ctx context.Context) error {
 	logged := klog.NewContext(ctx, logr.FromSlogHandler(k.logger.Handler()))
 	var running sync.WaitGroup
 	defer running.Wait()
+	if k.results != nil {
+		running.Go(func() { k.results.watch(ctx) })
+	}
 	var delivered []cache.DoneChecker
 	for _, i := range k.informers {
 		running.Go(func() { i.RunWithContext(logged) })
@@ -122,15 +125,12 @@ func (k *Kubernetes) Synced() <-chan struct{} { return k.synced }
 // Made reports whether the CNI plugins are done with an interface, as libcni's cache
 // tells: it has their result then. False is no answer.
 func (k *Kubernetes) Made(i flows.Interface) bool {
-	return k.results != nil && cniBinder{results: k.results, cache: k.cache}.sandboxOf(i) != nil
+	return cniBinder{results: k.results, cache: k.cache}.sandboxOf(i) != nil
 }
 
 // Binder implements [Source]. What libcni's cache says goes before addresses.
 func (k *Kubernetes) Binder() flows.Binder {
 	addresses := flows.AddressBinder{Directory: k.cache, MinAge: newsAge, Now: k.cache.clock}
-	if k.results == nil {
-		return addresses
-	}
 	return cniBinder{results: k.results, cache: k.cache, fallback: addresses}
 }
 

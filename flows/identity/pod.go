@@ -88,7 +88,7 @@ func (c *Cache) DeletePod(p *Pod) {
 	}
 	c.leaveNode(entry)
 	delete(c.pods, p.UID)
-	c.keepContainers(entry, now)
+	c.keepGone(entry, now)
 	for _, address := range entry.owned() {
 		c.endPodClaim(entry.holder, address, p, now)
 	}
