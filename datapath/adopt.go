@@ -69,6 +69,9 @@ func closeAll(maps map[string]*ebpf.Map) error {
 // if not, why.
 func (m *Meter) Resumed() (bool, error) { return m.resumed, m.rejected }
 
+// Unsaved reports whether epochs were published after the state that the meter goes on from.
+func (m *Meter) Unsaved() bool { return m.unsaved }
+
 // adopt goes on with maps that an earlier agent has left, from its state if that
 // fits them.
 func (m *Meter) adopt() error {
@@ -107,9 +110,13 @@ func (m *Meter) resume(saved *SavedState, kernel bpf.MeterEpochState) error {
 	for _, s := range saved.Attachments {
 		m.registryOf(s.Point).put(s.recall())
 	}
-	lost := kernel.Epoch - saved.Epoch
-	if lost > 2 {
-		m.log.Warn("epochs were drained and not saved: what they carried is exported as unattributed", "epochs", lost-2)
+	// The one after the saved may have been read, and is then read again.
+	if lost := kernel.Epoch - saved.Epoch; lost > 2 || saved.Behind && lost > 1 {
+		m.unsaved = true
+		for n := range m.drainer.unsaved {
+			m.drainer.unsaved[n] = true
+		}
+		m.log.Warn("epochs were published and not saved: series by peer begin anew, sums by pod go on", "epochs", max(lost-2, 1))
 	}
 	return m.drainer.takeUp(kernel, saved.Epoch)
 }

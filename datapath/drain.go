@@ -38,6 +38,8 @@ type drainer struct {
 	// published is whether the frozen set has been published and is not cleared
 	// yet, unquiet whether programs may still write it: where a drain stopped.
 	published, unquiet bool
+	// unsaved is whether epochs of each set were published that its drained totals lack.
+	unsaved [sets]bool
 	// inserted is how many flows the set that was read last had created.
 	inserted uint64
 	records  []flows.Record
@@ -165,7 +167,7 @@ func (d *drainer) read(number int) (*flows.Epoch, map[bpf.MeterTotalKey]bpf.Mete
 	}
 	epoch := &flows.Epoch{
 		Start: d.began[number], End: d.ended[number], Records: d.records, Health: d.health,
-		ConservationError: d.missed,
+		ConservationError: d.missed, Unsaved: d.unsaved[number],
 	}
 	d.inserted = 0
 	for key, a := range accounts {

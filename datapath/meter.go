@@ -148,6 +148,7 @@ type Meter struct {
 	newMaps bool
 	// resumed is whether the meter goes on from Options.Saved, rejected why not.
 	resumed  bool
+	unsaved  bool // see [Meter.Unsaved]
 	rejected error
 
 	// gate is held by whoever drains or lets go of the maps; released, compared and

@@ -66,7 +66,7 @@ func (m *Meter) relievePressure(p *publication, took time.Duration) error {
 	if err != nil {
 		return err
 	}
-	if p.residue+p.unplaced > 0 {
+	if p.residue+p.unplaced > 0 && !p.unsaved {
 		m.log.Warn("the maps were too small for the traffic: these bytes are exported as unattributed",
 			"residue", p.residue, "unplaced", p.unplaced, "flows", p.inserted,
 			"map-memory", m.options.MapMemory, "would-have-held", m.memoryFor(p.inserted))

@@ -141,6 +141,7 @@ type publication struct {
 	inserted               uint64
 	span                   time.Duration
 	residue, unplaced, gap uint64 // bytes
+	unsaved                bool
 }
 
 // Publish implements [Sink].
@@ -153,6 +154,8 @@ func (p *publication) Publish(epoch *flows.Epoch) error {
 	p.meter.attachments.seeded(seeds)
 	p.meter.hosts.seeded(nil)
 	p.number, p.gap = epoch.Number, epoch.ConservationError
+	p.unsaved = epoch.Unsaved
+	p.meter.drainer.unsaved[epoch.Number&1] = false
 	p.span, p.inserted = epoch.End.Sub(epoch.Start), p.meter.drainer.inserted
 	for _, total := range epoch.Totals {
 		p.residue += total.Residue.Bytes

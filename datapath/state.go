@@ -33,6 +33,8 @@ type SavedState struct {
 	Existing map[uint32]string
 	// Past is what was published of interfaces that were let go of.
 	Past []PastState
+	// Behind says that an epoch after this one was published and could not be saved.
+	Behind bool `cbor:"-"`
 }
 
 // PastState is what of an interface's own counters needs no seeding.

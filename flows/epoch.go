@@ -85,6 +85,9 @@ type Epoch struct {
 	// Health has one entry per end of a TCP connection that something happened to. The
 	// slice is reused by the next drain.
 	Health []HealthRecord
+	// Unsaved says that epochs were published before this one of which nothing was kept. What
+	// they had is in the residue once more: totals are cumulative, flows are not.
+	Unsaved bool
 	// ConservationError is the bytes by which totals and flows disagree where
 	// nothing was evicted. It must be 0; anything else is a bug.
 	ConservationError uint64

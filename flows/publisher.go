@@ -139,7 +139,7 @@ func (p *Publisher) attribute(epoch *Epoch) *Batch {
 	}
 	p.health(batch, epoch.Health)
 	for _, total := range epoch.Totals {
-		p.total(batch, total)
+		p.total(batch, total, epoch.Unsaved)
 	}
 	p.leave(epoch, batch)
 	p.bind(batch)
@@ -212,15 +212,20 @@ func (pt *point) wait(record *Record, labels rowLabels, sum amount) {
 	pt.waiting.addRow(unknown, key.Direction, labels, sum)
 }
 
-// total adds what a point counted, and what of it is in no flow.
-func (p *Publisher) total(batch *Batch, total Total) {
+// total adds what a point counted, and what of it is in no flow. Flows that were published by
+// an agent that could not save them are retired: nobody is to see them twice.
+func (p *Publisher) total(batch *Batch, total Total, unsaved bool) {
 	pt := p.points[total.Point]
 	if pt == nil {
 		p.lose(&p.stats.LostNoInterfaceBytes, total.Bytes+total.Seeded.Bytes)
 		return
 	}
 	rest := total.Unplaced
-	rest.Add(total.Residue)
+	if unsaved && pt.pod != nil {
+		batch.addRetired(pt.pod, total.Direction, amount{total.Residue, batch.Start})
+	} else {
+		rest.Add(total.Residue)
+	}
 	rest.Add(total.Seeded)
 	all := total.Counters
 	all.Add(total.Seeded)
@@ -317,7 +322,9 @@ func (s *Stats) count(epoch *Epoch) {
 	s.Entries += uint64(len(epoch.Records))
 	s.LastEpoch = epoch.End
 	for _, total := range epoch.Totals {
-		s.ResidueBytes += total.Residue.Bytes
+		if !epoch.Unsaved {
+			s.ResidueBytes += total.Residue.Bytes
+		}
 		s.UnplacedBytes += total.Unplaced.Bytes
 	}
 }

@@ -93,6 +93,8 @@ type Batch struct {
 	health map[healthKey]*healthSum
 	// foreign is what pods sent from addresses that are not theirs, a part of totals.
 	foreign map[*Pod]amount
+	// retired is what pods' flows had that are not to be shown, a part of totals.
+	retired map[totalKey]amount
 	// living are the pods that are metered at the end of the epoch, whether it
 	// saw a packet of them or not.
 	living map[string]*Pod
@@ -132,7 +134,8 @@ func newBatch(start, end time.Time) *Batch {
 		totals: make(map[totalKey]amount),
 		rows:   make(map[rowKey]amount),
 		health: make(map[healthKey]*healthSum), foreign: make(map[*Pod]amount),
-		living: make(map[string]*Pod),
+		retired: make(map[totalKey]amount),
+		living:  make(map[string]*Pod),
 
 		earlier: make(map[*Pod][Directions]Counters),
 	}
@@ -146,6 +149,16 @@ func (b *Batch) addTotal(pod *Pod, direction Direction, a amount) {
 	sum := b.totals[key]
 	sum.add(a)
 	b.totals[key] = sum
+}
+
+func (b *Batch) addRetired(pod *Pod, direction Direction, a amount) {
+	if a.IsZero() {
+		return
+	}
+	key := totalKey{pod, direction}
+	sum := b.retired[key]
+	sum.add(a)
+	b.retired[key] = sum
 }
 
 func (b *Batch) addRow(pod *Pod, direction Direction, labels rowLabels, a amount) {
@@ -181,6 +194,9 @@ func (t *Table) add(b *Batch, before func()) {
 	}
 	for key, sum := range b.rows {
 		t.addRow(t.account(key.pod), key, sum, b.End)
+	}
+	for key, sum := range b.retired {
+		t.account(key.pod).retiredOf(PeerUnattributed).add(key.direction, sum)
 	}
 	for pod, sum := range b.foreign {
 		t.account(pod).foreign.add(Transmit, sum)
@@ -300,11 +316,14 @@ func (a *account) externalFamily() *family[ExternalLabels] { return &a.externals
 
 // retireFlow takes over what a row has that goes.
 func (a *account) retireFlow(r *row[FlowLabels]) {
-	kind := r.labels.PeerKind
+	a.retiredOf(r.labels.PeerKind).merge(&r.counterPair)
+}
+
+func (a *account) retiredOf(kind PeerKind) *counterPair {
 	if a.retired[kind] == nil {
 		a.retired[kind] = &counterPair{}
 	}
-	a.retired[kind].merge(&r.counterPair)
+	return a.retired[kind]
 }
 
 // retireExternal is the same of the external family.

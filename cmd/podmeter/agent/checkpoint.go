@@ -36,6 +36,9 @@ const (
 	rejectedSuffix = ".rejected"
 	// nextSuffix names one that is being written.
 	nextSuffix = ".next"
+	// behindSuffix names the last one when a later one could not be written: others have seen
+	// more since.
+	behindSuffix = ".behind"
 )
 
 // errCheckpoint is returned for a file that is no checkpoint of this build.
@@ -53,6 +56,8 @@ type checkpoint struct {
 type checkpoints struct {
 	path string
 	mode cbor.EncMode
+	// behind is whether there is, or may be, one of that name.
+	behind bool
 	// body is kept from one checkpoint to the next.
 	body bytes.Buffer
 }
@@ -101,21 +106,34 @@ func putHeader(file []byte) {
 // read returns the checkpoint, nil if there is none. The error is errCheckpoint
 // for a file that is torn, truncated, older, newer or something else.
 func (c *checkpoints) read() (*checkpoint, error) {
-	if _, err := os.Lstat(c.path); errors.Is(err, fs.ErrNotExist) {
+	c.behind = true
+	content, err := c.readOne("")
+	if content != nil || err != nil {
+		return content, err
+	}
+	if content, err = c.readOne(behindSuffix); content != nil {
+		content.Datapath.Behind = true
+	}
+	return content, err
+}
+
+func (c *checkpoints) readOne(suffix string) (*checkpoint, error) {
+	path := c.path + suffix
+	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	directory, err := owned.Open(filepath.Dir(c.path), 0o700)
+	directory, err := owned.Open(filepath.Dir(path), 0o700)
 	if err != nil {
 		return nil, fmt.Errorf("open state directory: %w", err)
 	}
 	defer directory.Close()
-	file, err := directory.Read(filepath.Base(c.path), checkpointLimit)
+	file, err := directory.Read(filepath.Base(path), checkpointLimit)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", errCheckpoint, c.path, err)
+		return nil, fmt.Errorf("%w: %s: %w", errCheckpoint, path, err)
 	}
 	content, err := decodeCheckpoint(file)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", errCheckpoint, c.path, err)
+		return nil, fmt.Errorf("%w: %s: %w", errCheckpoint, path, err)
 	}
 	return content, nil
 }
@@ -152,8 +170,34 @@ func decodeCheckpoint(file []byte) (*checkpoint, error) {
 // setAside renames a checkpoint that cannot be used, and returns its new name.
 func (c *checkpoints) setAside() (string, error) {
 	aside := c.path + rejectedSuffix
-	if err := os.Rename(c.path, aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	err := os.Rename(c.path, aside)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = os.Rename(c.path+behindSuffix, aside)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return aside, fmt.Errorf("set checkpoint aside: %w", err)
 	}
 	return aside, nil
+}
+
+// fallBehind gives the checkpoint the name of one of which others have seen more since: a
+// full disk lets it be renamed.
+func (c *checkpoints) fallBehind() error {
+	c.behind = true
+	if err := os.Rename(c.path, c.path+behindSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("say that the checkpoint is behind: %w", err)
+	}
+	return nil
+}
+
+// catchUp removes a checkpoint that was behind.
+func (c *checkpoints) catchUp() error {
+	if !c.behind {
+		return nil
+	}
+	if err := os.Remove(c.path + behindSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove the checkpoint that was behind: %w", err)
+	}
+	c.behind = false
+	return nil
 }

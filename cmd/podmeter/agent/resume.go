@@ -88,9 +88,15 @@ func (k *keeper) reject(why error) {
 }
 
 // save writes the checkpoint of the epoch that is being published. When that
-// fails counting and publishing go on: what is lost is that a restart knows.
+// fails counting and publishing go on: what is lost is that a restart knows, and that is said
+// beside it.
 func (k *keeper) save(content *checkpoint) {
 	err := k.write(content)
+	if err == nil {
+		err = k.catchUp()
+	} else {
+		err = errors.Join(err, k.fallBehind())
+	}
 	k.saves.mu.Lock()
 	defer k.saves.mu.Unlock()
 	if err == nil {
@@ -118,5 +124,10 @@ func (a *Agent) persist(state *flows.State) {
 
 // resume goes on with the counters of the pods.
 func (a *Agent) resume(context.Context) error {
-	return a.keeper.resume(a.meter, func(found *checkpoint) error { return a.publisher.Restore(found.Flows) })
+	return a.keeper.resume(a.meter, func(found *checkpoint) error {
+		if a.meter.Unsaved() {
+			found.Flows.BeginAnew()
+		}
+		return a.publisher.Restore(found.Flows)
+	})
 }

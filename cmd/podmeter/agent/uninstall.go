@@ -44,7 +44,7 @@ func Uninstall(pinPath, stateDir string) (removed []string, err error) {
 
 // removeCheckpoints removes a checkpoint and what was made beside it.
 func removeCheckpoints(stateDir, name string) (removed []string, err error) {
-	for _, suffix := range []string{"", nextSuffix, rejectedSuffix} {
+	for _, suffix := range []string{"", nextSuffix, behindSuffix, rejectedSuffix} {
 		path := filepath.Join(stateDir, name+suffix)
 		switch err := os.Remove(path); {
 		case err == nil:

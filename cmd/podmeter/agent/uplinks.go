@@ -55,7 +55,12 @@ func (a *Agent) loadUplinks(ctx context.Context) (err error) {
 		return a.config.withoutRoom(fmt.Errorf("meter uplinks: %w", err))
 	}
 	a.uplinks = u
-	return u.keeper.resume(u.meter, func(found *checkpoint) error { return u.publisher.Restore(found.Uplinks) })
+	return u.keeper.resume(u.meter, func(found *checkpoint) error {
+		if u.meter.Unsaved() {
+			found.Uplinks.BeginAnew()
+		}
+		return u.publisher.Restore(found.Uplinks)
+	})
 }
 
 // Publish implements [datapath.Sink].
