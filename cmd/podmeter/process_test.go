@@ -66,7 +66,7 @@ func start(t testing.TB, in *ktest.Namespace, environ []string, args ...string) 
 // end waits for the exit code.
 func (p *process) end(t *testing.T) int {
 	t.Helper()
-	timer := time.AfterFunc(90*time.Second, func() { p.Process.Kill() })
+	timer := time.AfterFunc(2*agentPatience, func() { p.Process.Kill() })
 	defer timer.Stop()
 	p.Wait() // a code that is not 0 is the caller's to judge
 	return p.ProcessState.ExitCode()
