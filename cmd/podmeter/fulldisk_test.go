@@ -61,7 +61,9 @@ func TestKilledWithAFullDisk(t *testing.T) {
 				t.Helper()
 				_, all := h.counters(t)
 				bytes = all - float64(before.Bytes)
-				h.await(t, p, what, func(*agent.Status) bool { return h.value(t, "podmeter_pod_transmit_bytes_total", "pod", "veth0") >= bytes })
+				h.await(t, p, what, func(*agent.Status) bool {
+					return h.value(t, "podmeter_pod_transmit_bytes_total", "pod", "veth0") >= bytes
+				})
 				return bytes
 			}
 			h.send(t, 300)
