@@ -2,7 +2,10 @@
 
 package plain
 
-import "log/slog"
+import (
+	"fmt"
+	"log/slog"
+)
 
 // Attr is the ReplaceAttr of a log's handler options: it makes the texts of a line plain
 // and bounds them, those of errors and of the libraries' own lines too. Line breaks stay,
@@ -22,11 +25,19 @@ func anyValue(v slog.Value) slog.Value {
 	case error:
 		return slog.StringValue(Lines(of.Error(), LogLimit))
 	case []string:
-		texts := make([]string, len(of))
-		for i := range of {
-			texts[i] = Lines(of[i], MessageLimit)
+		texts, left := make([]string, 0, len(of)), LogLimit
+		for _, text := range of {
+			text = Lines(text, MessageLimit)
+			if left -= len(text); left < 0 {
+				texts = append(texts, fmt.Sprintf("%d more", len(of)-len(texts)))
+				break
+			}
+			texts = append(texts, text)
 		}
 		return slog.AnyValue(texts)
+	}
+	if text := fmt.Sprintf("%+v", v.Any()); len(text) > LogLimit { // a list of others' making
+		return slog.StringValue(Lines(text, LogLimit))
 	}
 	return v
 }
