@@ -195,13 +195,19 @@ func handleRoot(mux *http.ServeMux, options ServerOptions) error {
 // snapshot nor what was gathered from it.
 func newMetricsHandler(options ServerOptions) http.Handler {
 	return newScrapes(promhttp.HandlerFor(options.Registry, promhttp.HandlerOpts{
-		ErrorLog:            slog.NewLogLogger(options.Logger.Handler(), slog.LevelError),
+		ErrorLog:            gatherLog{options.Logger},
 		ErrorHandling:       promhttp.ContinueOnError,
 		Registry:            options.Registry,
 		OfferedCompressions: []promhttp.Compression{promhttp.Identity, promhttp.Gzip},
 		EnableOpenMetrics:   true,
 	}))
 }
+
+// gatherLog takes what promhttp has to say, whose text varies.
+type gatherLog struct{ log *slog.Logger }
+
+// Println implements [promhttp.Logger].
+func (g gatherLog) Println(v ...any) { g.log.Error("answer a scrape", "error", fmt.Sprint(v...)) }
 
 func newLandingPage(options ServerOptions) (http.Handler, error) {
 	return web.NewLandingPage(web.LandingConfig{

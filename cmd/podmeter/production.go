@@ -13,6 +13,7 @@ import (
 	"github.com/podmeter/podmeter/cmd/podmeter/demo"
 	"github.com/podmeter/podmeter/cmd/podmeter/geoip"
 	"github.com/podmeter/podmeter/cmd/podmeter/geoip/fetch"
+	"github.com/podmeter/podmeter/internal/ratelog"
 	"k8s.io/klog/v2"
 )
 
@@ -28,9 +29,19 @@ func production(environ []string) *commands {
 }
 
 func runAgent(ctx context.Context, config agent.Config, log *slog.Logger) error {
-	klog.SetSlogLogger(log) // client-go's own lines
+	defer forLibraries(log)()
 	b := newBuild()
 	return agent.Run(ctx, config, agent.Options{Version: b.Version, Revision: b.Revision, Logger: log})
+}
+
+// forLibraries gives libraries a log for their own lines, limited apart from ours as their
+// messages have variable texts: client-go's, and net/http's of what receivers send. What it
+// returns is for the end.
+func forLibraries(log *slog.Logger) (flush func()) {
+	apart := ratelog.Apart(log)
+	klog.SetSlogLogger(apart)
+	slog.SetDefault(apart) // and that of package log
+	return func() { ratelog.Flush(apart) }
 }
 
 func runDemo(ctx context.Context, o demoOptions, out io.Writer) error {
@@ -41,6 +52,7 @@ func runDemo(ctx context.Context, o demoOptions, out io.Writer) error {
 }
 
 func runGeoIP(ctx context.Context, config geoip.Config, log *slog.Logger) error {
+	defer forLibraries(log)()
 	service, err := geoip.New(config, geoip.Options{Version: newBuild().Version, Logger: log})
 	if err != nil {
 		return err
