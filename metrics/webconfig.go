@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 
 	"github.com/podmeter/podmeter/internal/regular"
+	"github.com/podmeter/podmeter/internal/secret"
 	"github.com/prometheus/exporter-toolkit/web"
 )
 
@@ -22,5 +23,5 @@ func checkWebConfig(path string) error {
 	if err := regular.NamedBy(content, filepath.Dir(path)).Check(); err != nil {
 		return err
 	}
-	return web.Validate(path)
+	return secret.File(web.Validate(path))
 }

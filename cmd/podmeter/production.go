@@ -5,8 +5,10 @@ package main
 import (
 	"context"
 	"io"
+	"log"
 	"log/slog"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/podmeter/podmeter/cmd/podmeter/agent"
@@ -35,13 +37,25 @@ func runAgent(ctx context.Context, config agent.Config, log *slog.Logger) error 
 }
 
 // forLibraries gives libraries a log for their own lines, limited apart from ours as their
-// messages have variable texts: client-go's, and net/http's of what receivers send. What it
-// returns is for the end.
-func forLibraries(log *slog.Logger) (flush func()) {
-	apart := ratelog.Apart(log)
+// messages have variable texts: client-go's, and package log's, where net/http writes of
+// receivers. What it returns is for the end.
+func forLibraries(own *slog.Logger) (flush func()) {
+	apart := ratelog.Apart(own)
 	klog.SetSlogLogger(apart)
-	slog.SetDefault(apart) // and that of package log
+	log.SetFlags(0)
+	log.SetOutput(libraryLog{apart})
 	return func() { ratelog.Flush(apart) }
+}
+
+// libraryLog takes the lines of package log.
+type libraryLog struct{ log *slog.Logger }
+
+// Write implements [io.Writer].
+func (l libraryLog) Write(line []byte) (int, error) {
+	// What a receiver sends unasked may be what it was sent.
+	text, _, _ := strings.Cut(string(line), " starting with ")
+	l.log.Warn("a library says", "text", strings.TrimSpace(text))
+	return len(line), nil
 }
 
 func runDemo(ctx context.Context, o demoOptions, out io.Writer) error {

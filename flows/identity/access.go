@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/podmeter/podmeter/flows/plain"
+	"github.com/podmeter/podmeter/internal/secret"
 )
 
 // access keeps track of what the API server refuses.
@@ -98,7 +99,7 @@ func (a *access) granted(r request) {
 
 func (a *access) refuse(r request, err error) {
 	noRight := apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err)
-	text := plain.Text(r.verb+" "+r.resource+": "+err.Error(), plain.MessageLimit)
+	text := plain.Text(r.verb+" "+r.resource+": "+secret.Text(err.Error()), plain.MessageLimit)
 	if noRight {
 		text = "no right to " + r.verb + " " + r.resource
 	}

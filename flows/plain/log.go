@@ -5,15 +5,17 @@ package plain
 import (
 	"fmt"
 	"log/slog"
+
+	"github.com/podmeter/podmeter/internal/secret"
 )
 
 // Attr is the ReplaceAttr of a log's handler options: it makes the texts of a line plain
-// and bounds them, those of errors and of the libraries' own lines too. Line breaks stay,
+// and bounds them and masks passwords of URLs, those of errors and of the libraries' own lines too. Line breaks stay,
 // which handlers escape.
 func Attr(_ []string, a slog.Attr) slog.Attr {
 	switch a.Value.Kind() {
 	case slog.KindString:
-		a.Value = slog.StringValue(Lines(a.Value.String(), LogLimit))
+		a.Value = slog.StringValue(Lines(secret.Text(a.Value.String()), LogLimit))
 	case slog.KindAny:
 		a.Value = anyValue(a.Value)
 	}
@@ -23,11 +25,11 @@ func Attr(_ []string, a slog.Attr) slog.Attr {
 func anyValue(v slog.Value) slog.Value {
 	switch of := v.Any().(type) {
 	case error:
-		return slog.StringValue(Lines(of.Error(), LogLimit))
+		return slog.StringValue(Lines(secret.Text(of.Error()), LogLimit))
 	case []string:
 		texts, left := make([]string, 0, len(of)), LogLimit
 		for _, text := range of {
-			text = Lines(text, MessageLimit)
+			text = Lines(secret.Text(text), MessageLimit)
 			if left -= len(text); left < 0 {
 				texts = append(texts, fmt.Sprintf("%d more", len(of)-len(texts)))
 				break

@@ -170,6 +170,14 @@ func TestNamedBy(t *testing.T) {
 	}
 }
 
+// A key in the place of a key's path is not repeated.
+func TestContentInsteadOfAPath(t *testing.T) {
+	err := NamedBy([]byte("key_file: |\n  -----BEGIN PRIVATE KEY-----\n  MIGH\n"), t.TempDir()).Check()
+	if err == nil || strings.Contains(err.Error(), "MIGH") || !strings.Contains(err.Error(), "a path is expected") {
+		t.Errorf("got %v, want that a path is expected", err)
+	}
+}
+
 func write(t *testing.T, path string, content []byte) {
 	t.Helper()
 	if err := os.WriteFile(path, content, 0o600); err != nil {

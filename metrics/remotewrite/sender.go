@@ -16,6 +16,7 @@ import (
 
 	"github.com/klauspost/compress/snappy"
 	"github.com/podmeter/podmeter/internal/ratelog"
+	"github.com/podmeter/podmeter/internal/secret"
 	remote "github.com/prometheus/client_golang/exp/api/remote/genproto/v2"
 	"google.golang.org/protobuf/proto"
 )
@@ -205,7 +206,7 @@ func (s *sender) post(ctx context.Context, body []byte, content, version string)
 	request.Header.Set("X-Prometheus-Remote-Write-Version", version)
 	response, err := s.client.Do(request)
 	if err != nil {
-		return err
+		return secret.Request(err)
 	}
 	defer response.Body.Close()
 	text, _ := io.ReadAll(io.LimitReader(response.Body, answerLimit))

@@ -19,6 +19,7 @@ import (
 	"github.com/klauspost/compress/snappy"
 	"github.com/podmeter/podmeter/internal/ratelog"
 	"github.com/podmeter/podmeter/internal/redirect"
+	"github.com/podmeter/podmeter/internal/secret"
 	remote "github.com/prometheus/client_golang/exp/api/remote/genproto/v2"
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
@@ -97,7 +98,7 @@ func (w *Writer) newSender(address string) (*sender, error) {
 		return nil, errors.New("remote write: an address is no URL")
 	}
 	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return nil, fmt.Errorf("remote write to %q: a URL is expected, such as https://prometheus.example/api/v1/write", u.Redacted())
+		return nil, fmt.Errorf("remote write to %q: a URL is expected, such as https://prometheus.example/api/v1/write", secret.URL(u))
 	}
 	sum := sha256.Sum256([]byte(address))
 	spool, err := openSpool(filepath.Join(w.options.Spool, hex.EncodeToString(sum[:8])), w.options.SpoolLimit)
@@ -106,11 +107,15 @@ func (w *Writer) newSender(address string) (*sender, error) {
 	}
 	client := *w.options.Client
 	client.Timeout = cmp.Or(client.Timeout, requestTimeout)
+	if client.Transport == nil {
+		client.Transport = http.DefaultTransport
+	}
+	client.Transport = secret.Transport(client.Transport)
 	if client.CheckRedirect == nil { // else none is followed
 		client.CheckRedirect = redirect.SameHost
 	}
 	s := &sender{
-		name: u.Redacted(), url: address, headers: w.options.Headers, client: &client, agent: w.options.UserAgent,
+		name: secret.URL(u), url: address, headers: w.options.Headers, client: &client, agent: w.options.UserAgent,
 		spool: spool, log: w.log, counts: w.counts,
 		away: ratelog.Outage{
 			Log: w.log, Level: slog.LevelWarn, Wrong: "remote write fails, trying again", Over: "remote write works again",
