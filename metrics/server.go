@@ -96,7 +96,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	hosts := guard.Hosts{Names: s.options.PageHosts, Node: s.options.Node, Pages: s.isPage}
 	handler := s.guard.Check(hosts, s.handler)
 	return s.serve(ctx, listener, handler, func(server *http.Server, listener net.Listener) error {
-		return web.Serve(listener, server, &web.FlagConfig{WebConfigFile: &s.options.WebConfigFile}, s.options.Logger)
+		return web.Serve(listener, server, &web.FlagConfig{WebConfigFile: &s.options.WebConfigFile}, slog.New(webLog{s.options.Logger.Handler()}))
 	})
 }
 

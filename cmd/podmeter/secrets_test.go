@@ -204,8 +204,9 @@ func (h *host) shown(t *testing.T) map[string]string {
 	return all
 }
 
-// visit asks an agent with TLS and a password in all ways, right and wrong.
-func visit(t *testing.T, in *ktest.Namespace, password, wrong string) {
+// visit asks an agent with TLS and a password in all ways, right and wrong, at last while
+// spoil has made its configuration a bad one.
+func visit(t *testing.T, in *ktest.Namespace, password, wrong string, spoil func()) {
 	t.Helper()
 	dial := func() (c net.Conn, err error) {
 		err = in.Do(func() error {
@@ -218,18 +219,30 @@ func visit(t *testing.T, in *ktest.Namespace, password, wrong string) {
 		Dial: func(string, string) (net.Conn, error) { return dial() }, TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
 	}}
 	defer client.CloseIdleConnections()
-	for given, want := range map[string]int{password: http.StatusOK, wrong: http.StatusUnauthorized} {
+	for n, want := range []int{http.StatusUnauthorized, http.StatusOK, http.StatusInternalServerError} {
+		given := password
+		switch n {
+		case 0:
+			given = wrong
+		case 2: // by the same connection
+			spoil()
+		}
 		request, err := http.NewRequest(http.MethodGet, "https://127.0.0.1:9739/metrics", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		request.SetBasicAuth("scraper", given)
+		request.Close = n == 2
 		response, err := client.Do(request)
 		if err != nil || response.StatusCode != want {
 			t.Fatalf("got %v, %v, want %d", response, err, want)
 		}
 		io.Copy(io.Discard, response.Body)
 		response.Body.Close()
+	}
+	if c, err := dial(); err == nil { // its handshake needs the configuration
+		_ = tls.Client(c, &tls.Config{InsecureSkipVerify: true}).Handshake()
+		c.Close()
 	}
 	for _, raw := range []string{
 		"GET /metrics HTTP/1.1\r\nHost: a\r\nAuthorization: Basic " + base64.StdEncoding.EncodeToString([]byte("scraper:"+password)) + "\r\n\r\n",
@@ -311,7 +324,9 @@ current-context: a
 			}
 			process := start(t, h.node, environ, flags...)
 			h.await(t, process, "the API server is missed", func(s *agent.Status) bool { return s.Identity.Problem != "" })
-			visit(t, h.node, password, s.add("a wrong password"))
+			visit(t, h.node, password, s.add("a wrong password"), func() {
+				writeSecret(t, h.dir, "web.yml", fmt.Sprintf("%q: a\ntls_server_config: %s\nbasic_auth_users: [%s]\n", s["the hash of a password"], password, password))
+			})
 			h.await(t, process, "all receivers were tried", func(*agent.Status) bool {
 				return p.asked.Load() > int64(3*len(urls)) && h.value(t, "podmeter_remote_write_requests_total", "outcome", "retried") > float64(len(urls))
 			})
@@ -321,7 +336,7 @@ current-context: a
 			process.terminate(t)
 			said := process.output.String()
 			s.absent(t, "the log", said)
-			for _, want := range []string{"level=DEBUG", "remote write fails", "a request is refused", test.logged, "TLS handshake error"} {
+			for _, want := range []string{"level=DEBUG", "remote write fails", "a request is refused", test.logged, "TLS handshake error", "Unable to parse configuration"} {
 				if !strings.Contains(said, want) {
 					t.Errorf("got no %q in the log, want it to show that there was something to hide:\n%.3000s", want, said)
 				}

@@ -97,14 +97,7 @@ func File(err error) error {
 	if err == nil {
 		return nil
 	}
-	text := values.ReplaceAllString(Text(err.Error()), `"`+Mask+`"`)
-	text = keys.ReplaceAllStringFunc(text, func(found string) string {
-		if isSetting(keys.FindStringSubmatch(found)[1]) {
-			return found
-		}
-		return "field " + Mask + " not found"
-	})
-	return &masked{err, text}
+	return &masked{err, Quoted(err.Error())}
 }
 
 // Request masks the URL in the error of a request; nil for nil.
@@ -114,6 +107,17 @@ func Request(err error) error {
 		return err
 	}
 	return &masked{err, strings.ReplaceAll(err.Error(), failed.URL, Address(failed.URL))}
+}
+
+// Quoted is what [File] does, of a text.
+func Quoted(text string) string {
+	text = values.ReplaceAllString(Text(text), `"`+Mask+`"`)
+	return keys.ReplaceAllStringFunc(text, func(found string) string {
+		if isSetting(keys.FindStringSubmatch(found)[1]) {
+			return found
+		}
+		return "field " + Mask + " not found"
+	})
 }
 
 // masked is an error with another text.

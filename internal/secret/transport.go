@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptrace"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -35,7 +36,7 @@ func (t *transport) RoundTrip(request *http.Request) (*http.Response, error) {
 	trace := &httptrace.ClientTrace{WroteHeaderField: sent.header}
 	response, err := t.inner.RoundTrip(request.WithContext(httptrace.WithClientTrace(request.Context(), trace)))
 	if err != nil {
-		if text := sent.mask(request, err.Error()); text != err.Error() {
+		if text := sent.masker(request).Replace(err.Error()); text != err.Error() {
 			err = &masked{err, text}
 		}
 		return response, err
@@ -45,13 +46,14 @@ func (t *transport) RoundTrip(request *http.Request) (*http.Response, error) {
 	}
 	content, _ := io.ReadAll(io.LimitReader(response.Body, answerLimit)) // what was read is shown
 	response.Body.Close()
-	content = []byte(sent.mask(request, string(content)))
+	mask := sent.masker(request)
+	content = []byte(mask.Replace(string(content)))
 	response.Body = io.NopCloser(bytes.NewReader(content))
 	response.ContentLength = int64(len(content))
-	response.Status = sent.mask(request, response.Status)
+	response.Status = mask.Replace(response.Status)
 	for _, values := range response.Header {
 		for i := range values {
-			values[i] = sent.mask(request, values[i])
+			values[i] = mask.Replace(values[i])
 		}
 	}
 	return response, nil
@@ -78,18 +80,16 @@ func (s *sent) header(name string, values []string) {
 	if isPublic(name) {
 		return
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	for _, value := range values {
-		s.values = append(s.values, value)
+		s.note(value)
 		_, credentials, found := strings.Cut(value, " ")
 		if !found {
 			continue
 		}
-		s.values = append(s.values, credentials)
+		s.note(credentials)
 		if plain, err := base64.StdEncoding.DecodeString(credentials); err == nil {
 			_, password, _ := strings.Cut(string(plain), ":")
-			s.values = append(s.values, string(plain), password)
+			s.note(string(plain), password)
 		}
 	}
 }
@@ -112,33 +112,41 @@ func isSecret(name string) bool {
 	})
 }
 
-// mask replaces all that a request has of secrets in a text.
-func (s *sent) mask(request *http.Request, text string) string {
-	var all []string
+// masker replaces all that a request has of secrets in a text.
+func (s *sent) masker(request *http.Request) *strings.Replacer {
+	for name, values := range request.Header {
+		s.header(name, values)
+	}
 	if user := request.URL.User; user != nil {
-		password, _ := user.Password()
-		all = append(all, password)
-		if password == "" {
-			all = append(all, user.Username())
+		password, given := user.Password()
+		s.note(password)
+		if password == "" || !given {
+			s.note(user.Username())
 		}
 	}
 	for name, values := range request.URL.Query() {
 		if isSecret(name) {
-			all = append(all, values...)
+			s.note(values...)
 		}
-	}
-	for name, values := range request.Header {
-		s.header(name, values)
 	}
 	s.mu.Lock()
-	all = append(all, s.values...)
-	s.mu.Unlock()
+	defer s.mu.Unlock()
 	// The longest first: one may be a part of another.
-	slices.SortFunc(all, func(a, b string) int { return len(b) - len(a) })
-	for _, value := range all {
+	slices.SortFunc(s.values, func(a, b string) int { return len(b) - len(a) })
+	var pairs []string
+	for _, value := range s.values {
 		if len(value) >= shortest {
-			text = strings.ReplaceAll(text, value, Mask)
+			pairs = append(pairs, value, Mask)
+			if escaped := url.QueryEscape(value); escaped != value {
+				pairs = append(pairs, escaped, Mask)
+			}
 		}
 	}
-	return text
+	return strings.NewReplacer(pairs...)
+}
+
+func (s *sent) note(values ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.values = append(s.values, values...)
 }

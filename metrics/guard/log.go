@@ -6,14 +6,17 @@ import (
 	"log/slog"
 	"strings"
 	"unicode"
+
+	"github.com/podmeter/podmeter/internal/secret"
 )
 
-// errorLog takes the lines of an [http.Server], whose text peers choose in part.
+// errorLog takes the lines of an [http.Server], whose text peers choose in part, and a web
+// configuration file that has turned bad another.
 type errorLog struct{ log *slog.Logger }
 
 // Write implements [io.Writer].
 func (e errorLog) Write(line []byte) (int, error) {
-	e.log.Warn("HTTP server", "error", printable(string(line)))
+	e.log.Warn("HTTP server", "error", printable(secret.Quoted(string(line))))
 	return len(line), nil
 }
 
