@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -184,7 +185,9 @@ func (h *host) shown(t *testing.T) map[string]string {
 		}
 		all[strings.Join(args, " ")] = p.output.String()
 	}
-	client := &http.Client{Transport: &http.Transport{Dial: func(string, string) (net.Conn, error) { return net.Dial("unix", h.sock) }}}
+	client := &http.Client{Transport: &http.Transport{
+		DialContext: func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", h.sock) },
+	}}
 	defer client.CloseIdleConnections()
 	for _, path := range []string{
 		"/", "/metrics", "/readyz", "/healthz", agent.StatusPath, "/page/state", "/debug/pprof/", "/debug/pprof/cmdline", "/debug/pprof/goroutine?debug=2",
@@ -216,7 +219,7 @@ func visit(t *testing.T, in *ktest.Namespace, password, wrong string, spoil func
 		return c, err
 	}
 	client := &http.Client{Transport: &http.Transport{
-		Dial: func(string, string) (net.Conn, error) { return dial() }, TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
+		DialContext: func(context.Context, string, string) (net.Conn, error) { return dial() }, TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
 	}}
 	defer client.CloseIdleConnections()
 	for n, want := range []int{http.StatusUnauthorized, http.StatusOK, http.StatusInternalServerError} {

