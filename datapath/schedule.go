@@ -6,10 +6,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/cilium/ebpf/ringbuf"
 	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/internal/ratelog"
 )
 
 // Drain reads what has rested, publishes it and flips. It waits for a drain that
@@ -43,6 +45,7 @@ func (m *Meter) drainIf(ctx context.Context, due func() bool) error {
 func (m *Meter) drainRegularly(ctx context.Context) error {
 	timer := time.NewTimer(m.options.DrainInterval)
 	defer timer.Stop()
+	outage := ratelog.Outage{Log: m.log, Level: slog.LevelError, Wrong: "drain", Over: "drains work again"}
 	for {
 		var err error
 		select {
@@ -53,8 +56,8 @@ func (m *Meter) drainRegularly(ctx context.Context) error {
 		case <-timer.C:
 			err = m.Fresh(ctx, m.options.DrainInterval)
 		}
-		if err != nil && ctx.Err() == nil {
-			m.log.Error("drain", "error", err)
+		if ctx.Err() == nil {
+			outage.Set(err)
 		}
 		rest := m.options.DrainInterval - time.Since(m.last.Load().Ended)
 		timer.Reset(max(rest, 10*time.Millisecond))

@@ -19,7 +19,6 @@ import (
 	"github.com/cilium/ebpf/link"
 	"github.com/podmeter/podmeter/bpf"
 	"github.com/podmeter/podmeter/flows"
-	"github.com/podmeter/podmeter/internal/ratelog"
 	"golang.org/x/sys/unix"
 )
 
@@ -66,7 +65,6 @@ type Sockets struct {
 	options SocketOptions
 	path    string
 	log     *slog.Logger
-	limited *ratelog.Limiter // of what others cause
 	clock   *ebpf.Program
 	epoch   *ebpf.Map // the meter's
 	objects bpf.SocketObjects
@@ -130,7 +128,7 @@ func (m *Meter) OpenSockets(o SocketOptions) (*Sockets, error) {
 	}
 	s := &Sockets{
 		options: o, path: m.options.PinPath, interval: m.options.DrainInterval, drainEarly: m.drainEarly,
-		log: m.log, limited: ratelog.New(m.log), clock: m.objects.PodmeterClock, epoch: m.objects.data[mapEpoch], now: time.Now,
+		log: m.log, clock: m.objects.PodmeterClock, epoch: m.objects.data[mapEpoch], now: time.Now,
 	}
 	if err := s.load(); err != nil {
 		return nil, errors.Join(err, s.Close())

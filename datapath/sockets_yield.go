@@ -55,7 +55,7 @@ func (s *Sockets) begin() error {
 func (s *Sockets) yield(found *ForeignProgram) error {
 	s.seen = s.looked
 	if known := s.foreign.Load(); known == nil || *known != *found {
-		s.limited.Warn("sockets are not looked at: podmeter's programs would switch off a foreign one", "foreign", *found)
+		s.log.Warn("sockets are not looked at: podmeter's programs would switch off a foreign one", "foreign", *found)
 	}
 	s.foreign.Store(found)
 	var errs []error
@@ -74,7 +74,7 @@ func (s *Sockets) follow() error {
 	found, err := s.findForeign()
 	switch known := s.Foreign(); {
 	case err != nil && known == nil: // what is attached stays
-		s.limited.Warn("look for foreign programs", "error", err)
+		s.log.Warn("look for foreign programs", "error", err)
 		return nil
 	case err != nil:
 		return err
@@ -87,7 +87,7 @@ func (s *Sockets) follow() error {
 		return errors.Join(fmt.Errorf("attach after a foreign program has gone: %w", err), s.closeLinks(), s.remove())
 	}
 	if s.Foreign() == nil {
-		s.limited.Info("sockets are looked at again: the foreign program has gone")
+		s.log.Info("sockets are looked at again: the foreign program has gone")
 	}
 	return nil
 }

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
-	"github.com/podmeter/podmeter/internal/ratelog"
 	"golang.org/x/sys/unix"
 )
 
@@ -35,7 +34,7 @@ type Yield struct {
 // yields are the cgroups that are left to foreign programs, by their points.
 type yields struct {
 	pause time.Duration
-	log   *ratelog.Limiter
+	log   *slog.Logger
 
 	mu sync.Mutex
 	of map[uint32]*yield
@@ -47,7 +46,7 @@ type yield struct {
 }
 
 func newYields(pause time.Duration, log *slog.Logger) *yields {
-	return &yields{pause: pause, log: ratelog.New(log), of: make(map[uint32]*yield)}
+	return &yields{pause: pause, log: log, of: make(map[uint32]*yield)}
 }
 
 // note takes note of what a look has found on or above a cgroup, nil for nothing, and

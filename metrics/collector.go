@@ -5,15 +5,13 @@ package metrics
 import (
 	"cmp"
 	"context"
+	"log/slog"
 	"sync"
-	"time"
 
 	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/internal/ratelog"
 	"github.com/prometheus/client_golang/prometheus"
 )
-
-// errorLogInterval is how often at most a snapshot that fails is logged.
-const errorLogInterval = time.Minute
 
 // collector collects all families from one snapshot, and the agent's own.
 type collector struct {
@@ -33,7 +31,7 @@ type collector struct {
 	// stats are those of the last snapshot, for when the next one fails.
 	stats  stats
 	errors uint64
-	logged time.Time
+	outage ratelog.Outage
 }
 
 // stats are what a snapshot tells of its table.
@@ -59,6 +57,10 @@ func newCollector(options Options) *collector {
 			podColumns[flows.NoLabels](), nil),
 		uplinks: newUplinkFamilies(),
 		own:     ownMetrics(),
+		outage: ratelog.Outage{
+			Log: options.Logger, Level: slog.LevelError,
+			Wrong: "take snapshot for a scrape: no traffic is exported", Over: "snapshots can be taken again",
+		},
 	}
 }
 
@@ -106,17 +108,14 @@ func (c *collector) snapshot() *flows.Snapshot {
 		c.failed(err)
 		return nil
 	}
+	c.outage.Set(nil)
 	c.remember(snapshot)
 	return snapshot
 }
 
 func (c *collector) failed(err error) {
 	c.errors++
-	if now := time.Now(); now.Sub(c.logged) >= errorLogInterval {
-		c.logged = now
-		c.options.Logger.Error("take snapshot for a scrape: no traffic is exported",
-			"error", err, "times", c.errors)
-	}
+	c.outage.Set(err)
 }
 
 // remember takes note of a snapshot unless a later one has been: of two scrapes

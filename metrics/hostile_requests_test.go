@@ -4,7 +4,6 @@ package metrics
 
 import (
 	"bufio"
-	"bytes"
 	"crypto/tls"
 	"fmt"
 	"io"
@@ -16,6 +15,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/podmeter/podmeter/internal/servertest"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
@@ -63,7 +63,7 @@ func TestLongPasswords(t *testing.T) {
 // nobody's password or key is in it.
 func TestPeersCannotFillTheLog(t *testing.T) {
 	o, config := protected(t, &source{snapshot: handMade()})
-	var out lockedBuffer
+	var out servertest.Log
 	o.Logger = slog.New(slog.NewTextHandler(&out, nil))
 	t.Run("served", func(t *testing.T) {
 		address := serve(t, newServer(t, o))
@@ -99,24 +99,6 @@ func TestPeersCannotFillTheLog(t *testing.T) {
 			t.Errorf("the log has %q", secret)
 		}
 	}
-}
-
-// lockedBuffer is a log that can be read while it is written.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 // A browser that another site has led here gets nothing, by any path; a scraper may use any

@@ -7,10 +7,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -94,7 +96,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	hosts := guard.Hosts{Names: s.options.PageHosts, Node: s.options.Node, Pages: s.isPage}
 	handler := s.guard.Check(hosts, s.handler)
 	return s.serve(ctx, listener, handler, func(server *http.Server, listener net.Listener) error {
-		return web.Serve(listener, server, &web.FlagConfig{WebConfigFile: &s.options.WebConfigFile}, s.options.Logger)
+		return web.Serve(listener, server, &web.FlagConfig{WebConfigFile: &s.options.WebConfigFile}, slog.New(webLog{s.options.Logger.Handler()}))
 	})
 }
 
@@ -156,11 +158,19 @@ func newMux(options ServerOptions) (*http.ServeMux, error) {
 func newProfiles() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
-	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("/debug/pprof/cmdline", commandName)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	return mux
+}
+
+// commandName is the command line without its arguments: a URL among them may have a
+// password.
+func commandName(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	io.WriteString(w, os.Args[0]) // the client may be gone
 }
 
 // inFlight answers with 503 what comes while as many requests are at work.
@@ -195,13 +205,19 @@ func handleRoot(mux *http.ServeMux, options ServerOptions) error {
 // snapshot nor what was gathered from it.
 func newMetricsHandler(options ServerOptions) http.Handler {
 	return newScrapes(promhttp.HandlerFor(options.Registry, promhttp.HandlerOpts{
-		ErrorLog:            slog.NewLogLogger(options.Logger.Handler(), slog.LevelError),
+		ErrorLog:            gatherLog{options.Logger},
 		ErrorHandling:       promhttp.ContinueOnError,
 		Registry:            options.Registry,
 		OfferedCompressions: []promhttp.Compression{promhttp.Identity, promhttp.Gzip},
 		EnableOpenMetrics:   true,
 	}))
 }
+
+// gatherLog takes what promhttp has to say, whose text varies.
+type gatherLog struct{ log *slog.Logger }
+
+// Println implements [promhttp.Logger].
+func (g gatherLog) Println(v ...any) { g.log.Error("answer a scrape", "error", fmt.Sprint(v...)) }
 
 func newLandingPage(options ServerOptions) (http.Handler, error) {
 	return web.NewLandingPage(web.LandingConfig{

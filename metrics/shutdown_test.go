@@ -15,56 +15,20 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/internal/servertest"
 )
-
-// pipes is a listener in memory: its connections block in a way that synctest
-// understands, which fails if a goroutine is left.
-type pipes struct {
-	connections chan net.Conn
-	closed      chan struct{}
-	once        sync.Once
-}
-
-func newPipes() *pipes {
-	return &pipes{connections: make(chan net.Conn), closed: make(chan struct{})}
-}
-
-func (p *pipes) Accept() (net.Conn, error) {
-	select {
-	case c := <-p.connections:
-		return c, nil
-	case <-p.closed:
-		return nil, net.ErrClosed
-	}
-}
-func (p *pipes) Close() error {
-	p.once.Do(func() { close(p.closed) })
-	return nil
-}
-func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "unix"} }
-
-func (p *pipes) dial(context.Context, string, string) (net.Conn, error) {
-	client, server := net.Pipe()
-	select {
-	case p.connections <- server:
-		return client, nil
-	case <-p.closed:
-		return nil, net.ErrClosed
-	}
-}
 
 // When the context ends, nothing is left: no listener and no goroutine.
 func TestShutdownLeavesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := newServer(t, serverOptions(t, &source{snapshot: handMade()}))
-		listener, transport := newPipes(), &http.Transport{}
-		transport.DialContext = listener.dial
+		listener, transport := servertest.NewListener(), &http.Transport{}
+		transport.DialContext = listener.DialContext
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- server.Serve(ctx, listener) }()
@@ -81,7 +45,7 @@ func TestShutdownLeavesNothing(t *testing.T) {
 			t.Errorf("serve: got %v, want no error", err)
 		}
 		select {
-		case <-listener.closed:
+		case <-listener.Closed:
 		default:
 			t.Error("listener: got it open, want it closed")
 		}
@@ -101,8 +65,8 @@ func TestShutdownIsBounded(t *testing.T) {
 				o := serverOptions(t, source)
 				o.ShutdownTimeout = 3 * time.Second
 				server := newServer(t, o)
-				listener, transport := newPipes(), &http.Transport{DisableKeepAlives: true}
-				transport.DialContext = listener.dial
+				listener, transport := servertest.NewListener(), &http.Transport{DisableKeepAlives: true}
+				transport.DialContext = listener.DialContext
 				ctx, cancel := context.WithCancel(t.Context())
 				done, answered := make(chan error), make(chan error)
 				go func() { done <- server.Serve(ctx, listener) }()
@@ -144,7 +108,7 @@ func get(transport *http.Transport, url string) error {
 // A listener that fails ends Serve with what failed.
 func TestServeReportsListener(t *testing.T) {
 	server := newServer(t, serverOptions(t, &source{snapshot: &flows.Snapshot{}}))
-	listener := newPipes()
+	listener := servertest.NewListener()
 	listener.Close()
 	if err := server.Serve(t.Context(), listener); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("got %v, want %v", err, net.ErrClosed)

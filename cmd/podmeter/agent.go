@@ -9,6 +9,7 @@ import (
 
 	"github.com/podmeter/podmeter/cmd/podmeter/agent"
 	"github.com/podmeter/podmeter/flows/plain"
+	"github.com/podmeter/podmeter/internal/ratelog"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
@@ -89,6 +90,7 @@ func (c *commands) meter(command *cobra.Command, config *agent.Config) error {
 	if err != nil {
 		return err
 	}
+	defer ratelog.Flush(log)
 	return c.inManifest(config, c.runAgent(command.Context(), *config, log))
 }
 
@@ -112,7 +114,8 @@ func (c *commands) inManifest(config *agent.Config, err error) error {
 	return err
 }
 
-// newLogger returns a logger that writes to w, first of all the warnings.
+// newLogger returns a logger that writes to w, first of all the warnings. It is limited by
+// package ratelog, as others cause most lines; [ratelog.Flush] is for its end.
 func newLogger(w io.Writer, level, format string, warnings []string) (*slog.Logger, error) {
 	options := slog.HandlerOptions{ReplaceAttr: plain.Attr}
 	var least slog.Level
@@ -120,10 +123,11 @@ func newLogger(w io.Writer, level, format string, warnings []string) (*slog.Logg
 		return nil, agent.Usage(fmt.Errorf("--log-level: %w", err))
 	}
 	options.Level = least
-	log := slog.New(slog.NewTextHandler(w, &options))
+	var handler slog.Handler = slog.NewTextHandler(w, &options)
 	if format == "json" {
-		log = slog.New(slog.NewJSONHandler(w, &options))
+		handler = slog.NewJSONHandler(w, &options)
 	}
+	log := slog.New(ratelog.New(handler))
 	for _, warning := range warnings {
 		log.Warn(warning)
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/podmeter/podmeter/cmd/podmeter/agent"
 	"github.com/podmeter/podmeter/cmd/podmeter/geoip"
+	"github.com/podmeter/podmeter/internal/ratelog"
 	"github.com/spf13/cobra"
 )
 
@@ -75,6 +76,7 @@ func (c *commands) locate(command *cobra.Command, config *geoip.Config) error {
 	if err != nil {
 		return err
 	}
+	defer ratelog.Flush(log)
 	return c.runGeoIP(command.Context(), *config, log)
 }
 

@@ -5,6 +5,7 @@ package main
 import (
 	"github.com/podmeter/podmeter/cmd/podmeter/agent"
 	"github.com/podmeter/podmeter/cmd/podmeter/geoip/fetch"
+	"github.com/podmeter/podmeter/internal/ratelog"
 	"github.com/spf13/cobra"
 )
 
@@ -57,5 +58,6 @@ func (c *commands) fetch(command *cobra.Command, config *fetch.Config) error {
 	if err != nil {
 		return err
 	}
+	defer ratelog.Flush(log)
 	return c.runFetch(command.Context(), *config, log)
 }

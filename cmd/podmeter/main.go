@@ -20,6 +20,7 @@ import (
 	"syscall"
 
 	"github.com/podmeter/podmeter/cmd/podmeter/agent"
+	"github.com/podmeter/podmeter/internal/secret"
 	"github.com/spf13/cobra"
 )
 
@@ -70,7 +71,7 @@ func (c *commands) execute(ctx context.Context, args []string, stdout, stderr io
 // complain writes an error, a line for each that it joins.
 func complain(w io.Writer, err error) {
 	for line := range strings.Lines(err.Error()) {
-		fmt.Fprintf(w, "podmeter: %s\n", printable(strings.TrimSuffix(line, "\n")))
+		fmt.Fprintf(w, "podmeter: %s\n", printable(secret.Text(strings.TrimSuffix(line, "\n"))))
 	}
 }
 

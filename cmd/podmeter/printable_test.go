@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/podmeter/podmeter/cmd/podmeter/agent"
+	"github.com/podmeter/podmeter/internal/ratelog"
 )
 
 func TestPrintable(t *testing.T) {
@@ -97,6 +98,25 @@ func TestProblemOfSeveralLines(t *testing.T) {
 	}
 	if want := "PROBLEM: f.yaml:1: a; f.yaml:2: b\n"; !strings.Contains(out.String(), want) {
 		t.Errorf("got %s, want %q in it", out.String(), want)
+	}
+}
+
+// The commands' logs are limited, in either format.
+func TestLogsAreLimited(t *testing.T) {
+	for _, format := range []string{"text", "json"} {
+		var out bytes.Buffer
+		log, err := newLogger(&out, "debug", format, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 10_000 {
+			log.With("interface", "veth0").Warn("somebody has detached our programs")
+			log.Debug("attached")
+		}
+		ratelog.Flush(log)
+		if got, most := strings.Count(out.String(), "\n"), ratelog.MaxLines+ratelog.MaxDebugLines+2; got > most || strings.Count(out.String(), "left-out") != 2 {
+			t.Errorf("%s: got %d lines, want at most %d and the number of the others, twice:\n%.2000s", format, got, most, &out)
+		}
 	}
 }
 

@@ -5,14 +5,17 @@ package main
 import (
 	"context"
 	"io"
+	"log"
 	"log/slog"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/podmeter/podmeter/cmd/podmeter/agent"
 	"github.com/podmeter/podmeter/cmd/podmeter/demo"
 	"github.com/podmeter/podmeter/cmd/podmeter/geoip"
 	"github.com/podmeter/podmeter/cmd/podmeter/geoip/fetch"
+	"github.com/podmeter/podmeter/internal/ratelog"
 	"k8s.io/klog/v2"
 )
 
@@ -28,9 +31,31 @@ func production(environ []string) *commands {
 }
 
 func runAgent(ctx context.Context, config agent.Config, log *slog.Logger) error {
-	klog.SetSlogLogger(log) // client-go's own lines
+	defer forLibraries(log)()
 	b := newBuild()
 	return agent.Run(ctx, config, agent.Options{Version: b.Version, Revision: b.Revision, Logger: log})
+}
+
+// forLibraries gives libraries a log for their own lines, limited apart from ours as their
+// messages have variable texts: client-go's, and package log's, where net/http writes of
+// receivers. What it returns is for the end.
+func forLibraries(own *slog.Logger) (flush func()) {
+	apart := ratelog.Apart(own)
+	klog.SetSlogLogger(apart)
+	log.SetFlags(0)
+	log.SetOutput(libraryLog{apart})
+	return func() { ratelog.Flush(apart) }
+}
+
+// libraryLog takes the lines of package log.
+type libraryLog struct{ log *slog.Logger }
+
+// Write implements [io.Writer].
+func (l libraryLog) Write(line []byte) (int, error) {
+	// What a receiver sends unasked may be what it was sent.
+	text, _, _ := strings.Cut(string(line), " starting with ")
+	l.log.Warn("a library says", "text", strings.TrimSpace(text))
+	return len(line), nil
 }
 
 func runDemo(ctx context.Context, o demoOptions, out io.Writer) error {
@@ -41,6 +66,7 @@ func runDemo(ctx context.Context, o demoOptions, out io.Writer) error {
 }
 
 func runGeoIP(ctx context.Context, config geoip.Config, log *slog.Logger) error {
+	defer forLibraries(log)()
 	service, err := geoip.New(config, geoip.Options{Version: newBuild().Version, Logger: log})
 	if err != nil {
 		return err

@@ -12,7 +12,6 @@ import (
 
 	"github.com/podmeter/podmeter/flows"
 	"github.com/podmeter/podmeter/flows/plain"
-	"github.com/podmeter/podmeter/internal/ratelog"
 )
 
 // Errors that tell why a file cannot be used.
@@ -63,7 +62,6 @@ type Embedded struct {
 // Databases is an ordered set of databases. It implements [flows.Places].
 type Databases struct {
 	log         *slog.Logger
-	changes     *ratelog.Limiter // who writes the files causes them
 	room        func() int64
 	postalCodes bool
 	interval    time.Duration
@@ -99,7 +97,6 @@ func Open(o Options) (*Databases, error) {
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
 	}
-	d.changes = ratelog.New(d.log)
 	if d.room == nil {
 		d.room = func() int64 { return room("/sys/fs/cgroup") }
 	}

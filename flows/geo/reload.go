@@ -56,7 +56,7 @@ func (d *Databases) poll() {
 			continue
 		}
 		if err := d.load(s); err != nil {
-			d.changes.Error("geoip database not reloaded, keeping the old one", "path", s.name, "error", err)
+			d.log.Error("geoip database not reloaded, keeping the old one", "path", s.name, "error", err)
 		}
 	}
 }
@@ -90,7 +90,7 @@ func (d *Databases) load(s *source) error {
 		d.mu.Unlock()
 		return err
 	}
-	d.changes.Info("geoip database loaded", "path", s.name, "type", db.metadata.DatabaseType,
+	d.log.Info("geoip database loaded", "path", s.name, "type", db.metadata.DatabaseType,
 		"built", db.metadata.BuildTime().UTC(), "fields", db.fields.names())
 	return d.use(s, db)
 }

@@ -19,10 +19,8 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/podmeter/podmeter/flows/plain"
+	"github.com/podmeter/podmeter/internal/secret"
 )
-
-// complaintInterval is how long a refusal is not logged again.
-const complaintInterval = 5 * time.Minute
 
 // access keeps track of what the API server refuses.
 type access struct {
@@ -31,21 +29,20 @@ type access struct {
 
 	mu       sync.Mutex
 	refusals map[request]refusal
-	logged   map[request]time.Time
 }
 
 type request struct{ resource, verb string }
 
+// refusal is what became of requests since one was granted: it is logged once, and its end.
 type refusal struct {
 	text    string
 	noRight bool
+	times   int
+	since   time.Time
 }
 
 func newAccess(logger *slog.Logger, clock func() time.Time) *access {
-	return &access{
-		logger: logger, clock: clock,
-		refusals: make(map[request]refusal), logged: make(map[request]time.Time),
-	}
+	return &access{logger: logger, clock: clock, refusals: make(map[request]refusal)}
 }
 
 // observe returns a ListWatch that notes how its requests end.
@@ -92,28 +89,31 @@ func (a *access) granted(r request) {
 	}
 	for _, verb := range verbs {
 		r.verb = verb
-		if _, ok := a.refusals[r]; ok {
-			a.logger.Info("Kubernetes API answers again", "verb", verb, "resource", r.resource)
+		if before, ok := a.refusals[r]; ok {
+			a.logger.Info("Kubernetes API answers again", "verb", verb, "resource", r.resource,
+				"failures", before.times, "for", a.clock().Sub(before.since))
 		}
 		delete(a.refusals, r)
-		delete(a.logged, r)
 	}
 }
 
 func (a *access) refuse(r request, err error) {
 	noRight := apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err)
-	text := plain.Text(r.verb+" "+r.resource+": "+err.Error(), plain.MessageLimit)
+	text := plain.Text(r.verb+" "+r.resource+": "+secret.Text(err.Error()), plain.MessageLimit)
 	if noRight {
 		text = "no right to " + r.verb + " " + r.resource
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.refusals[r] = refusal{text, noRight}
-	now := a.clock()
-	if last, ok := a.logged[r]; ok && now.Sub(last) < complaintInterval {
+	now := refusal{text, noRight, 1, a.clock()}
+	before, known := a.refusals[r]
+	if known {
+		now.times, now.since = before.times+1, before.since
+	}
+	a.refusals[r] = now
+	if known && before.noRight == noRight {
 		return
 	}
-	a.logged[r] = now
 	if noRight {
 		a.logger.Error(text+": grant list and watch to podmeter's service account",
 			"verb", r.verb, "resource", r.resource, "error", err)

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"path/filepath"
 
+	"github.com/podmeter/podmeter/internal/redirect"
 	"github.com/podmeter/podmeter/internal/regular"
+	"github.com/podmeter/podmeter/internal/secret"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -25,9 +27,15 @@ func NewClient(kubeconfig, userAgent string) (kubernetes.Interface, error) {
 	// A third of JSON's size, and a fraction of its time to read.
 	config.ContentType = runtime.ContentTypeProtobuf
 	config.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
-	client, err := kubernetes.NewForConfig(config)
+	config.Wrap(secret.Transport)
+	requests, err := rest.HTTPClientFor(config)
 	if err != nil {
-		return nil, fmt.Errorf("make Kubernetes client: %w", err)
+		return nil, fmt.Errorf("make Kubernetes client: %w", secret.File(err))
+	}
+	requests.CheckRedirect = redirect.SameHost // the token goes with each hop
+	client, err := kubernetes.NewForConfigAndClient(config, requests)
+	if err != nil {
+		return nil, fmt.Errorf("make Kubernetes client: %w", secret.File(err))
 	}
 	return client, nil
 }
@@ -43,5 +51,6 @@ func clientConfig(kubeconfig string) (*rest.Config, error) {
 	if err := regular.NamedBy(content, filepath.Dir(kubeconfig)).Check(); err != nil {
 		return nil, err
 	}
-	return clientcmd.BuildConfigFromFlags("", kubeconfig)
+	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	return config, secret.File(err)
 }

@@ -13,10 +13,10 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+	"github.com/podmeter/podmeter/internal/regular"
 )
 
 const (
@@ -278,7 +278,7 @@ func (c *cniCache) take(path string, info fs.FileInfo, known *cniCached) {
 
 // read reads a file; nil if it is not there any more.
 func (c *cniCache) read(path string) *cniCached {
-	data, info, err := readRegular(path, maxCNIFile)
+	data, info, err := regular.ReadUnlinked(path, maxCNIFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -293,10 +293,4 @@ func (c *cniCache) read(path string) *cniCached {
 		c.logger.Debug("leave out a cached CNI result", "file", path, "error", err)
 	}
 	return file
-}
-
-// readRegular reads a file that is no link, no device and not too long. It returns
-// how the file was, if it could be opened.
-func readRegular(path string, limit int64) ([]byte, fs.FileInfo, error) {
-	return readBounded(path, limit, syscall.O_NOFOLLOW)
 }

@@ -18,6 +18,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/internal/ratelog"
 )
 
 // Scope says which pods the source [Kubernetes] reads.
@@ -100,7 +101,9 @@ func NewKubernetes(c *Cache, options KubernetesOptions) (*Kubernetes, error) {
 // Run implements [Source]. It returns nil when the context ends, and may be
 // called once. What the API server refuses is in the status, and tried again.
 func (k *Kubernetes) Run(ctx context.Context) error {
-	logged := klog.NewContext(ctx, logr.FromSlogHandler(k.logger.Handler()))
+	library := ratelog.Apart(k.logger)
+	defer ratelog.Flush(library)
+	logged := klog.NewContext(ctx, logr.FromSlogHandler(library.Handler()))
 	var running sync.WaitGroup
 	defer running.Wait()
 	if k.results != nil {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/podmeter/podmeter/internal/redirect"
 	"github.com/podmeter/podmeter/internal/regular"
+	"github.com/podmeter/podmeter/internal/secret"
 	"github.com/prometheus/common/config"
 )
 
@@ -34,7 +35,7 @@ func Client(path, name string) (*http.Client, error) {
 func parse(content []byte, directory, name string) (*http.Client, error) {
 	settings, err := config.LoadHTTPConfig(string(content))
 	if err != nil {
-		return nil, err
+		return nil, secret.File(err)
 	}
 	settings.SetDirectory(directory)
 	named := regular.NamedBy(content, directory)
@@ -43,7 +44,7 @@ func parse(content []byte, directory, name string) (*http.Client, error) {
 	}
 	client, err := config.NewClientFromConfig(*settings, name)
 	if err != nil {
-		return nil, err
+		return nil, secret.File(err)
 	}
 	if client.CheckRedirect == nil { // else none is followed
 		client.CheckRedirect = redirect.SameHost

@@ -14,6 +14,8 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+
+	"github.com/podmeter/podmeter/internal/secret"
 )
 
 // Limit is how many redirects one request may take: a server that upgrades to https and
@@ -72,7 +74,7 @@ func port(u *url.URL) string {
 const longest = 200
 
 func refused(to *http.Request, format string, args ...any) error {
-	where := to.URL.Redacted()
+	where := secret.URL(to.URL)
 	if len(where) > longest {
 		where = strings.ToValidUTF8(where[:longest], "") + "…"
 	}

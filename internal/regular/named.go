@@ -63,11 +63,17 @@ func isPath(key string) bool {
 	return strings.HasSuffix(key, "_file")
 }
 
+var errContent = errors.New("a file that it names: a path is expected, and not the content of a file")
+
 // Check says which of the files would not be read, and why. What is not there is left to its
 // own reader, who may not want it.
 func (n Named) Check() error {
 	var errs []error
 	for _, path := range n {
+		if strings.Contains(path, "\n") { // which would repeat a key
+			errs = append(errs, errContent)
+			continue
+		}
 		if err := Check(path, ConfigLimit); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, fmt.Errorf("a file that it names: %w", err))
 		}

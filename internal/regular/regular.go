@@ -29,10 +29,15 @@ var (
 	ErrTooLarge   = errors.New("it is too large")
 )
 
-// Open opens a regular file of at most limit bytes.
+// Open opens a regular file of at most limit bytes. The second value says what it is, also
+// of one that is refused; nil if nothing is there.
 func Open(path string, limit int64) (*os.File, fs.FileInfo, error) {
-	// Before opening: of a device that alone may have an effect.
-	info, err := os.Stat(path)
+	return open(path, limit, os.Stat, 0)
+}
+
+// open opens a file; stat looks at it before, as that alone may have an effect on a device.
+func open(path string, limit int64, stat func(string) (fs.FileInfo, error), flags int) (*os.File, fs.FileInfo, error) {
+	info, err := stat(path)
 	var known *fs.PathError
 	switch {
 	case errors.As(err, &known):
@@ -41,10 +46,10 @@ func Open(path string, limit int64) (*os.File, fs.FileInfo, error) {
 		return nil, nil, err
 	}
 	if err := check(path, info, limit); err != nil {
-		return nil, nil, err
+		return nil, info, err
 	}
 	// A pipe that has come in between is opened without waiting for a writer.
-	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|flags, 0)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -52,7 +57,7 @@ func Open(path string, limit int64) (*os.File, fs.FileInfo, error) {
 		err = check(path, info, limit)
 	}
 	if err != nil {
-		return nil, nil, errors.Join(err, file.Close())
+		return nil, info, errors.Join(err, file.Close())
 	}
 	return file, info, nil
 }
@@ -72,6 +77,23 @@ func Read(path string, limit int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	return read(file, info, limit)
+}
+
+// ReadUnlinked is Read of a path that is no symbolic link itself. It also returns what is
+// there, if anything is, so that one that is refused need not be read again.
+func ReadUnlinked(path string, limit int64) ([]byte, fs.FileInfo, error) {
+	file, info, err := open(path, limit, os.Lstat, unix.O_NOFOLLOW)
+	if err != nil {
+		return nil, info, err
+	}
+	content, err := read(file, info, limit)
+	return content, info, err
+}
+
+// read reads a file that was opened, and closes it.
+func read(file *os.File, info fs.FileInfo, limit int64) ([]byte, error) {
+	path := file.Name()
 	defer file.Close() // of a read: nothing to lose
 	// Some of /proc and tracefs call themselves regular and empty, and block or never end.
 	raw, err := file.SyscallConn()
@@ -127,6 +149,8 @@ func check(path string, info fs.FileInfo, limit int64) error {
 		what = "a socket"
 	case mode&fs.ModeDevice != 0:
 		what = "a device"
+	case mode&fs.ModeSymlink != 0:
+		what = "a symbolic link"
 	default:
 		what = "neither file nor directory"
 	}

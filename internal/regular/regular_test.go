@@ -101,6 +101,43 @@ func TestReadDoesNotWait(t *testing.T) {
 	}
 }
 
+// What is a link itself is refused where somebody else may have made it, and what is refused
+// is described, so that it is known when it changes.
+func TestReadUnlinked(t *testing.T) {
+	dir := t.TempDir()
+	file, link, pipe := filepath.Join(dir, "file"), filepath.Join(dir, "link"), filepath.Join(dir, "pipe")
+	write(t, file, bytes.Repeat([]byte("x"), 100))
+	if err := errors.Join(os.Symlink("file", link), unix.Mkfifo(pipe, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		path  string
+		limit int64
+		is    error
+		text  string
+		mode  fs.FileMode
+	}{
+		{file, 100, nil, "", 0},
+		{file, 99, ErrTooLarge, "100 B or more", 0},
+		{link, 100, ErrNotRegular, "a symbolic link", fs.ModeSymlink},
+		{pipe, 100, ErrNotRegular, "a pipe", fs.ModeNamedPipe},
+	} {
+		content, info, err := ReadUnlinked(test.path, test.limit)
+		if !errors.Is(err, test.is) || err != nil && !strings.Contains(err.Error(), test.text) {
+			t.Errorf("%s: got %v, want %v with %q", test.path, err, test.is, test.text)
+		}
+		if (err == nil) != (len(content) == 100) {
+			t.Errorf("%s: got %d bytes and %v", test.path, len(content), err)
+		}
+		if info == nil || info.Mode().Type() != test.mode {
+			t.Errorf("%s: got %v of it, want that its type is %v", test.path, info, test.mode)
+		}
+	}
+	if _, info, err := ReadUnlinked(filepath.Join(dir, "none"), 100); info != nil || !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("nothing: got %v, %v, want %v alone", info, err, fs.ErrNotExist)
+	}
+}
+
 func TestNamedBy(t *testing.T) {
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "password"), []byte("x"))
@@ -130,6 +167,14 @@ func TestNamedBy(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A key in the place of a key's path is not repeated.
+func TestContentInsteadOfAPath(t *testing.T) {
+	err := NamedBy([]byte("key_file: |\n  -----BEGIN PRIVATE KEY-----\n  MIGH\n"), t.TempDir()).Check()
+	if err == nil || strings.Contains(err.Error(), "MIGH") || !strings.Contains(err.Error(), "a path is expected") {
+		t.Errorf("got %v, want that a path is expected", err)
 	}
 }
 

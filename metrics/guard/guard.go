@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"syscall"
 
+	"github.com/podmeter/podmeter/internal/ratelog"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sys/unix"
 )
@@ -22,7 +23,7 @@ import (
 type Options struct {
 	// Registerer gets podmeter_http_refused_total.
 	Registerer prometheus.Registerer
-	// Logger gets at most some lines a minute of each kind that peers cause.
+	// Logger is limited by package ratelog, as peers cause lines.
 	Logger *slog.Logger
 	// Logins is whether passwords are checked, which is expensive.
 	Logins bool
@@ -31,16 +32,14 @@ type Options struct {
 // Guard counts and logs what its servers refuse.
 type Guard struct {
 	refused *prometheus.CounterVec
-	log     *slog.Logger
-	limiter *limiter
-	logins  *logins // nil if none are checked
+	log     *slog.Logger // limited
+	logins  *logins      // nil if none are checked
 }
 
 // New returns a guard. Guards of one registry share the counter. An error means that
 // something else has its name.
 func New(options Options) (*Guard, error) {
-	g := &Guard{refused: newRefused(), limiter: newLimiter(options.Logger.Handler())}
-	g.log = slog.New(g.limiter)
+	g := &Guard{refused: newRefused(), log: ratelog.Limit(options.Logger)}
 	if options.Logins {
 		g.logins = newLogins()
 	}
@@ -58,8 +57,7 @@ func New(options Options) (*Guard, error) {
 	return g, nil
 }
 
-// Logger returns the one to be used for whatever a peer can cause: it writes at most some
-// lines of a message a minute, and then how many more there were.
+// Logger returns the limited one, to be used for whatever a peer can cause.
 func (g *Guard) Logger() *slog.Logger { return g.log }
 
 // Protect sets up a server, which has a handler and was not started, and returns the
@@ -86,7 +84,7 @@ func (g *Guard) Protect(server *http.Server, inner net.Listener) (guarded net.Li
 	}
 	return &tableListener{Listener: inner, table: t}, func() {
 		t.close()
-		g.limiter.flush()
+		ratelog.Flush(g.log)
 	}
 }
 

@@ -22,6 +22,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/podmeter/podmeter/internal/servertest"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
@@ -30,7 +31,7 @@ import (
 // serveTLS is serve with TLS, and with that HTTP/2.
 func serveTLS(t *testing.T, listener net.Listener, handler http.Handler, change func(*limits)) (s *served, stop func()) {
 	t.Helper()
-	s = &served{log: new(output)}
+	s = &served{log: new(servertest.Log)}
 	var err error
 	if s.guard, err = New(Options{Registerer: prometheus.NewRegistry(), Logger: slog.New(slog.NewTextHandler(s.log, nil))}); err != nil {
 		t.Fatal(err)
@@ -79,9 +80,9 @@ type peer struct {
 }
 
 // dialHTTP2 returns a peer that has sent its preface.
-func dialHTTP2(t *testing.T, listener *pipes) *peer {
+func dialHTTP2(t *testing.T, listener *servertest.Listener) *peer {
 	t.Helper()
-	c := tls.Client(listener.dial(), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
+	c := tls.Client(dial(listener), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
 	p := &peer{conn: c}
 	p.encoder = hpack.NewEncoder(&p.headers)
 	p.Framer = http2.NewFramer(p, c)
@@ -167,7 +168,7 @@ func TestFloodsOfHTTP2(t *testing.T) {
 		for _, reads := range []bool{true, false} {
 			t.Run(c.name+map[bool]string{true: ", read", false: ", not read"}[reads], func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					listener := newPipes()
+					listener := servertest.NewListener()
 					s, stop := serveTLS(t, listener, http.NotFoundHandler(), nil)
 					p := dialHTTP2(t, listener)
 					p.WriteSettings()
@@ -200,7 +201,7 @@ func TestFloodsOfHTTP2(t *testing.T) {
 // connection get theirs.
 func TestSlowReadersOfHTTP2(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		listener := newPipes()
+		listener := servertest.NewListener()
 		answer := bytes.Repeat([]byte("x"), 1<<20)
 		s, stop := serveTLS(t, listener, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write(answer) }), nil)
 		p := dialHTTP2(t, listener)
@@ -233,7 +234,7 @@ func TestSlowReadersOfHTTP2(t *testing.T) {
 // large headers.
 func TestHTTP2(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		listener := newPipes()
+		listener := servertest.NewListener()
 		all := make(chan struct{})
 		var here sync.WaitGroup
 		here.Add(maxStreams)
@@ -246,7 +247,7 @@ func TestHTTP2(t *testing.T) {
 		transport := &http.Transport{
 			Protocols: new(http.Protocols),
 			DialTLSContext: func(context.Context, string, string) (net.Conn, error) {
-				c := tls.Client(listener.dial(), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
+				c := tls.Client(dial(listener), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
 				return c, c.Handshake()
 			},
 		}
@@ -280,7 +281,7 @@ func TestHTTP2(t *testing.T) {
 // Connections of HTTP/2 have a limit of their own.
 func TestConnectionsOfHTTP2(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		listener := newPipes()
+		listener := servertest.NewListener()
 		s, stop := serveTLS(t, listener, http.NotFoundHandler(), func(l *limits) { l.http2 = 3 })
 		var peers []*peer
 		for range 8 {

@@ -96,15 +96,9 @@ const (
 	maxKnown, maxFailures = 64, 1024
 )
 
-// What peers may write to the log.
-const (
-	// maxLines is the most lines of one kind within logWindow; the rest is counted.
-	maxLines, logWindow = 10, time.Minute
-	// maxKinds is the most kinds that are told apart.
-	maxKinds = 64
-	// maxText is the limit of a text that a peer chose.
-	maxText = 256
-)
+// maxText is the limit of a text that a peer chose, in the log; how many lines peers may
+// write is package ratelog's.
+const maxText = 256
 
 // limits are those that depend on the process, or that a test makes smaller.
 type limits struct {

@@ -17,60 +17,22 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/podmeter/podmeter/internal/servertest"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
-// pipes is a listener in memory, without a buffer and with synctest's time.
-type pipes struct {
-	connections chan net.Conn
-	closed      chan struct{}
-	once        sync.Once
-}
-
-func newPipes() *pipes {
-	return &pipes{connections: make(chan net.Conn), closed: make(chan struct{})}
-}
-
-func (p *pipes) Accept() (net.Conn, error) {
-	select {
-	case c := <-p.connections:
-		return c, nil
-	case <-p.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (p *pipes) Close() error {
-	p.once.Do(func() { close(p.closed) })
-	return nil
-}
-
-func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "unix"} }
-
-// dial returns a connection, which is closed if the listener is: a client may dial more than it
-// comes to need.
-func (p *pipes) dial() net.Conn {
-	client, server := net.Pipe()
-	select {
-	case p.connections <- server:
-	case <-p.closed:
-		client.Close()
-	}
-	return client
-}
-
 // served is a server under guard.
 type served struct {
 	guard  *Guard
-	log    *output
+	log    *servertest.Log
 	tables []*table
 }
 
 // serve serves on a listener until the test ends or stop is called.
 func serve(t *testing.T, listener net.Listener, handler http.Handler, change func(*limits)) (s *served, stop func()) {
 	t.Helper()
-	s = &served{log: new(output)}
+	s = &served{log: new(servertest.Log)}
 	var err error
 	if s.guard, err = New(Options{Registerer: prometheus.NewRegistry(), Logger: slog.New(slog.NewTextHandler(s.log, nil))}); err != nil {
 		t.Fatal(err)
@@ -93,6 +55,17 @@ func serve(t *testing.T, listener net.Listener, handler http.Handler, change fun
 	})
 	t.Cleanup(stop)
 	return s, stop
+}
+
+// dial returns a connection, which is closed if the listener is: a client may dial more than it
+// comes to need.
+func dial(l *servertest.Listener) net.Conn {
+	c, err := l.Dial()
+	if err != nil {
+		c, _ = net.Pipe()
+		c.Close()
+	}
+	return c
 }
 
 func (s *served) count(why reason) float64 {
@@ -143,9 +116,9 @@ func TestTimes(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				listener := newPipes()
+				listener := servertest.NewListener()
 				s, stop := serve(t, listener, ok, nil)
-				if got := after(t, listener.dial(), c.atOnce, c.slowly).Round(time.Second); got > c.want {
+				if got := after(t, dial(listener), c.atOnce, c.slowly).Round(time.Second); got > c.want {
 					t.Errorf("ended after %v, want %v", got, c.want)
 				}
 				for _, why := range reasons() {
@@ -172,9 +145,9 @@ func TestSlowReaders(t *testing.T) {
 	}{{128, false}, {paceBytes / 11, false}, {paceBytes / 9, false}, {paceBytes / 5, true}, {1 << 20, true}} {
 		t.Run(fmt.Sprint(c.rate), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				listener := newPipes()
+				listener := servertest.NewListener()
 				s, stop := serve(t, listener, handler, nil)
-				client := listener.dial()
+				client := dial(listener)
 				io.WriteString(client, request)
 				response, err := http.ReadResponse(bufio.NewReaderSize(&slowly{client, c.rate}, 16), nil)
 				if err != nil {
@@ -245,9 +218,9 @@ func TestRequests(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				listener := newPipes()
+				listener := servertest.NewListener()
 				s, stop := serve(t, listener, handler, nil)
-				client := listener.dial()
+				client := dial(listener)
 				var wait sync.WaitGroup
 				wait.Go(func() { io.WriteString(client, c.lines+"\r\nHost: a\r\n\r\n"+c.body) })
 				response, err := http.ReadResponse(bufio.NewReader(client), nil)
@@ -269,9 +242,9 @@ func TestRequests(t *testing.T) {
 // Who sends more than any client has to say is ended, whatever he sends.
 func TestFloodOfRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		listener := newPipes()
+		listener := servertest.NewListener()
 		s, stop := serve(t, listener, http.NotFoundHandler(), nil)
-		client := listener.dial()
+		client := dial(listener)
 		var wait sync.WaitGroup
 		wait.Go(func() { io.Copy(io.Discard, client) })
 		sent := 0

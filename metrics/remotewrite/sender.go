@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"strconv"
 	"strings"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/klauspost/compress/snappy"
 	"github.com/podmeter/podmeter/internal/ratelog"
+	"github.com/podmeter/podmeter/internal/secret"
 	remote "github.com/prometheus/client_golang/exp/api/remote/genproto/v2"
 	"google.golang.org/protobuf/proto"
 )
@@ -44,14 +46,15 @@ type sender struct {
 	client  *http.Client
 	agent   string
 	spool   *spool
-	log     *ratelog.Limiter
+	log     *slog.Logger
 	counts  *counts
 
 	// old is whether the receiver knows protocol 1.0 alone.
 	old bool
-	// failing is whether that was told.
-	failing bool
-	pause   time.Duration
+	// away is that requests fail and are tried again, refusing that they are given up,
+	// unkept that the spool cannot take them.
+	away, refusing, unkept ratelog.Outage
+	pause                  time.Duration
 }
 
 // answer is what a receiver said to a request that it did not take.
@@ -135,7 +138,8 @@ func (s *sender) sendFirst(ctx context.Context) (more bool, err error) {
 		return true, err
 	default:
 		s.counts.add(s.name, outcomeRefused)
-		s.log.Error("a request is refused and given up", "receiver", s.name, "error", err)
+		s.away.Set(nil, "receiver", s.name)
+		s.refusing.Set(err, "receiver", s.name)
 	}
 	return true, s.spool.remove(number)
 }
@@ -143,20 +147,16 @@ func (s *sender) sendFirst(ctx context.Context) (more bool, err error) {
 func (s *sender) succeeded() {
 	s.counts.add(s.name, outcomeSent)
 	s.counts.succeeded(s.name, time.Now())
-	if s.failing {
-		s.log.Info("remote write works again", "receiver", s.name)
-	}
-	s.failing, s.pause = false, 0
+	s.away.Set(nil, "receiver", s.name)
+	s.refusing.Set(nil, "receiver", s.name)
+	s.pause = 0
 }
 
 // wait waits after a failure: for as long as the receiver wants, twice as long as the last
 // time at least.
 func (s *sender) wait(ctx context.Context, err error) {
 	s.counts.add(s.name, outcomeRetried)
-	if !s.failing {
-		s.log.Warn("remote write fails, trying again", "receiver", s.name, "error", err)
-	}
-	s.failing = true
+	s.away.Set(err, "receiver", s.name)
 	s.pause = min(max(2*s.pause, firstPause), lastPause)
 	after, _ := passing(err)
 	timer := time.NewTimer(max(s.pause, min(after, longestPause)))
@@ -206,7 +206,7 @@ func (s *sender) post(ctx context.Context, body []byte, content, version string)
 	request.Header.Set("X-Prometheus-Remote-Write-Version", version)
 	response, err := s.client.Do(request)
 	if err != nil {
-		return err
+		return secret.Request(err)
 	}
 	defer response.Body.Close()
 	text, _ := io.ReadAll(io.LimitReader(response.Body, answerLimit))

@@ -21,7 +21,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/klauspost/compress/snappy"
-	"github.com/podmeter/podmeter/internal/ratelog"
+	"github.com/podmeter/podmeter/internal/owned"
+	"github.com/podmeter/podmeter/internal/servertest"
 	remote "github.com/prometheus/client_golang/exp/api/remote/genproto/v2"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -187,8 +188,10 @@ func TestRedirectsAreTold(t *testing.T) {
 		}
 		r.answers = append(r.answers, status(302, "Location", "/login"), status(308, "Location", "https://receiver.test/push"))
 		var log bytes.Buffer
-		w := newTestWriter(t, Options{Client: &http.Client{Transport: r}, Headers: map[string]string{"X-Scope-OrgID": "secret"}})
-		w.senders[0].log = ratelog.New(slog.New(slog.NewTextHandler(&log, nil)))
+		w := newTestWriter(t, Options{
+			Client: &http.Client{Transport: r}, Headers: map[string]string{"X-Scope-OrgID": "secret"},
+			Logger: slog.New(slog.NewTextHandler(&log, nil)),
+		})
 		w.sample(time.Now())
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()
@@ -203,6 +206,69 @@ func TestRedirectsAreTold(t *testing.T) {
 	})
 }
 
+// A receiver that refuses everything for an hour, one that is away for as long and a full
+// disk are a line each, and one at the end.
+func TestOutagesAreLoggedOnce(t *testing.T) {
+	for _, test := range []struct {
+		name, wrong, over string
+		answer            reply
+		full              bool
+	}{
+		{"refuses", "a request is refused and given up", "requests are taken again", status(http.StatusBadRequest), false},
+		{"is away", "remote write fails, trying again", "remote write works again", status(http.StatusServiceUnavailable), false},
+		{"full disk", "keep for remote write", "requests can be kept again", status(http.StatusNoContent, writtenHeader, "1"), true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r, log := &receiver{answers: slices.Repeat([]reply{test.answer}, 10_000)}, new(servertest.Log)
+				w := newTestWriter(t, Options{Client: &http.Client{Transport: r}, Logger: slog.New(slog.NewTextHandler(log, nil))})
+				folder := w.senders[0].spool.folder
+				if test.full {
+					w.senders[0].spool.folder = removed(t)
+				}
+				ctx, cancel := context.WithCancel(t.Context())
+				ended := make(chan error)
+				go func() { ended <- w.Run(ctx) }()
+				time.Sleep(time.Hour)
+				r.mu.Lock()
+				tries := len(r.times)
+				r.answers = nil
+				r.mu.Unlock()
+				w.senders[0].spool.mu.Lock()
+				w.senders[0].spool.folder = folder
+				w.senders[0].spool.mu.Unlock()
+				if tries < 50 && !test.full {
+					t.Errorf("got %d tries in an hour, want more", tries)
+				}
+				time.Sleep(2 * time.Minute)
+				cancel()
+				if err := <-ended; err != nil {
+					t.Error(err)
+				}
+				text := log.String()
+				if strings.Count(text, test.wrong) != 1 || strings.Count(text, test.over) != 1 || log.Lines() != 2 {
+					t.Errorf("got the log below, want that it begins once and ends once:\n%.3000s", text)
+				}
+			})
+		})
+	}
+}
+
+// removed is a directory that nothing can be written to, by root neither.
+func removed(t *testing.T) *owned.Directory {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "removed")
+	directory, err := owned.Open(path, 0o700)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { directory.Close() })
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	return directory
+}
+
 func newTestWriter(t *testing.T, o Options) *Writer {
 	t.Helper()
 	registry := prometheus.NewRegistry()
@@ -213,7 +279,10 @@ func newTestWriter(t *testing.T, o Options) *Writer {
 	if o.URLs == nil {
 		o.URLs = []string{"http://user:secret@receiver.test/api/v1/write"}
 	}
-	o.Spool, o.Logger = t.TempDir(), slog.New(slog.NewTextHandler(t.Output(), nil))
+	o.Spool = t.TempDir()
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
+	}
 	w, err := New(o)
 	if err != nil {
 		t.Fatal(err)

@@ -19,6 +19,7 @@ import (
 	"github.com/klauspost/compress/snappy"
 	"github.com/podmeter/podmeter/internal/ratelog"
 	"github.com/podmeter/podmeter/internal/redirect"
+	"github.com/podmeter/podmeter/internal/secret"
 	remote "github.com/prometheus/client_golang/exp/api/remote/genproto/v2"
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
@@ -66,8 +67,9 @@ type Writer struct {
 	encoder *encoder
 	senders []*sender
 	counts  *counts
-	// log is for what goes wrong at each sample.
-	log *ratelog.Limiter
+	log     *slog.Logger
+	// unread is that metrics cannot be gathered.
+	unread ratelog.Outage
 	// encoded and compressed are the last request, for their room.
 	encoded, compressed []byte
 }
@@ -76,7 +78,9 @@ type Writer struct {
 func New(o Options) (*Writer, error) {
 	o.Interval, o.SpoolLimit = cmp.Or(o.Interval, defaultInterval), cmp.Or(o.SpoolLimit, defaultSpoolLimit)
 	o.Client = cmp.Or(o.Client, http.DefaultClient)
-	w := &Writer{options: o, counts: newCounts(), log: ratelog.New(o.Logger)}
+	w := &Writer{options: o, counts: newCounts(), log: o.Logger, unread: ratelog.Outage{
+		Log: o.Logger, Level: slog.LevelError, Wrong: "gather metrics for remote write", Over: "metrics can be gathered again",
+	}}
 	w.encoder = newEncoder(o.Labels, o.NativeHistograms, w.keep)
 	for _, address := range o.URLs {
 		s, err := w.newSender(address)
@@ -94,7 +98,7 @@ func (w *Writer) newSender(address string) (*sender, error) {
 		return nil, errors.New("remote write: an address is no URL")
 	}
 	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return nil, fmt.Errorf("remote write to %q: a URL is expected, such as https://prometheus.example/api/v1/write", u.Redacted())
+		return nil, fmt.Errorf("remote write to %q: a URL is expected, such as https://prometheus.example/api/v1/write", secret.URL(u))
 	}
 	sum := sha256.Sum256([]byte(address))
 	spool, err := openSpool(filepath.Join(w.options.Spool, hex.EncodeToString(sum[:8])), w.options.SpoolLimit)
@@ -103,12 +107,25 @@ func (w *Writer) newSender(address string) (*sender, error) {
 	}
 	client := *w.options.Client
 	client.Timeout = cmp.Or(client.Timeout, requestTimeout)
+	if client.Transport == nil {
+		client.Transport = http.DefaultTransport
+	}
+	client.Transport = secret.Transport(client.Transport)
 	if client.CheckRedirect == nil { // else none is followed
 		client.CheckRedirect = redirect.SameHost
 	}
 	s := &sender{
-		name: u.Redacted(), url: address, headers: w.options.Headers, client: &client, agent: w.options.UserAgent,
-		spool: spool, log: ratelog.New(w.options.Logger), counts: w.counts,
+		name: secret.URL(u), url: address, headers: w.options.Headers, client: &client, agent: w.options.UserAgent,
+		spool: spool, log: w.log, counts: w.counts,
+		away: ratelog.Outage{
+			Log: w.log, Level: slog.LevelWarn, Wrong: "remote write fails, trying again", Over: "remote write works again",
+		},
+		refusing: ratelog.Outage{
+			Log: w.log, Level: slog.LevelError, Wrong: "a request is refused and given up", Over: "requests are taken again",
+		},
+		unkept: ratelog.Outage{
+			Log: w.log, Level: slog.LevelError, Wrong: "keep for remote write", Over: "requests can be kept again",
+		},
 	}
 	w.counts.known(s.name)
 	return s, nil
@@ -147,9 +164,7 @@ func (w *Writer) Run(ctx context.Context) error {
 // sample takes a sample of each series, and says whether there was one, as a scrape does.
 func (w *Writer) sample(now time.Time) {
 	families, err := w.options.Gatherer.Gather()
-	if err != nil {
-		w.log.Error("gather metrics for remote write", "error", err)
-	}
+	w.unread.Set(err)
 	// Some may be there in spite of an error.
 	w.encoder.encode(append(families, up(len(families) > 0)), now)
 }
@@ -175,9 +190,9 @@ func (w *Writer) keep(request *remote.Request) {
 	for _, s := range w.senders {
 		dropped, err := s.spool.put(w.compressed)
 		if err != nil {
-			w.log.Error("keep for remote write", "receiver", s.name, "error", err)
 			dropped = max(dropped, 1)
 		}
+		s.unkept.Set(err, "receiver", s.name)
 		for range dropped {
 			w.counts.add(s.name, outcomeDropped)
 		}

@@ -19,6 +19,7 @@ import (
 	"github.com/podmeter/podmeter/flows"
 	"github.com/podmeter/podmeter/flows/geo"
 	"github.com/podmeter/podmeter/flows/identity"
+	"github.com/podmeter/podmeter/internal/ratelog"
 	"github.com/podmeter/podmeter/metrics"
 	"github.com/podmeter/podmeter/metrics/remotewrite"
 	"golang.org/x/sync/errgroup"
@@ -51,6 +52,8 @@ type Agent struct {
 	config  Config
 	options Options
 	log     *slog.Logger
+	// stale is that scrapes cannot drain.
+	stale *ratelog.Outage
 
 	places    *geo.Databases
 	identity  *identities
@@ -101,7 +104,7 @@ func Run(ctx context.Context, config Config, options Options) error {
 // loads the BPF programs. What is wrong with a file is a [UsageError]. It waits
 // while another agent holds the pin path or the port.
 func New(ctx context.Context, config Config, options Options) (*Agent, error) {
-	a := &Agent{config: config, options: options, log: options.Logger, drains: newDrainRequests(), hangup: make(chan os.Signal, 1)}
+	a := &Agent{config: config, options: options, log: options.Logger, stale: newStale(options.Logger), drains: newDrainRequests(), hangup: make(chan os.Signal, 1)}
 	signal.Notify(a.hangup, unix.SIGHUP)
 	for _, step := range []func(context.Context) error{
 		a.openPlaces, a.openIdentity, a.openDeparture, a.findCgroups, a.makeTable, a.makeExporter, a.openRemoteWrite, a.listen, a.loadMeter,

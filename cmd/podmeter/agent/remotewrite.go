@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/podmeter/podmeter/internal/httpfile"
+	"github.com/podmeter/podmeter/internal/secret"
 	"github.com/podmeter/podmeter/metrics/remotewrite"
 	"github.com/prometheus/common/model"
 )
@@ -61,7 +62,7 @@ func (c Config) checkRemoteWriteURLs() (faults []error) {
 		case err != nil:
 			faults = append(faults, NewFault("remote-write-url", "cannot be parsed", want))
 		case u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
-			faults = append(faults, NewFault("remote-write-url", strconv.Quote(u.Redacted()), want))
+			faults = append(faults, NewFault("remote-write-url", strconv.Quote(secret.URL(u)), want))
 		}
 	}
 	return faults

@@ -8,16 +8,12 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
-	"time"
 
 	"github.com/podmeter/podmeter/datapath"
 	"github.com/podmeter/podmeter/flows"
 	"github.com/podmeter/podmeter/internal/owned"
+	"github.com/podmeter/podmeter/internal/ratelog"
 )
-
-// complaintInterval is how often at most a checkpoint that cannot be written is
-// logged.
-const complaintInterval = time.Minute
 
 // keeper reads one meter's checkpoint at the start and writes it from then on.
 type keeper struct {
@@ -34,7 +30,7 @@ type saves struct {
 	mu      sync.Mutex
 	failed  uint64
 	problem string // of the last one, empty if it went well
-	logged  time.Time
+	outage  ratelog.Outage
 }
 
 func newKeeper(stateDir, name string, log *slog.Logger) (*keeper, error) {
@@ -42,7 +38,11 @@ func newKeeper(stateDir, name string, log *slog.Logger) (*keeper, error) {
 		return nil, Usage(fmt.Errorf("--state-dir: %w", err))
 	}
 	files, err := newCheckpoints(stateDir, name)
-	return &keeper{checkpoints: files, uplinks: name == uplinksName, log: log}, err
+	k := &keeper{checkpoints: files, uplinks: name == uplinksName, log: log}
+	k.saves.outage = ratelog.Outage{
+		Log: log, Level: slog.LevelError, Wrong: "save counters for a restart", Over: "counters can be saved for a restart again",
+	}
+	return k, err
 }
 
 // saved returns the datapath's part of the checkpoint that is there. Without one,
@@ -99,16 +99,13 @@ func (k *keeper) save(content *checkpoint) {
 	}
 	k.saves.mu.Lock()
 	defer k.saves.mu.Unlock()
+	k.saves.outage.Set(err)
 	if err == nil {
 		k.saves.problem = ""
 		return
 	}
 	k.saves.failed++
 	k.saves.problem = err.Error()
-	if now := time.Now(); now.Sub(k.saves.logged) >= complaintInterval {
-		k.saves.logged = now
-		k.log.Error("save counters for a restart", "error", err, "times", k.saves.failed)
-	}
 }
 
 func (s *saves) status() (failed uint64, problem string) {

@@ -4,10 +4,12 @@ package agent
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"github.com/podmeter/podmeter/datapath"
 	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/internal/ratelog"
 	"github.com/podmeter/podmeter/metrics"
 )
 
@@ -33,12 +35,17 @@ func known() metrics.Known {
 	return k
 }
 
+// newStale is the outage of drains for scrapes.
+func newStale(log *slog.Logger) *ratelog.Outage {
+	return &ratelog.Outage{
+		Log: log, Level: slog.LevelWarn, Wrong: "drain for a scrape, which gets older values", Over: "scrapes can drain again",
+	}
+}
+
 // Snapshot implements [metrics.Source]: the tables, after a drain if the last one
 // is too old. If that cannot be waited for, the tables as they are.
 func (a *Agent) Snapshot(ctx context.Context) (*flows.Snapshot, error) {
-	if err := a.meter.Fresh(ctx, freshness); err != nil {
-		a.log.Warn("drain for a scrape, which gets older values", "error", err)
-	}
+	a.stale.Set(a.meter.Fresh(ctx, freshness))
 	uplinks := a.uplinks.snapshot(ctx)
 	s := a.table.Snapshot()
 	s.Uplinks = uplinks

@@ -11,12 +11,14 @@ import (
 
 	"github.com/podmeter/podmeter/datapath"
 	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/internal/ratelog"
 )
 
 // uplinks are the meter of the uplinks and what it publishes to. Nothing of it is
 // shared with the pods' but the owners and places of addresses.
 type uplinks struct {
 	log       *slog.Logger
+	stale     *ratelog.Outage // see Agent
 	identity  *identities
 	table     *flows.UplinkTable
 	publisher *flows.UplinkPublisher
@@ -37,6 +39,7 @@ func (a *Agent) loadUplinks(ctx context.Context) (err error) {
 		return err
 	}
 	u := &uplinks{log: a.log.With("meter", "uplinks"), identity: a.identity}
+	u.stale = newStale(u.log)
 	if u.keeper, err = newKeeper(a.config.StateDir, uplinksName, u.log); err != nil {
 		return err
 	}
@@ -103,9 +106,7 @@ func (u *uplinks) snapshot(ctx context.Context) flows.UplinkSnapshot {
 	if u == nil {
 		return flows.UplinkSnapshot{}
 	}
-	if err := u.meter.Fresh(ctx, freshness); err != nil {
-		u.log.Warn("drain for a scrape, which gets older values", "error", err)
-	}
+	u.stale.Set(u.meter.Fresh(ctx, freshness))
 	return u.table.Snapshot()
 }
 

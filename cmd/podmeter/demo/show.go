@@ -13,6 +13,7 @@ import (
 	"github.com/podmeter/podmeter/cmd/podmeter/verify"
 	"github.com/podmeter/podmeter/flows/geo/demodb"
 	"github.com/podmeter/podmeter/flows/plain"
+	"github.com/podmeter/podmeter/internal/ratelog"
 )
 
 const (
@@ -134,7 +135,7 @@ func (s *show) newAgent(listener net.Listener) (Agent, error) {
 		GeoIP: []string{city, asn}, Interfaces: []string{"!" + uplink},
 		FlowLabels: []string{"peer_ip"}, ExternalLabels: []string{"city", "latitude", "longitude"},
 		Listener: listener, DrainInterval: refreshEvery,
-		Logger: slog.New(slog.NewTextHandler(s.screen, &slog.HandlerOptions{Level: slog.LevelWarn, ReplaceAttr: plain.Attr})),
+		Logger: slog.New(ratelog.New(slog.NewTextHandler(s.screen, &slog.HandlerOptions{Level: slog.LevelWarn, ReplaceAttr: plain.Attr}))),
 	})
 }
 

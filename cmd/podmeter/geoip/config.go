@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/podmeter/podmeter/cmd/podmeter/agent"
+	"github.com/podmeter/podmeter/internal/secret"
 	"github.com/prometheus/common/model"
 	"github.com/spf13/pflag"
 )
@@ -114,9 +115,9 @@ func (c Config) checkURL() error {
 	case err != nil:
 		return agent.NewFault("prometheus-url", "cannot be parsed", "%s", want)
 	case u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
-		return agent.NewFault("prometheus-url", strconv.Quote(u.Redacted()), "%s", want)
+		return agent.NewFault("prometheus-url", strconv.Quote(secret.URL(u)), "%s", want)
 	case u.RawQuery != "" || u.Fragment != "":
-		return agent.NewFault("prometheus-url", strconv.Quote(u.Redacted()), "the query is for --query")
+		return agent.NewFault("prometheus-url", strconv.Quote(secret.URL(u)), "the query is for --query")
 	}
 	return nil
 }

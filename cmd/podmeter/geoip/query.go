@@ -16,6 +16,7 @@ import (
 	"github.com/podmeter/podmeter/cmd/podmeter/agent"
 	"github.com/podmeter/podmeter/internal/httpfile"
 	"github.com/podmeter/podmeter/internal/redirect"
+	"github.com/podmeter/podmeter/internal/secret"
 	"github.com/prometheus/client_golang/api"
 	promv1 "github.com/prometheus/client_golang/api/prometheus/v1"
 	"github.com/prometheus/common/model"
@@ -60,7 +61,7 @@ func newAsker(config Config) (*asker, error) {
 			return nil, agent.Usage(fmt.Errorf("--http-config-file: %w", err))
 		}
 	}
-	client.Transport = bounded{client.Transport}
+	client.Transport = bounded{secret.Transport(client.Transport)}
 	prometheus, err := api.NewClient(api.Config{Address: config.PrometheusURL, Client: client})
 	if err != nil {
 		return nil, fmt.Errorf("make client of Prometheus: %w", err)
@@ -76,7 +77,7 @@ func (a *asker) ask(ctx context.Context) (model.Vector, promv1.Warnings, error) 
 	defer cancel()
 	value, warnings, _, err := a.api.Query(ctx, a.query, time.Time{}, promv1.WithTimeout(a.timeout))
 	if err != nil {
-		return nil, nil, explained(err)
+		return nil, nil, secret.Request(explained(err))
 	}
 	vector, ok := value.(model.Vector)
 	if !ok {

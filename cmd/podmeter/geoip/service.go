@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/podmeter/podmeter/flows/geo"
+	"github.com/podmeter/podmeter/internal/ratelog"
 	"github.com/podmeter/podmeter/metrics"
 	promv1 "github.com/prometheus/client_golang/api/prometheus/v1"
 	"github.com/prometheus/client_golang/prometheus"
@@ -35,7 +36,7 @@ type Service struct {
 	answer   answer
 	own      own
 	notices  *notices
-	failure  string // the result of the last query if it was no answer
+	outage   ratelog.Outage // of Prometheus
 	server   *metrics.Server
 	listener net.Listener
 }
@@ -43,7 +44,9 @@ type Service struct {
 // New opens the databases of a valid configuration and listens. The error names
 // each file that cannot be used, or the address.
 func New(config Config, options Options) (*Service, error) {
-	s := &Service{config: config, log: options.Logger, own: newOwn(), notices: newNotices(options.Logger)}
+	s := &Service{config: config, log: options.Logger, own: newOwn(), notices: newNotices(options.Logger), outage: ratelog.Outage{
+		Log: options.Logger, Level: slog.LevelError, Wrong: "Prometheus gives no answer, the last good one is kept", Over: "Prometheus answers again",
+	}}
 	if err := s.open(options); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -154,30 +157,13 @@ func (s *Service) refresh(ctx context.Context) {
 	s.own.queries.WithLabelValues(result).Inc()
 	s.own.took.Observe(took.Seconds())
 	s.log.Debug("asked", "query", s.config.Query, "took", took, "result", result, "rows", len(vector))
-	s.tell(result, err)
+	s.outage.Set(err, "result", result)
 	if err != nil {
 		return
 	}
 	rows, t := s.placer.rows(vector)
 	s.answer.set(rows, time.Now())
 	s.count(t, len(vector), warnings)
-}
-
-// tell logs a failure when it is another than the last query's, and its end.
-func (s *Service) tell(result string, err error) {
-	failure := ""
-	if err != nil {
-		failure = result
-	}
-	if failure == s.failure {
-		return
-	}
-	s.failure = failure
-	if err == nil {
-		s.log.Info("Prometheus answers again")
-		return
-	}
-	s.log.Error("Prometheus gives no answer, the last good one is kept", "result", result, "error", err)
 }
 
 // The things that may be wrong with an answer.

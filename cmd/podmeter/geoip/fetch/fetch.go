@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,6 +16,7 @@ import (
 	"github.com/podmeter/podmeter/flows/geo"
 	"github.com/podmeter/podmeter/internal/owned"
 	"github.com/podmeter/podmeter/internal/redirect"
+	"github.com/podmeter/podmeter/internal/secret"
 )
 
 // attribution is what the licence asks to be told with the data, in attributionFile
@@ -49,7 +49,9 @@ func Run(ctx context.Context, config Config, log *slog.Logger) error {
 
 func newFetcher(config Config, log *slog.Logger) *fetcher {
 	return &fetcher{
-		config: config, log: log, client: &http.Client{CheckRedirect: redirect.Download},
+		config: config, log: log, client: &http.Client{
+			CheckRedirect: redirect.Download, Transport: secret.Transport(http.DefaultTransport),
+		},
 		registry: registry, now: time.Now, maxSize: maxSize,
 	}
 }
@@ -90,26 +92,17 @@ func (f *fetcher) provide(ctx context.Context, d database) error {
 func (f *fetcher) fetch(ctx context.Context, d database, path string) error {
 	var errs []error
 	for _, s := range f.sources(d) {
-		f.log.Info("fetching database", "name", d.name, "url", redacted(s.url))
+		f.log.Info("fetching database", "name", d.name, "url", secret.Address(s.url))
 		info, err := f.install(ctx, s, path)
 		if err == nil {
 			f.log.Info("database is there", "path", path, "size", info.Size, "built", info.Built.Format(time.DateOnly),
 				"attribution", "IP Geolocation by DB-IP, https://db-ip.com, CC BY 4.0")
 			return nil
 		}
-		f.log.Info("database is not there", "url", redacted(s.url), "error", err)
+		f.log.Info("database is not there", "url", secret.Address(s.url), "error", err)
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
-}
-
-// redacted is a URL that may be logged: a mirror's may have a password.
-func redacted(text string) string {
-	u, err := url.Parse(text)
-	if err != nil {
-		return "(a URL that cannot be parsed)"
-	}
-	return u.Redacted()
 }
 
 // install puts what a source has in the place of path, if it is a database, with what its

@@ -15,6 +15,8 @@ import (
 	"io"
 	"net/http"
 	"strings"
+
+	"github.com/podmeter/podmeter/internal/secret"
 )
 
 const (
@@ -33,17 +35,17 @@ const (
 func (f *fetcher) get(ctx context.Context, url string, limit int64) (io.ReadCloser, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return nil, err
+		return nil, secret.Request(err)
 	}
 	request.Header.Set("User-Agent", "podmeter")
 	request.Header.Set("Accept-Encoding", "identity") // else one more layer is unpacked unseen
 	response, err := f.client.Do(request)
 	if err != nil {
-		return nil, err
+		return nil, secret.Request(err)
 	}
 	if response.StatusCode != http.StatusOK {
 		response.Body.Close() // of which nothing is wanted
-		return nil, fmt.Errorf("get %q: the answer is %s", redacted(url), response.Status)
+		return nil, fmt.Errorf("get %q: the answer is %s", secret.Address(url), response.Status)
 	}
 	return http.MaxBytesReader(nil, response.Body, limit), nil
 }
@@ -57,10 +59,10 @@ func (f *fetcher) readGzip(ctx context.Context, w io.Writer, url string) (err er
 	defer func() { err = errors.Join(err, body.Close()) }()
 	content, err := gzip.NewReader(body)
 	if err != nil {
-		return fmt.Errorf("unpack %s: %w", redacted(url), err)
+		return fmt.Errorf("unpack %s: %w", secret.Address(url), err)
 	}
 	if _, err := io.Copy(w, &boundedReader{ctx, content, f.maxSize}); err != nil {
-		return fmt.Errorf("unpack %s: %w", redacted(url), err)
+		return fmt.Errorf("unpack %s: %w", secret.Address(url), err)
 	}
 	return nil
 }
@@ -83,7 +85,7 @@ func (f *fetcher) readPackage(ctx context.Context, w io.Writer, url, member stri
 	}
 	var about manifest
 	if err := json.Unmarshal(content, &about); err != nil {
-		return fmt.Errorf("read what %s says: %w", url, err)
+		return fmt.Errorf("read what %s says: %w", secret.Address(url), err)
 	}
 	archive, err := f.readAll(ctx, about.Dist.Tarball, maxPackage)
 	if err != nil {
