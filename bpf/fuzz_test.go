@@ -10,12 +10,13 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/podmeter/podmeter/internal/effort"
 	"github.com/podmeter/podmeter/internal/ktest"
 )
 
 const (
 	comparedPackets      = 1_000_000
-	comparedPacketsShort = 100_000
+	comparedPacketsShort = 20_000
 
 	// packetsEnv and seedEnv choose another number and another sequence.
 	packetsEnv = "PODMETER_PARSER_PACKETS"
@@ -27,10 +28,7 @@ const (
 func TestParserAgainstReference(t *testing.T) {
 	t.Parallel()
 	ktest.Privileged(t)
-	packets := uint64(comparedPackets)
-	if testing.Short() {
-		packets = comparedPacketsShort
-	}
+	packets := effort.Choose(uint64(comparedPackets), comparedPacketsShort)
 	packets, seed := envNumber(t, packetsEnv, packets), envNumber(t, seedEnv, 1)
 	comparisons := make([]*comparison, runtime.GOMAXPROCS(0))
 	t.Run("sequences", func(t *testing.T) {

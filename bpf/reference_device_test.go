@@ -10,6 +10,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	"github.com/podmeter/podmeter/internal/effort"
 	"github.com/podmeter/podmeter/internal/ktest"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -33,10 +34,7 @@ const (
 // more than Ethernet header and tags is in the linear area.
 func TestParserOnDevice(t *testing.T) {
 	t.Parallel()
-	packets := devicePackets
-	if testing.Short() {
-		packets = devicePacketsShort
-	}
+	packets := effort.Choose(devicePackets, devicePacketsShort)
 	for _, test := range []struct {
 		name   string
 		ring   bool

@@ -9,6 +9,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/google/go-cmp/cmp"
+	"github.com/podmeter/podmeter/internal/effort"
 	"github.com/podmeter/podmeter/internal/ktest"
 )
 
@@ -98,7 +99,6 @@ func TestXDPReadsFragments(t *testing.T) {
 // reference that TC is compared with.
 func TestXDPAgainstReference(t *testing.T) {
 	t.Parallel()
-	const packets = 50_000
 	c := newComparison(t)
 	received := func(packet []byte) []byte {
 		packet = bytes.Clone(packet)
@@ -114,5 +114,5 @@ func TestXDPAgainstReference(t *testing.T) {
 			}
 		}
 	}
-	c.runSequence(newDice(7, 0), packets)
+	c.runSequence(newDice(7, 0), effort.Choose(50_000, uint64(comparedPacketsShort)))
 }

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/podmeter/podmeter/internal/effort"
 	"github.com/podmeter/podmeter/internal/ktest"
 )
 
@@ -19,7 +20,7 @@ const churnWorkers = 4
 
 // churnVeths is how many there are in all.
 func churnVeths() int {
-	if ktest.Stressed() {
+	if effort.Stressed() {
 		return 2000
 	}
 	return 160
@@ -29,7 +30,7 @@ func churnVeths() int {
 // while events are lost and traffic runs. What is there at the end is attached once,
 // nothing else is left, and every byte that could be known is published once.
 func TestChurn(t *testing.T) {
-	ktest.Long(t, "churns for seconds")
+	effort.Long(t, "churns for seconds")
 	for _, mode := range []AttachMode{AttachTCX, AttachNetlink} {
 		t.Run(string(mode), func(t *testing.T) {
 			requireMode(t, mode)

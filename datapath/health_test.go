@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/internal/effort"
 	"github.com/podmeter/podmeter/internal/ktest"
 	"golang.org/x/sys/unix"
 )
@@ -158,7 +159,7 @@ func (b *book) all(keep func(*flows.HealthRecord) bool) (sum flows.Health) {
 // the time, is ended and is killed at any moment: what is published is what the sockets
 // say, each thing once.
 func TestHealthExactlyOnceAcrossKills(t *testing.T) {
-	ktest.Long(t, "kills a meter 24 times")
+	effort.Long(t, "kills a meter 24 times")
 	t.Parallel()
 	w := newHealthWorld(t)
 	a, o := newArchive(), w.o

@@ -51,6 +51,9 @@ type Options struct {
 	Saved func() *SavedState
 	// OnDrain is called after each drain with how long it took; it may be nil.
 	OnDrain func(time.Duration)
+	// Programs, if not nil, loads the meter's programs as another build of the same
+	// sources has them. It is for tests, which take what the kernel verifies sooner.
+	Programs func() (*ebpf.CollectionSpec, error)
 	// Ready says whether a link that appears may be attached, with what is known of
 	// it as an interface; nil: at once. It is asked where programs are
 	// attached with netlink, of links that were not there at the first start, at
@@ -111,6 +114,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.build.spec == nil {
 		o.build = thisBuild()
+		if o.Programs != nil {
+			o.build.spec = o.Programs
+		}
 	}
 	if o.countsRedirects == nil {
 		o.countsRedirects = countsRedirects

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/internal/effort"
 	"github.com/podmeter/podmeter/internal/ktest"
 	"golang.org/x/sys/unix"
 )
@@ -184,7 +185,7 @@ func trickle(t *testing.T, from *ktest.Namespace) (stop func()) {
 // Under traffic the meter is killed again and again: at any moment, before and
 // after its checkpoint, and ended in peace. Every byte is published once.
 func TestExactlyOnceAcrossKills(t *testing.T) {
-	ktest.Long(t, "kills a meter 24 times")
+	effort.Long(t, "kills a meter 24 times")
 	t.Parallel()
 	for _, mode := range []AttachMode{AttachTCX, AttachNetlink} {
 		t.Run(string(mode), func(t *testing.T) {

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/internal/effort"
 	"github.com/podmeter/podmeter/internal/ktest"
 	"golang.org/x/sys/unix"
 )
@@ -31,8 +32,8 @@ const (
 // scanFor is how long a flood takes.
 func scanFor(t *testing.T, short, long time.Duration) time.Duration {
 	t.Helper()
-	ktest.Long(t, fmt.Sprintf("floods for %v", short))
-	if ktest.Stressed() {
+	effort.Long(t, fmt.Sprintf("floods for %v", short))
+	if effort.Stressed() {
 		return long
 	}
 	return short

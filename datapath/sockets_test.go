@@ -21,6 +21,7 @@ import (
 	"github.com/cilium/ebpf/link"
 	"github.com/google/go-cmp/cmp"
 	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/internal/effort"
 	"github.com/podmeter/podmeter/internal/ktest"
 )
 
@@ -290,7 +291,7 @@ func TestShortConnections(t *testing.T) {
 	s, end := w.open(SocketOptions{MaxSockets: room})
 	defer end()
 	lasts := time.Second
-	if ktest.Stressed() {
+	if effort.Stressed() {
 		lasts = 30 * time.Second
 	}
 	connections := w.connect(t, lasts, func() { w.ports(s) })
@@ -331,14 +332,14 @@ func (r *readingSink) Publish(epoch *flows.Epoch) error {
 // Short connections make room for others as soon as their flows are read, and drains come
 // sooner for that: many more than there is room for go by without one that is not known.
 func TestShortConnectionsMakeRoom(t *testing.T) {
-	ktest.Long(t, "floods for seconds")
+	effort.Long(t, "floods for seconds")
 	w := newSocketWorld(t)
 	sink := &readingSink{book: newBook()}
 	w.o.Sink = sink
 	// So many a second that the first drain does not come too late.
 	rate, lasts := 15_000, 8*time.Second
 	w.o.DrainInterval = 2 * time.Second
-	if ktest.Stressed() {
+	if effort.Stressed() {
 		rate, lasts, w.o.DrainInterval = 10_000, 30*time.Second, defaultDrainInterval
 	}
 	m, err := New(t.Context(), w.o)

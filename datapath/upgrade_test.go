@@ -12,6 +12,7 @@ import (
 	"github.com/podmeter/podmeter/bpf"
 	"github.com/podmeter/podmeter/bpf/otherbuild"
 	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/internal/effort"
 	"github.com/podmeter/podmeter/internal/ktest"
 )
 
@@ -50,7 +51,7 @@ func decodeOther(key *otherbuild.OtherFlowKey, slots []otherbuild.OtherFlowCount
 // Under traffic builds take over from each other; each ended in peace or was killed
 // at some moment. What one cannot read of an earlier one's flows is in the totals.
 func TestUpgrade(t *testing.T) {
-	ktest.Long(t, "kills builds of the meter under traffic")
+	effort.Long(t, "kills builds of the meter under traffic")
 	t.Parallel()
 	here := thisBuild()
 	next := laterBuild(bpf.FlowLayout)
@@ -84,7 +85,7 @@ func TestUpgrade(t *testing.T) {
 
 // upgrades is how often each upgrade is made.
 func upgrades() int {
-	if ktest.Stressed() {
+	if effort.Stressed() {
 		return 10
 	}
 	return 1

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/internal/effort"
 	"github.com/podmeter/podmeter/internal/ktest"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -91,7 +92,7 @@ func TestUplinkDirectionsAreTheNodes(t *testing.T) {
 
 // Uplinks are exact across kills at any moment.
 func TestUplinkExactlyOnceAcrossKills(t *testing.T) {
-	ktest.Long(t, "kills a meter 16 times")
+	effort.Long(t, "kills a meter 16 times")
 	t.Parallel()
 	for _, mode := range []AttachMode{AttachTCX, AttachNetlink} {
 		t.Run(string(mode), func(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/cilium/ebpf/link"
 	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/internal/effort"
 	"github.com/podmeter/podmeter/internal/ktest"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -128,7 +129,7 @@ func setMTU(t *testing.T, ns *ktest.Namespace, device string, mtu int) {
 
 // XDP is exact across kills at any moment, as TC is.
 func TestXDPExactlyOnceAcrossKills(t *testing.T) {
-	ktest.Long(t, "kills a meter 16 times")
+	effort.Long(t, "kills a meter 16 times")
 	t.Parallel()
 	for _, mode := range []AttachMode{AttachTCX, AttachNetlink} {
 		t.Run(string(mode), func(t *testing.T) {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"github.com/podmeter/podmeter/internal/effort"
 )
 
 // pointLife is one life of an ifindex.
@@ -71,7 +73,7 @@ func TestExportedOfEachPoint(t *testing.T) {
 	for _, from := range []string{"one publisher", "restored", "restored from an earlier build"} {
 		t.Run(from, func(t *testing.T) {
 			partial, earlier := 0, 0
-			for seed := range uint64(60) {
+			for seed := range effort.Choose(60, uint64(12)) {
 				l, fed, since := newLives(seed), make(map[pointLife][Directions]Counters), make(map[pointLife][Directions]Counters)
 				for number := range 40 {
 					e := l.epoch(number)

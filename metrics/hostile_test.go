@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/internal/effort"
 )
 
 // within bounds what has to come.
@@ -183,6 +184,7 @@ func long() *flows.Snapshot {
 // Readers who do not read, as many as there may be, keep nobody from being answered: neither
 // another address nor their own.
 func TestSlowReadersTakeNobodysPlace(t *testing.T) {
+	effort.Long(t, "60 readers of answers of megabytes")
 	o := serverOptions(t, &source{snapshot: long()})
 	address := serve(t, newServer(t, o))
 	var readers []net.Conn

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/podmeter/podmeter/internal/effort"
 	"github.com/podmeter/podmeter/internal/promtest"
 	"go.yaml.in/yaml/v3"
 )
@@ -62,7 +63,10 @@ func TestRules(t *testing.T) {
 		t.Run(filepath.Base(file), func(t *testing.T) { promtool(t, "check", "rules", file) })
 	}
 	for _, file := range ruleTests(t) {
-		t.Run("test of "+filepath.Base(file), func(t *testing.T) { promtool(t, "test", "rules", file) })
+		t.Run("test of "+filepath.Base(file), func(t *testing.T) {
+			effort.Long(t, "promtool evaluates hours of series")
+			promtool(t, "test", "rules", file)
+		})
 	}
 }
 

@@ -9,13 +9,14 @@ import (
 	"time"
 
 	"github.com/podmeter/podmeter/cmd/podmeter/agent"
+	"github.com/podmeter/podmeter/internal/effort"
 	"github.com/podmeter/podmeter/internal/ktest"
 )
 
 // A drain that hangs, here as the disk of its checkpoint does, is what --alive reports, and
 // nothing else.
 func TestStuckIsNotAlive(t *testing.T) {
-	ktest.Long(t, "waits for half a minute")
+	effort.Long(t, "waits for half a minute")
 	t.Parallel()
 	h := newHost(t)
 	p := start(t, h.node, nil, h.flags()...)

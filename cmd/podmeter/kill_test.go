@@ -15,13 +15,13 @@ import (
 	"time"
 
 	"github.com/podmeter/podmeter/cmd/podmeter/agent"
-	"github.com/podmeter/podmeter/internal/ktest"
+	"github.com/podmeter/podmeter/internal/effort"
 	"golang.org/x/sys/unix"
 )
 
 // kills is how often the agent is killed or ended: more where stress is asked for.
 func kills() int {
-	if ktest.Stressed() {
+	if effort.Stressed() {
 		return 120
 	}
 	return 12
@@ -31,7 +31,7 @@ func kills() int {
 // then. A scraper never sees a series go down or disappear, and in the end the
 // counters are the interface's.
 func TestKilledAgainAndAgain(t *testing.T) {
-	ktest.Long(t, "kills an agent 12 times")
+	effort.Long(t, "kills an agent 12 times")
 	t.Parallel()
 	for _, attach := range []string{"auto", "netlink"} {
 		t.Run(attach, func(t *testing.T) {

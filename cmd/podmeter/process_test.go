@@ -49,6 +49,9 @@ func start(t testing.TB, in *ktest.Namespace, environ []string, args ...string) 
 	}
 	p := &process{Cmd: exec.Command(self, args...)}
 	p.Env = append(append(os.Environ(), asPodmeter+"=1"), environ...)
+	if testing.Short() {
+		p.Env = append(p.Env, shallow+"=1")
+	}
 	p.Stdout, p.Stderr = &p.output, &p.output
 	// The child is in the namespace of the thread that starts it.
 	if err := in.Do(p.Start); err != nil {
@@ -111,10 +114,14 @@ func (h *host) uninstall(t testing.TB) {
 }
 
 func (h *host) flags(more ...string) []string {
-	return append([]string{
+	flags := []string{
 		"agent", "--pin-path", h.pins, "--socket", h.sock, "--state-dir", filepath.Join(h.dir, "state"),
 		"--listen", "127.0.0.1:9739", "--drain-interval", "200ms",
-	}, more...)
+	}
+	if testing.Short() {
+		flags = append(flags, "--map-memory", "4Mi") // its pages take as long as the programs
+	}
+	return append(flags, more...)
 }
 
 // await waits until the agent's status is as wanted.

@@ -31,9 +31,15 @@ func production(environ []string) *commands {
 }
 
 func runAgent(ctx context.Context, config agent.Config, log *slog.Logger) error {
-	defer forLibraries(log)()
+	return runAgentWith(ctx, config, agent.Options{Logger: log})
+}
+
+// runAgentWith runs an agent of this build; the options may be those of tests.
+func runAgentWith(ctx context.Context, config agent.Config, o agent.Options) error {
+	defer forLibraries(o.Logger)()
 	b := newBuild()
-	return agent.Run(ctx, config, agent.Options{Version: b.Version, Revision: b.Revision, Logger: log})
+	o.Version, o.Revision = b.Version, b.Revision
+	return agent.Run(ctx, config, o)
 }
 
 // forLibraries gives libraries a log for their own lines, limited apart from ours as their

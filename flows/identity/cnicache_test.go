@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/internal/effort"
 	"github.com/podmeter/podmeter/internal/ktest"
 )
 
@@ -150,6 +151,7 @@ func TestCNICacheSaysWhatIsWrong(t *testing.T) {
 
 // Too many files are no files: which was written last is not known then.
 func TestCNICacheRefusesTooMany(t *testing.T) {
+	effort.Long(t, "writes 16,385 files")
 	r := newResults(t)
 	for n := range maxCNIFiles + 1 {
 		if err := os.WriteFile(r.path(fmt.Sprint(n)), nil, 0o600); err != nil {

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/podmeter/podmeter/internal/effort"
 )
 
 // lines returns the lines of an error's text, without the file's name.
@@ -158,6 +159,7 @@ func TestFaultsOfCIDRFile(t *testing.T) {
 // A file is read in bounded time and memory, whatever its aliases make of it, and of a file
 // of faults the first ones are told, each cut short.
 func TestFilesAreBounded(t *testing.T) {
+	effort.Long(t, "reads files of 100,000 items")
 	var many, aliases, addresses, ports strings.Builder
 	for n := range 40_000 {
 		fmt.Fprintf(&many, "10.%d.%d.0/24,", n>>8, n&255)

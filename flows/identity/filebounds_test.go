@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/podmeter/podmeter/internal/effort"
 )
 
 // Names of a file are not cut: the file is wrong, and says where.
@@ -79,15 +80,21 @@ func TestFilesThatStandForMuch(t *testing.T) {
 		}
 		return "services:\n" + text
 	}
-	for _, test := range []struct{ name, text, want string }{
-		{"faults", "pods: [" + manyTimes("5", 1000) + "]", "no more faults are looked for"},
-		{"aliases of a list", aliases(), fmt.Sprintf("aliases, or addresses by ports, make more than %d items of the file", itemLimit)},
+	for _, test := range []struct {
+		name, text, want string
+		long             bool
+	}{
+		{"faults", "pods: [" + manyTimes("5", 1000) + "]", "no more faults are looked for", false},
+		{"aliases of a list", aliases(), fmt.Sprintf("aliases, or addresses by ports, make more than %d items of the file", itemLimit), true},
 		{"ports of addresses", product(2),
-			fmt.Sprintf("3: service s1: externalIPs: the file has more than %d addresses and ports of services", maxEndpoints)},
+			fmt.Sprintf("3: service s1: externalIPs: the file has more than %d addresses and ports of services", maxEndpoints), false},
 		{"a wide service", "services:\n- {name: s, externalIPs: [" + strings.Join(many(257), ", ") + "], ports: [{port: 1}]}",
-			"2: service s: has 257 externalIPs and 1 ports, at most 256 and 1024 are known"},
+			"2: service s: has 257 externalIPs and 1 ports, at most 256 and 1024 are known", false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			if test.long {
+				effort.Long(t, "stands for two million items")
+			}
 			_, err := readContent("f.yaml", []byte(test.text), "")
 			got := lines(err)
 			if len(got) > faultLimit+1 || !strings.Contains(strings.Join(got, "\n")+"\n", test.want+"\n") {

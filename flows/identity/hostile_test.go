@@ -26,6 +26,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/podmeter/podmeter/flows/plain"
+	"github.com/podmeter/podmeter/internal/effort"
 )
 
 // hostilePods is how many pods the tests below send, each of some hostileBytes, as many
@@ -116,6 +117,7 @@ func jsonList(w io.Writer, each func(i int) *corev1.Pod, n int) error {
 
 // A list of more than the memory that there is passes, object by object.
 func TestListOfLargeObjects(t *testing.T) {
+	effort.Long(t, "reads 280 MB")
 	for name, write := range map[string]func(io.Writer, func(int) *corev1.Pod, int) error{"protobuf": protobufList, "json": jsonList} {
 		t.Run(name, func(t *testing.T) {
 			r, w := io.Pipe()
@@ -289,6 +291,7 @@ func (f *fakeAPI) client(t testing.TB) kubernetes.Interface {
 
 // Whichever way the objects come, an agent reads a cluster of pods as large as may be.
 func TestClusterOfLargeObjects(t *testing.T) {
+	effort.Long(t, "reads 420 MB")
 	for name, with := range map[string]struct{ json, streams bool }{
 		"list": {false, false}, "list in JSON": {true, false}, "stream": {false, true},
 	} {

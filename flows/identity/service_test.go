@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/internal/effort"
 )
 
 // wide is a service of n external addresses and as many ports, each second one.
@@ -159,6 +160,7 @@ func TestNamespaceLeavesRoomForOthers(t *testing.T) {
 
 // The past of services that change for ever is bounded, and takes nobody else's memory.
 func TestPastIsBounded(t *testing.T) {
+	effort.Long(t, "ends 400,000 claims")
 	k := &clock{start}
 	c := newTestCache(k)
 	c.SetPod(pod("a", 0, x))

@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"testing"
 
+	"github.com/podmeter/podmeter/internal/effort"
 	"github.com/podmeter/podmeter/internal/tools"
 )
 
@@ -29,9 +30,10 @@ const (
 )
 
 // Start starts an API server that lives as long as the test, which is skipped
-// where there is none to start.
+// where there is none to start, and under -short.
 func Start(tb testing.TB) *Server {
 	tb.Helper()
+	effort.Long(tb, "starts etcd and an API server")
 	commands, err := commands()
 	if err != nil {
 		if os.Getenv(RequireEnv) == "1" {

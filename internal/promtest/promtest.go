@@ -2,7 +2,7 @@
 
 // Package promtest runs Prometheus for tests, any of two: Debian's, which speaks remote
 // write 1.0, and a current one. A test that lacks one is skipped with a reason, and fails
-// under REQUIRE_PROMETHEUS=1. A [Server] ends with its test; its methods may be called from
+// under REQUIRE_PROMETHEUS=1; one that starts it is skipped under -short. A [Server] ends with its test; its methods may be called from
 // any goroutine but Start and Stop, which are one's at a time.
 package promtest
 
@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/podmeter/podmeter/internal/effort"
 	"github.com/podmeter/podmeter/internal/tools"
 	"github.com/prometheus/client_golang/api"
 	promv1 "github.com/prometheus/client_golang/api/prometheus/v1"
@@ -94,6 +95,7 @@ type Server struct {
 // New starts a Prometheus of a configuration, at a port that the kernel chooses.
 func New(tb testing.TB, binary, config string, args ...string) *Server {
 	tb.Helper()
+	effort.Long(tb, "starts a Prometheus")
 	s := &Server{tb: tb, binary: binary, args: args, folder: tb.TempDir(), address: "127.0.0.1:0"}
 	if err := os.WriteFile(s.path("prometheus.yml"), []byte(config), 0o600); err != nil {
 		tb.Fatal(err)

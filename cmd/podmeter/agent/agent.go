@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/podmeter/podmeter/cmd/podmeter/agent/page"
 	"github.com/podmeter/podmeter/datapath"
 	"github.com/podmeter/podmeter/flows"
@@ -43,8 +44,10 @@ type Options struct {
 	Listener net.Listener
 	// Amend, if not nil, may change what is exported before anybody sees it. It is for
 	// tests that want to see it found, and nil in every build but theirs.
-	Amend  func(*flows.Snapshot)
-	Logger *slog.Logger
+	Amend func(*flows.Snapshot)
+	// Programs are [datapath.Options]' Programs, and nil in every build but tests'.
+	Programs func() (*ebpf.CollectionSpec, error)
+	Logger   *slog.Logger
 }
 
 // Agent is a running meter with everything around it.
@@ -242,7 +245,7 @@ func (a *Agent) meterOptions() datapath.Options {
 		PinPath: a.config.PinPath, Interfaces: a.config.Interfaces, Uplinks: a.config.Uplinks, Cgroups: cgroups,
 		Attach: datapath.AttachMode(a.config.Attach), MapMemory: a.config.MapMemory,
 		DrainInterval: a.config.DrainInterval, Sink: a, Saved: a.keeper.saved, OnDrain: a.exporter.ObserveDrain,
-		Ready: a.identity.ready, Logger: a.log,
+		Ready: a.identity.ready, Programs: a.options.Programs, Logger: a.log,
 	}
 }
 

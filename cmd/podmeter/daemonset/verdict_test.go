@@ -109,7 +109,7 @@ func serve(t *testing.T) (*api, *Own) {
 		t.Fatal(err)
 	}
 	o := New(Options{Client: client, Namespace: "meters", Name: "meter", Node: "here", Logger: slog.New(slog.DiscardHandler)})
-	o.times = times{learn: time.Millisecond, verdict: 2500 * time.Millisecond, retry: 10 * time.Millisecond, refusal: 100 * time.Millisecond}
+	o.times = times{learn: time.Millisecond, verdict: 2500 * time.Millisecond, retry: 10 * time.Millisecond, refusal: time.Second}
 	return a, o
 }
 

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package effort says how much of a test runs: `go test -short`, the loop for daily work,
+// leaves long tests out or gives them fewer rounds, plain `go test` runs each of them in
+// full, and `make stress` runs the long forms of some. It is imported by tests alone, those
+// that need the kernel and those that do not.
+package effort
+
+import (
+	"os"
+	"testing"
+)
+
+// StressEnv is the environment variable that asks for the long forms of tests, if it is 1.
+const StressEnv = "PODMETER_STRESS"
+
+// Long leaves the test out under -short: it floods, kills, churns, waits, starts servers or
+// moves a lot of data, for the reason that is given.
+func Long(tb testing.TB, why string) {
+	tb.Helper()
+	if testing.Short() {
+		tb.Skipf("long: %s", why)
+	}
+}
+
+// Choose returns how many rounds a test has, or how large its steps are: full, or short under
+// -short.
+func Choose[N int | uint64](full, short N) N {
+	if testing.Short() {
+		return short
+	}
+	return full
+}
+
+// Stressed reports whether the long form of a test is asked for.
+func Stressed() bool { return os.Getenv(StressEnv) == "1" }
