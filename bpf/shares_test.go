@@ -413,8 +413,13 @@ func TestSharesOfAnEarlierConnection(t *testing.T) {
 
 // The floors of many pods and what is common fit into the table.
 func TestSizeSockets(t *testing.T) {
-	for entries, want := range map[uint32]limits{
-		131072: {256, 98304}, 65536: {128, 49152}, 8192: {16, 6144}, 512: {1, 384}, 64: {0, 64}, 1: {0, 1},
+	type both struct{ sockets, ends limits }
+	for entries, want := range map[uint32]both{
+		131072: {limits{128, 114688}, limits{256, 98304}},
+		65536:  {limits{64, 57344}, limits{128, 49152}},
+		512:    {limits{0, 512}, limits{1, 384}},
+		64:     {limits{0, 64}, limits{0, 64}},
+		1:      {limits{0, 1}, limits{0, 1}},
 	} {
 		spec, err := LoadSocket()
 		if err != nil {
@@ -423,14 +428,17 @@ func TestSizeSockets(t *testing.T) {
 		if err := SizeSockets(spec, entries, entries); err != nil {
 			t.Fatal(err)
 		}
-		for _, names := range [][2]string{{SocketVarSocketsFloor, SocketVarSocketsCommon}, {SocketVarHealthFloor, SocketVarHealthCommon}} {
-			var got limits
-			if err := errors.Join(spec.Variables[names[0]].Get(&got.floor), spec.Variables[names[1]].Get(&got.common)); err != nil {
+		var got both
+		for name, value := range map[string]*int32{
+			SocketVarSocketsFloor: &got.sockets.floor, SocketVarSocketsCommon: &got.sockets.common,
+			SocketVarHealthFloor: &got.ends.floor, SocketVarHealthCommon: &got.ends.common,
+		} {
+			if err := spec.Variables[name].Get(value); err != nil {
 				t.Fatal(err)
 			}
-			if got != want {
-				t.Errorf("%d entries: got %+v, want %+v", entries, got, want)
-			}
+		}
+		if got != want {
+			t.Errorf("%d entries: got %+v, want %+v", entries, got, want)
 		}
 		for _, name := range []string{SocketMapSockets, SocketMapHealth0, SocketMapHealth1} {
 			if got := spec.Maps[name].MaxEntries; got != entries {

@@ -159,7 +159,7 @@ func TestNoPodTakesTheSocketsOfAnother(t *testing.T) {
 	defer end()
 	pods := w.crowd(crowdPods)
 	victim, hostile := pods[0], pods[1:]
-	floor, each := int(bpf.ShareFloor(room)), 2*int(room)/len(hostile)
+	floor, each := int(bpf.SocketFloor(room)), 2*int(room)/len(hostile)
 	// A quarter of its floor stays open, and one comes in each round: in all more than the
 	// floor, but what was closed is forgotten after the next round.
 	quarter := floor / 4
@@ -193,7 +193,7 @@ func TestFloorOfSockets(t *testing.T) {
 	s, end := w.open(SocketOptions{MaxSockets: room})
 	defer end()
 	pods := w.crowd(3)
-	floor := int(bpf.ShareFloor(room))
+	floor := int(bpf.SocketFloor(room))
 	w.flood(pods[1:2], 0, room)
 	w.bind(pods[0], 0, 0, 2*floor)()
 	w.bind(pods[2], 9, 0, floor/2)()
@@ -240,7 +240,7 @@ func TestSharesOfAnEarlierBuild(t *testing.T) {
 	}
 	s.checkShares(t)
 	// There is room for what is common, and from there on for floors.
-	floor := int(bpf.ShareFloor(room))
+	floor := int(bpf.SocketFloor(room))
 	common := room - bpf.FlooredShares*floor
 	w.bind(pods[0], 0, before, common)()
 	w.bind(pods[1], 1, 0, 2*floor)()
@@ -264,7 +264,7 @@ func TestSharesGoOn(t *testing.T) {
 	s, end = w.open(SocketOptions{MaxSockets: room})
 	defer end()
 	s.checkShares(t)
-	if got, want := known(t, s)[pods[1].ID], int(bpf.ShareFloor(room)); got != want {
+	if got, want := known(t, s)[pods[1].ID], int(bpf.SocketFloor(room)); got != want {
 		t.Errorf("got %d sockets, want the floor of %d", got, want)
 	}
 }
@@ -298,7 +298,7 @@ func TestNoPodTakesTheHealthOfAnother(t *testing.T) {
 	}
 	pods := w.crowd(crowdPods)
 	victim, hostile := pods[0], pods[1:]
-	floor, each := int(bpf.ShareFloor(room)), 5*room/4/len(hostile)
+	floor, each := int(bpf.EndFloor(room)), 5*room/4/len(hostile)
 	for round := range rounds {
 		before := w.count(s, "no_sample_room")
 		var flood errgroup.Group
