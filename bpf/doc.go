@@ -7,8 +7,8 @@
 // flow.h is the ABI, maps.h the maps, parse.h the walk over a packet's headers, count.h
 // what is counted of it. meter.bpf.c has the programs for TC, and for XDP on uplinks,
 // host.bpf.c those for pods in the node's own network. A third object sees sockets:
-// socket.h and health.h are its ABI, socket_maps.h its maps, sample.h and rtt.h what is
-// taken down of TCP connections and socket.bpf.c the programs. [LoadMeter], [LoadHost] and
+// socket.h and health.h are its ABI, socket_maps.h its maps, share.h who has how much of
+// them, sample.h and rtt.h what is taken down of TCP connections and socket.bpf.c the programs. [LoadMeter], [LoadHost] and
 // [LoadSocket] return the collections' specifications; package datapath sizes, loads, pins
 // and attaches them. Whoever loads a collection closes it.
 package bpf

@@ -141,7 +141,7 @@ static __always_inline bool to_itself(const struct socket_key *key)
 
 /* The state of a connection that begins; NULL if it cannot be kept. */
 static __always_inline struct tcp_state *begin(struct bpf_sock_ops *ops,
-						const struct socket_owner *owner)
+					       const struct socket_owner *owner)
 {
 	struct bpf_sock *sk = ops->sk;
 	struct tcp_state *state;

@@ -116,8 +116,7 @@ static __always_inline void add_to_health_share(__u32 share, __u32 epoch)
 	of = value >> 32;
 	if (of - epoch == 1)
 		return; /* this run is one of the epoch before, whose set gets no more */
-	if (of != epoch &&
-	    __sync_val_compare_and_swap(one, value, (__u64)epoch << 32 | 1) == value)
+	if (of != epoch && __sync_val_compare_and_swap(one, value, (__u64)epoch << 32 | 1) == value)
 		return;
 	__sync_fetch_and_add(one, 1);
 }
