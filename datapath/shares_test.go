@@ -75,27 +75,60 @@ func (w *socketWorld) bind(container *ktest.Cgroup, pod, first, n int) (closeAll
 	return closeAll
 }
 
-// flood makes each pod open and close so many sockets, all at once.
-func (w *socketWorld) flood(pods []*ktest.Cgroup, first, n int) {
+// inAll returns what runs a function in the container of each pod, with the pod's number and
+// a round's, in all at once. Each stays in its container, as to enter one takes long.
+func (w *socketWorld) inAll(pods []*ktest.Cgroup, f func(pod, round int) error) (run func(round int)) {
 	w.Helper()
-	var flood errgroup.Group
+	var all errgroup.Group
+	done := make(chan error, len(pods))
+	var begin []chan int
 	for i, pod := range pods {
-		flood.Go(func() error {
-			return pod.Do(w.pod, func() error {
-				for at := first; at < first+n; at++ {
-					socket, err := bound(1+i, at)
-					if err != nil {
-						return err
-					}
-					unix.Close(socket)
+		begin = append(begin, make(chan int, 1))
+		rounds := begin[i]
+		all.Go(func() error {
+			err := pod.Do(w.pod, func() error {
+				for round := range rounds {
+					done <- f(i, round)
 				}
 				return nil
 			})
+			if err != nil {
+				done <- err
+			}
+			return err
 		})
 	}
-	if err := flood.Wait(); err != nil {
-		w.Fatal(err)
+	w.Cleanup(func() {
+		for _, c := range begin {
+			close(c)
+		}
+		if err := all.Wait(); err != nil {
+			w.Error(err)
+		}
+	})
+	return func(round int) {
+		w.Helper()
+		for _, c := range begin {
+			c <- round
+		}
+		for range begin {
+			if err := <-done; err != nil {
+				w.Fatal(err)
+			}
+		}
 	}
+}
+
+// openAndClose opens and closes so many sockets, one after the other.
+func openAndClose(pod, first, n int) error {
+	for i := first; i < first+n; i++ {
+		socket, err := bound(pod, i)
+		if err != nil {
+			return err
+		}
+		unix.Close(socket)
+	}
+	return nil
 }
 
 // count is how many there were of an outcome.
@@ -150,6 +183,7 @@ func known(t *testing.T, s *Sockets) map[uint64]int {
 // All pods of a node but one open and close as many sockets as they can, at once and from
 // one drain to the next: the one that is left has its floor.
 func TestNoPodTakesTheSocketsOfAnother(t *testing.T) {
+	ktest.Long(t, "floods from 109 pods")
 	room := uint32(8192)
 	if ktest.Stressed() {
 		room = DefaultMaxSockets
@@ -163,12 +197,13 @@ func TestNoPodTakesTheSocketsOfAnother(t *testing.T) {
 	// A quarter of its floor stays open, and one comes in each round: in all more than the
 	// floor, but what was closed is forgotten after the next round.
 	quarter := floor / 4
+	floodAll := w.inAll(hostile, func(pod, round int) error { return openAndClose(1+pod, round*each, each) })
 	defer w.bind(victim, 0, 0, quarter)()
 	for round := range 8 {
 		later := time.Duration(round) * time.Hour
 		s.now = func() time.Time { return time.Now().Add(later) }
 		before := w.count(s, "no_room")
-		w.flood(hostile, round*each, each)
+		floodAll(round)
 		full := w.count(s, "no_room")
 		if full == before {
 			t.Fatalf("round %d: got room for all, want the table full", round)
@@ -194,7 +229,7 @@ func TestFloorOfSockets(t *testing.T) {
 	defer end()
 	pods := w.crowd(3)
 	floor := int(bpf.SocketFloor(room))
-	w.flood(pods[1:2], 0, room)
+	w.inAll(pods[1:2], func(int, int) error { return openAndClose(1, 0, room) })(0)
 	w.bind(pods[0], 0, 0, 2*floor)()
 	w.bind(pods[2], 9, 0, floor/2)()
 	want := map[uint64]int{pods[0].ID: floor, pods[1].ID: room - bpf.FlooredShares*floor, pods[2].ID: floor / 2}
@@ -269,23 +304,22 @@ func TestSharesGoOn(t *testing.T) {
 	}
 }
 
-// ends makes connections from a pod's container to an address out of it. They stay, as a
-// port that is taken again would be the same end.
-func (w *healthWorld) ends(container *ktest.Cgroup, n int) error {
-	return container.Do(w.pod, func() error {
-		for range n {
-			c, err := net.Dial("tcp4", "198.51.100.2:8080")
-			if err != nil {
-				return err
-			}
-			w.Cleanup(func() { c.Close() })
+// ends makes connections to an address out of the pod. They stay, as a port that is taken
+// again would be the same end.
+func (w *healthWorld) ends(n int) error {
+	for range n {
+		c, err := net.Dial("tcp4", "198.51.100.2:8080")
+		if err != nil {
+			return err
 		}
-		return nil
-	})
+		w.Cleanup(func() { c.Close() })
+	}
+	return nil
 }
 
 // The same of the health of connections, in each epoch.
 func TestNoPodTakesTheHealthOfAnother(t *testing.T) {
+	ktest.Long(t, "floods from 109 pods")
 	const room, rounds = 2048, 3
 	w := newHealthWorld(t)
 	m, err := New(t.Context(), w.o)
@@ -299,20 +333,15 @@ func TestNoPodTakesTheHealthOfAnother(t *testing.T) {
 	pods := w.crowd(crowdPods)
 	victim, hostile := pods[0], pods[1:]
 	floor, each := int(bpf.EndFloor(room)), 5*room/4/len(hostile)
+	floodAll := w.inAll(hostile, func(int, int) error { return w.ends(each) })
 	for round := range rounds {
 		before := w.count(s, "no_sample_room")
-		var flood errgroup.Group
-		for _, pod := range hostile {
-			flood.Go(func() error { return w.ends(pod, each) })
-		}
-		if err := flood.Wait(); err != nil {
-			t.Fatal(err)
-		}
+		floodAll(round)
 		full := w.count(s, "no_sample_room")
 		if full == before {
 			t.Fatalf("round %d: got room for all, want the set full", round)
 		}
-		if err := w.ends(victim, floor); err != nil {
+		if err := victim.Do(w.pod, func() error { return w.ends(floor) }); err != nil {
 			t.Fatal(err)
 		}
 		if got := w.count(s, "no_sample_room") - full; got != 0 {
