@@ -84,12 +84,14 @@ func (c *connected) programs(b *testing.B, run func(net.Listener) error) (runs u
 
 // clear empties the maps, as drains do.
 func (c *connected) clear() error {
-	for _, m := range []*ebpf.Map{c.objects.Health0, c.objects.Sockets} {
-		key := make([]byte, m.KeySize())
-		for m.NextKey(nil, key) == nil {
-			if err := m.Delete(key); err != nil {
-				return err
-			}
+	return errors.Join(c.clearMap(c.objects.Health0), c.clearMap(c.objects.Sockets))
+}
+
+func (s *sockets) clearMap(m *ebpf.Map) error {
+	key := make([]byte, m.KeySize())
+	for m.NextKey(nil, key) == nil {
+		if err := m.Delete(key); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -40,7 +40,12 @@ func newConnected(t testing.TB) *connected { return newConnectedOf(t, 1<<16) }
 
 func newConnectedOf(t testing.TB, ends uint32) *connected {
 	t.Helper()
-	c := &connected{sockets: newSocketsOf(t, ends), there: ktest.NewNamespace(t)}
+	return connect(t, newSocketsOf(t, ends))
+}
+
+func connect(t testing.TB, s *sockets) *connected {
+	t.Helper()
+	c := &connected{sockets: s, there: ktest.NewNamespace(t)}
 	c.pod.Veth(t, "eth0", c.there, "eth0")
 	for _, address := range []string{here4 + "/24", here6 + "/64"} {
 		c.pod.Address(t, "eth0", address)

@@ -14,7 +14,12 @@
 struct kernfs_node {
 	__u64 id;
 };
+struct cgroup_subsys_state {
+	__u64 serial_nr;
+	struct cgroup_subsys_state *parent;
+};
 struct cgroup {
+	struct cgroup_subsys_state self;
 	struct kernfs_node *kn;
 };
 struct css_set {

@@ -18,6 +18,12 @@ const FlowLayout = 1
 // in maps.
 const SocketLayout = 1
 
+// ShareLayout is the number of the layout that shares have in maps.
+const ShareLayout = 1
+
+// ShareAll is SHARE_ALL of socket.h: what all shares have together.
+const ShareAll = 65537
+
 // HealthLayout is HEALTH_LAYOUT of health.h: the number of the layout that the health of
 // TCP connections has in maps.
 const HealthLayout = 1

@@ -138,6 +138,7 @@ func TestLayoutsOfSockets(t *testing.T) {
 		key    SocketSocketKey
 		owner  SocketSocketOwner
 		owners SocketSocketOwners
+		share  SocketShare
 		end    SocketHealthKey
 		health SocketTcpHealth
 	)
@@ -147,7 +148,8 @@ func TestLayoutsOfSockets(t *testing.T) {
 			unsafe.Offsetof(key.LocalPort), unsafe.Offsetof(key.PeerPort), unsafe.Offsetof(key.Protocol), unsafe.Offsetof(key.Pad)}},
 		{"socket_owner", unsafe.Sizeof(owner), []uintptr{
 			unsafe.Offsetof(owner.Cgroup), unsafe.Offsetof(owner.Process), unsafe.Offsetof(owner.Since),
-			unsafe.Offsetof(owner.Until), unsafe.Offsetof(owner.Command), unsafe.Offsetof(owner.Pad)}},
+			unsafe.Offsetof(owner.Until), unsafe.Offsetof(owner.Command), unsafe.Offsetof(owner.Share)}},
+		{"share", unsafe.Sizeof(share), []uintptr{unsafe.Offsetof(share.Made), unsafe.Offsetof(share.Gone)}},
 		{"socket_owners", unsafe.Sizeof(owners), []uintptr{
 			unsafe.Offsetof(owners.Lock), unsafe.Offsetof(owners.Open), unsafe.Offsetof(owners.Shared),
 			unsafe.Offsetof(owners.Owners), unsafe.Offsetof(owners.Now), unsafe.Offsetof(owners.Before)}},

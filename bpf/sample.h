@@ -13,6 +13,7 @@
 #include "health.h"
 #include "kernel.h"
 #include "rtt.h"
+#include "share.h"
 #include "socket_maps.h"
 
 /*
@@ -28,6 +29,7 @@ struct sample {
 	__u32 segments;
 	__u32 opened;
 	__u32 failed;
+	__u32 share; /* of its connection */
 };
 
 static __always_inline void add_rtt(struct tcp_health *health, __u64 rtt)
@@ -50,12 +52,14 @@ static const struct tcp_health no_health;
  * the last one of the connection before them still runs.
  */
 static __always_inline bool add_to(void *map, const struct health_key *key,
-				   const struct sample *sample, __u32 now)
+				   const struct sample *sample, __u32 now, __u32 in)
 {
 	struct tcp_health *health = bpf_map_lookup_elem(map, key);
 
 	if (!health) {
-		bpf_map_update_elem(map, key, &no_health, BPF_NOEXIST);
+		if (has_health_room(sample->share, in) &&
+		    !bpf_map_update_elem(map, key, &no_health, BPF_NOEXIST))
+			made_of_health(sample->share, in);
 		health = bpf_map_lookup_elem(map, key);
 		if (!health)
 			return false;
@@ -78,15 +82,15 @@ static __always_inline bool add_to(void *map, const struct health_key *key,
  */
 static __noinline bool add(const struct health_key *key, const struct sample *sample, __u32 now)
 {
-	if (epoch.epoch & 1)
-		return add_to(&health_1, key, sample, now);
-	return add_to(&health_0, key, sample, now);
+	__u64 in = epoch.epoch;
+
+	if (in & 1)
+		return add_to(&health_1, key, sample, now, in);
+	return add_to(&health_0, key, sample, now, in);
 }
 
-static __always_inline __u64 retransmitted_bytes(struct bpf_sock *sk)
+static __always_inline __u64 retransmitted_bytes(struct tcp_sock *tcp)
 {
-	struct tcp_sock *tcp = bpf_skc_to_tcp_sock(sk);
-
 	if (!tcp || !bpf_core_field_exists(tcp->bytes_retrans))
 		return 0;
 	return tcp->bytes_retrans;
@@ -101,11 +105,16 @@ static __always_inline void take_down(struct bpf_sock_ops *ops, struct tcp_state
 {
 	struct bpf_sock *sk = ops->sk;
 	__u32 segments = ops->total_retrans, now = bpf_jiffies64();
+	struct tcp_sock *tcp;
 	__u64 bytes;
 
 	if (!sk)
 		return;
-	bytes = retransmitted_bytes(sk);
+	tcp = bpf_skc_to_tcp_sock(sk);
+	bytes = retransmitted_bytes(tcp);
+	if (tcp && !state->share) /* it is older than this build */
+		state->share = share_of(cgroup_of(tcp));
+	sample->share = state->share;
 	key->cgroup = state->cgroup;
 	sample->segments = segments - state->segments;
 	sample->bytes = bytes - state->bytes;
@@ -131,7 +140,8 @@ static __always_inline bool to_itself(const struct socket_key *key)
 }
 
 /* The state of a connection that begins; NULL if it cannot be kept. */
-static __always_inline struct tcp_state *begin(struct bpf_sock_ops *ops, __u64 cgroup)
+static __always_inline struct tcp_state *begin(struct bpf_sock_ops *ops,
+					       const struct socket_owner *owner)
 {
 	struct bpf_sock *sk = ops->sk;
 	struct tcp_state *state;
@@ -143,7 +153,8 @@ static __always_inline struct tcp_state *begin(struct bpf_sock_ops *ops, __u64 c
 		count_outcome(SOCKET_NO_STORAGE);
 		return NULL;
 	}
-	state->cgroup = cgroup;
+	state->cgroup = owner->cgroup;
+	state->share = owner->share;
 	state->segments = 0; /* a socket that connects again counts from 0 too */
 	state->bytes = 0;
 	state->connecting = 0;

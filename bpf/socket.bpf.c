@@ -20,6 +20,7 @@
 #include "socket.h"
 #include "kernel.h"
 #include "socket_maps.h"
+#include "share.h"
 #include "sample.h"
 
 #define ALLOW 1 /* what programs of sockets return: go on */
@@ -55,8 +56,10 @@ static __always_inline void copy_address(__u8 to[16], __u32 family, __u32 ipv4, 
 static __always_inline void describe_current(struct socket_owner *owner)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
+	struct cgroup *cgroup = BPF_CORE_READ(task, cgroups, dfl_cgrp);
 
-	owner->cgroup = BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id);
+	owner->cgroup = BPF_CORE_READ(cgroup, kn, id);
+	owner->share = share_of(cgroup);
 	owner->process = BPF_CORE_READ(task, tgid);
 	bpf_probe_read_kernel(owner->command, sizeof(owner->command), task->comm);
 }
@@ -74,7 +77,10 @@ static __always_inline void hand_over(struct socket_owners *s, const struct sock
 /* One more socket of a key that has or had some. */
 static __always_inline void join(struct socket_owners *s, const struct socket_owner *owner)
 {
+	__u32 from, to;
+
 	bpf_spin_lock(&s->lock);
+	from = s->now.share;
 	if (!s->open) {
 		/* The same owner goes on: what was between is its own too. */
 		if (s->shared || s->now.cgroup != owner->cgroup || s->now.process != owner->process)
@@ -83,7 +89,10 @@ static __always_inline void join(struct socket_owners *s, const struct socket_ow
 		s->shared = 1;
 	}
 	s->open++;
+	to = s->now.share;
 	bpf_spin_unlock(&s->lock);
+	if (from != to)
+		moved(from, to);
 }
 
 static __always_inline void record(const struct socket_key *key, const struct socket_owner *owner)
@@ -92,7 +101,9 @@ static __always_inline void record(const struct socket_key *key, const struct so
 	struct socket_owners *s = bpf_map_lookup_elem(&sockets, key);
 
 	if (!s) {
-		if (!bpf_map_update_elem(&sockets, key, &fresh, BPF_NOEXIST)) {
+		if (has_room(owner->share) &&
+		    !bpf_map_update_elem(&sockets, key, &fresh, BPF_NOEXIST)) {
+			made_of(owner->share);
 			count_outcome(SOCKET_RECORDED);
 			return;
 		}
@@ -136,17 +147,20 @@ static __always_inline void tcp_peer(struct bpf_sock_ops *ops, struct socket_key
 }
 
 /* The cgroup that the socket was made in; one that was accepted has its listener's. */
-static __always_inline __u64 tcp_cgroup(struct bpf_sock_ops *ops)
+static __always_inline void describe_accepted(struct bpf_sock_ops *ops, struct socket_owner *owner)
 {
 	struct bpf_sock *sk = ops->sk;
+	struct cgroup *cgroup;
 	struct tcp_sock *tcp;
 
 	if (!sk)
-		return 0;
+		return;
 	tcp = bpf_skc_to_tcp_sock(sk);
 	if (!tcp)
-		return 0;
-	return BPF_CORE_READ(tcp, inet_conn.icsk_inet.sk.sk_cgrp_data.cgroup, kn, id);
+		return;
+	cgroup = cgroup_of(tcp);
+	owner->cgroup = BPF_CORE_READ(cgroup, kn, id);
+	owner->share = share_of(cgroup);
 }
 
 /* The process that listens is told apart by its entry, if that is of one cgroup. */
@@ -205,10 +219,10 @@ static __always_inline void tcp_listens(struct bpf_sock_ops *ops)
 
 /* A connection's health is followed from here on. */
 static __always_inline void tcp_begins(struct bpf_sock_ops *ops, struct health_key *key,
-				       __u64 cgroup)
+				       const struct socket_owner *owner)
 {
 	struct sample sample = { .opened = 1, .rtt = smoothed_rtt(ops) };
-	struct tcp_state *state = begin(ops, cgroup);
+	struct tcp_state *state = begin(ops, owner);
 
 	if (!state)
 		return;
@@ -227,7 +241,7 @@ static __always_inline void tcp_opened(struct bpf_sock_ops *ops)
 	tcp_local(ops, &key.socket);
 	tcp_peer(ops, &key.socket);
 	if (ops->op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB) {
-		owner.cgroup = tcp_cgroup(ops);
+		describe_accepted(ops, &owner);
 		describe_listener(&key.socket, &owner);
 	} else {
 		describe_current(&owner);
@@ -235,7 +249,7 @@ static __always_inline void tcp_opened(struct bpf_sock_ops *ops)
 	record(&key.socket, &owner);
 	follow(ops, BPF_SOCK_OPS_STATE_CB_FLAG);
 	if (!to_itself(&key.socket))
-		tcp_begins(ops, &key, owner.cgroup);
+		tcp_begins(ops, &key, &owner);
 }
 
 /* What happens between the beginning and the end of a connection. */

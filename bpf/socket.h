@@ -38,8 +38,24 @@ struct socket_owner {
 	__u32 since; /* the first of its sockets came */
 	__u32 until; /* the last was closed; meaningless while one is open */
 	char command[COMMAND_LENGTH]; /* of the process */
-	__u32 pad;
+	__u32 share; /* of the table, that the socket counts towards; of an earlier build 0 */
 };
+
+/*
+ * How many entries of sockets count towards a share, made - gone: entries that programs
+ * made, and how many of them are not there any more by the agent's reckoning. Either may
+ * wrap round. made is written by programs alone, gone by the agent alone.
+ */
+struct share {
+	__u32 made;
+	__u32 gone;
+};
+
+/* A share has a number in 1 to SHARE_PODS. */
+#define SHARE_UNKNOWN 0
+#define SHARE_PODS 65536
+#define SHARE_ALL (SHARE_PODS + 1) /* what all of them have together */
+#define SHARES (SHARE_PODS + 2)
 
 /*
  * The sockets of one key, and those before them: a port may change hands within

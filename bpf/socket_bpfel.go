@@ -25,6 +25,12 @@ type SocketHealthKey struct {
 	Cgroup uint64
 }
 
+type SocketShare struct {
+	_    structs.HostLayout
+	Made uint32
+	Gone uint32
+}
+
 type SocketSocketKey struct {
 	_         structs.HostLayout
 	Netns     uint64
@@ -53,7 +59,7 @@ type SocketSocketOwner struct {
 	Since   uint32
 	Until   uint32
 	Command [16]int8
-	Pad     uint32
+	Share   uint32
 }
 
 type SocketSocketOwners struct {
@@ -90,7 +96,7 @@ type SocketTcpState struct {
 	Segments   uint32
 	Sampled    uint32
 	Connecting uint32
-	Pad        uint32
+	Share      uint32
 }
 
 type SocketUdpState struct {
@@ -107,7 +113,9 @@ type SocketUdpState struct {
 const (
 	SocketMapHealth0           = "health_0"
 	SocketMapHealth1           = "health_1"
+	SocketMapHealthShares      = "health_shares"
 	SocketMapSocketOutcomes    = "socket_outcomes"
+	SocketMapSocketShares      = "socket_shares"
 	SocketMapSockets           = "sockets"
 	SocketMapTcpSockets        = "tcp_sockets"
 	SocketMapUdpSockets        = "udp_sockets"
@@ -120,7 +128,11 @@ const (
 	SocketProgPodmeterSendmsg6 = "podmeter_sendmsg6"
 	SocketProgPodmeterTcp      = "podmeter_tcp"
 	SocketVarEpoch             = "epoch"
+	SocketVarHealthCommon      = "health_common"
+	SocketVarHealthFloor       = "health_floor"
 	SocketVarRttInterval       = "rtt_interval"
+	SocketVarSocketsCommon     = "sockets_common"
+	SocketVarSocketsFloor      = "sockets_floor"
 )
 
 // LoadSocket returns the embedded CollectionSpec for Socket.
@@ -181,7 +193,9 @@ type SocketProgramSpecs struct {
 type SocketMapSpecs struct {
 	Health0        *ebpf.MapSpec `ebpf:"health_0"`
 	Health1        *ebpf.MapSpec `ebpf:"health_1"`
+	HealthShares   *ebpf.MapSpec `ebpf:"health_shares"`
 	SocketOutcomes *ebpf.MapSpec `ebpf:"socket_outcomes"`
+	SocketShares   *ebpf.MapSpec `ebpf:"socket_shares"`
 	Sockets        *ebpf.MapSpec `ebpf:"sockets"`
 	TcpSockets     *ebpf.MapSpec `ebpf:"tcp_sockets"`
 	UdpSockets     *ebpf.MapSpec `ebpf:"udp_sockets"`
@@ -191,8 +205,12 @@ type SocketMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type SocketVariableSpecs struct {
-	Epoch       *ebpf.VariableSpec `ebpf:"epoch"`
-	RttInterval *ebpf.VariableSpec `ebpf:"rtt_interval"`
+	Epoch         *ebpf.VariableSpec `ebpf:"epoch"`
+	HealthCommon  *ebpf.VariableSpec `ebpf:"health_common"`
+	HealthFloor   *ebpf.VariableSpec `ebpf:"health_floor"`
+	RttInterval   *ebpf.VariableSpec `ebpf:"rtt_interval"`
+	SocketsCommon *ebpf.VariableSpec `ebpf:"sockets_common"`
+	SocketsFloor  *ebpf.VariableSpec `ebpf:"sockets_floor"`
 }
 
 // SocketObjects contains all objects after they have been loaded into the kernel.
@@ -217,7 +235,9 @@ func (o *SocketObjects) Close() error {
 type SocketMaps struct {
 	Health0        *ebpf.Map `ebpf:"health_0"`
 	Health1        *ebpf.Map `ebpf:"health_1"`
+	HealthShares   *ebpf.Map `ebpf:"health_shares"`
 	SocketOutcomes *ebpf.Map `ebpf:"socket_outcomes"`
+	SocketShares   *ebpf.Map `ebpf:"socket_shares"`
 	Sockets        *ebpf.Map `ebpf:"sockets"`
 	TcpSockets     *ebpf.Map `ebpf:"tcp_sockets"`
 	UdpSockets     *ebpf.Map `ebpf:"udp_sockets"`
@@ -227,7 +247,9 @@ func (m *SocketMaps) Close() error {
 	return _SocketClose(
 		m.Health0,
 		m.Health1,
+		m.HealthShares,
 		m.SocketOutcomes,
+		m.SocketShares,
 		m.Sockets,
 		m.TcpSockets,
 		m.UdpSockets,
@@ -238,8 +260,12 @@ func (m *SocketMaps) Close() error {
 //
 // It can be passed to LoadSocketObjects or ebpf.CollectionSpec.LoadAndAssign.
 type SocketVariables struct {
-	Epoch       *ebpf.Variable `ebpf:"epoch"`
-	RttInterval *ebpf.Variable `ebpf:"rtt_interval"`
+	Epoch         *ebpf.Variable `ebpf:"epoch"`
+	HealthCommon  *ebpf.Variable `ebpf:"health_common"`
+	HealthFloor   *ebpf.Variable `ebpf:"health_floor"`
+	RttInterval   *ebpf.Variable `ebpf:"rtt_interval"`
+	SocketsCommon *ebpf.Variable `ebpf:"sockets_common"`
+	SocketsFloor  *ebpf.Variable `ebpf:"sockets_floor"`
 }
 
 // SocketPrograms contains all programs after they have been loaded into the kernel.

@@ -21,6 +21,19 @@ struct {
 	__type(value, struct socket_owners);
 } sockets SEC(".maps");
 
+/*
+ * The shares of sockets. Key: number of a share; value: how many entries it has. Programs
+ * add to made, the agent writes gone through its own mapping of the memory. 8 B an entry,
+ * all of which are there: 512 KiB.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, SHARES);
+	__type(key, __u32);
+	__type(value, struct share);
+} socket_shares SEC(".maps");
+
 /* As what a UDP socket was recorded: kept with it, as its addresses may change. */
 struct udp_state {
 	struct socket_key key;
@@ -43,7 +56,7 @@ struct tcp_state {
 	__u32 segments; /* the same */
 	__u32 sampled; /* when its RTT was, in ticks */
 	__u32 connecting; /* and not established yet */
-	__u32 pad;
+	__u32 share; /* of the ends of an epoch, that it counts towards; of an earlier build 0 */
 };
 
 struct {
@@ -69,6 +82,19 @@ struct health_map {
 
 struct health_map health_0 SEC(".maps");
 struct health_map health_1 SEC(".maps");
+
+/*
+ * The shares of the health of an epoch. Key: number of a share; value: the low half of
+ * the epoch that it was last written in, and below it how many ends were new to that.
+ * Written by programs alone, the first of an epoch begins from 0. 8 B an entry, all of
+ * which are there: 512 KiB.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SHARES);
+	__type(key, __u32);
+	__type(value, __u64);
+} health_shares SEC(".maps");
 
 /* The meter's (maps.h): the agent loads these programs with its map. */
 volatile struct epoch_state epoch SEC(".data.epoch");

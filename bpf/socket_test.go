@@ -26,6 +26,7 @@ type sockets struct {
 	testing.TB
 	objects SocketObjects
 	pod     *ktest.Namespace
+	above   *ktest.Cgroup // that the programs are attached to
 	a, b    *ktest.Cgroup
 }
 
@@ -34,15 +35,21 @@ func newSockets(t testing.TB) *sockets { return newSocketsOf(t, 1<<16) }
 // newSocketsOf has room for the health of so many ends of connections.
 func newSocketsOf(t testing.TB, ends uint32) *sockets {
 	t.Helper()
-	s := &sockets{TB: t, pod: ktest.NewNamespace(t)}
-	above := ktest.NewCgroup(t)
-	s.a, s.b = above.Child(t, "a"), above.Child(t, "b")
+	return newSocketsBy(t, func(spec *ebpf.CollectionSpec) error { return SizeSockets(spec, 1<<16, ends) })
+}
+
+// newSocketsBy has maps of the size that they are given.
+func newSocketsBy(t testing.TB, size func(*ebpf.CollectionSpec) error) *sockets {
+	t.Helper()
+	s := &sockets{TB: t, pod: ktest.NewNamespace(t), above: ktest.NewCgroup(t)}
+	s.a, s.b = s.above.Child(t, "a"), s.above.Child(t, "b")
 	spec, err := LoadSocket()
 	if err != nil {
 		t.Fatalf("load: %v", err)
 	}
-	spec.Maps[SocketMapSockets].MaxEntries = 1 << 16
-	spec.Maps[SocketMapHealth0].MaxEntries, spec.Maps[SocketMapHealth1].MaxEntries = ends, ends
+	if err := size(spec); err != nil {
+		t.Fatalf("size: %v", err)
+	}
 	if err := spec.LoadAndAssign(&s.objects, nil); err != nil {
 		var refused *ebpf.VerifierError
 		if errors.As(err, &refused) {
@@ -52,7 +59,7 @@ func newSocketsOf(t testing.TB, ends uint32) *sockets {
 	}
 	t.Cleanup(func() { s.objects.Close() })
 	for name, hook := range s.objects.Hooks() {
-		l, err := link.AttachCgroup(link.CgroupOptions{Path: above.Path, Attach: hook.Attach, Program: hook.Program})
+		l, err := link.AttachCgroup(link.CgroupOptions{Path: s.above.Path, Attach: hook.Attach, Program: hook.Program})
 		if err != nil {
 			t.Fatalf("attach %s: %v", name, err)
 		}

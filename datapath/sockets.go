@@ -70,6 +70,7 @@ type Sockets struct {
 	objects bpf.SocketObjects
 	links   []link.Link
 	reader  *batchReader[bpf.SocketSocketKey, bpf.SocketSocketOwners]
+	shares  *shareBook
 	now     func() time.Time
 	// interval is the time between two drains, drainEarly asks for one before its time.
 	interval   time.Duration
@@ -135,7 +136,11 @@ func (m *Meter) OpenSockets(o SocketOptions) (*Sockets, error) {
 	}
 	s.reader = newBatchReader[bpf.SocketSocketKey, bpf.SocketSocketOwners](s.objects.Sockets, 1)
 	s.reader.options = &ebpf.BatchOptions{ElemFlags: uint64(ebpf.LookupLock)}
-	err := s.begin()
+	var err error
+	if s.shares, err = newShareBook(s.objects.SocketShares); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	err = s.begin()
 	if err == nil {
 		err = m.drainer.addHealth([sets]*ebpf.Map{s.objects.Health0, s.objects.Health1})
 	}
@@ -158,10 +163,15 @@ func (s *Sockets) mapPins() map[string]string {
 	}
 }
 
-// healthPins are those of the maps of the health of connections, in the same way. They
-// begin anew without the others: an entry lives for two epochs.
-func (s *Sockets) healthPins() map[string]string {
-	pins := map[string]string{fmt.Sprintf("%stcp_v%d", socketPrefix, bpf.HealthLayout): bpf.SocketMapTcpSockets}
+// laterPins are those of maps that begin anew without the others, in the same way: shares,
+// which the next read of all sockets sets right, and the health of connections, whose
+// entries live for two epochs.
+func (s *Sockets) laterPins() map[string]string {
+	pins := map[string]string{
+		fmt.Sprintf("%sshares_v%d", socketPrefix, bpf.ShareLayout):                                bpf.SocketMapSocketShares,
+		fmt.Sprintf("%sshares_health_v%d_%d", socketPrefix, bpf.ShareLayout, s.options.MaxHealth): bpf.SocketMapHealthShares,
+		fmt.Sprintf("%stcp_v%d", socketPrefix, bpf.HealthLayout):                                  bpf.SocketMapTcpSockets,
+	}
 	for n, name := range healthMaps {
 		pins[fmt.Sprintf("%shealth_%d_v%d_%d", socketPrefix, n, bpf.HealthLayout, s.options.MaxHealth)] = name
 	}
@@ -196,9 +206,8 @@ func (s *Sockets) sizedSpec() (*ebpf.CollectionSpec, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read BPF object of sockets: %w", err)
 	}
-	spec.Maps[bpf.SocketMapSockets].MaxEntries = s.options.MaxSockets
-	for _, name := range healthMaps {
-		spec.Maps[name].MaxEntries = s.options.MaxHealth
+	if err := bpf.SizeSockets(spec, s.options.MaxSockets, s.options.MaxHealth); err != nil {
+		return nil, err
 	}
 	ticks, err := rttTicks()
 	if err != nil {
@@ -211,7 +220,7 @@ func (s *Sockets) sizedSpec() (*ebpf.CollectionSpec, error) {
 }
 
 // openMaps opens the pinned maps. If one is missing or another's, all pins are removed,
-// those of other builds too; not so for the maps of health.
+// those of other builds too; not so for laterPins.
 func (s *Sockets) openMaps(spec *ebpf.CollectionSpec) (map[string]*ebpf.Map, error) {
 	adopted := make(map[string]*ebpf.Map)
 	for pin, name := range s.mapPins() {
@@ -221,7 +230,7 @@ func (s *Sockets) openMaps(spec *ebpf.CollectionSpec) (map[string]*ebpf.Map, err
 		}
 		adopted[name] = m
 	}
-	for pin, name := range s.healthPins() {
+	for pin, name := range s.laterPins() {
 		if m := s.openMap(pin, spec.Maps[name]); m != nil {
 			adopted[name] = m
 		}
@@ -248,7 +257,7 @@ func (s *Sockets) openMap(pin string, spec *ebpf.MapSpec) *ebpf.Map {
 // gone on with.
 func (s *Sockets) pinMaps(adopted map[string]*ebpf.Map) error {
 	own := s.mapPins()
-	maps.Copy(own, s.healthPins())
+	maps.Copy(own, s.laterPins())
 	if err := s.removePins(func(pin string) bool {
 		name, known := own[pin]
 		return !strings.HasPrefix(pin, socketLinkPrefix) && (!known || adopted[name] == nil)
@@ -270,6 +279,7 @@ func (s *Sockets) mapOf(name string) *ebpf.Map {
 		bpf.SocketMapSockets: s.objects.Sockets, bpf.SocketMapUdpSockets: s.objects.UdpSockets,
 		bpf.SocketMapSocketOutcomes: s.objects.SocketOutcomes, bpf.SocketMapTcpSockets: s.objects.TcpSockets,
 		bpf.SocketMapHealth0: s.objects.Health0, bpf.SocketMapHealth1: s.objects.Health1,
+		bpf.SocketMapSocketShares: s.objects.SocketShares, bpf.SocketMapHealthShares: s.objects.HealthShares,
 	}[name]
 }
 

@@ -19,6 +19,7 @@ import (
 type closedSocket struct {
 	key   bpf.SocketSocketKey
 	until time.Time
+	share uint32 // of the map, that it counts towards
 }
 
 // Sockets implements [flows.SocketReader]. What is older than the programs is told until
@@ -35,7 +36,7 @@ func (s *Sockets) Sockets() ([]flows.Socket, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = s.reader.read(
+	err = s.readAll(
 		func() { s.read, s.closed = s.read[:0], s.closed[:0] },
 		func(keys []bpf.SocketSocketKey, owners []bpf.SocketSocketOwners) {
 			for i := range keys {
@@ -43,7 +44,7 @@ func (s *Sockets) Sockets() ([]flows.Socket, error) {
 				socket := decodeSocket(&keys[i], &owners[i], clock)
 				s.read = append(s.read, socket)
 				if !socket.Now.Until.IsZero() {
-					s.closed = append(s.closed, closedSocket{keys[i], socket.Now.Until})
+					s.closed = append(s.closed, closedSocket{keys[i], socket.Now.Until, owners[i].Now.Share})
 				}
 			}
 		})
@@ -51,12 +52,31 @@ func (s *Sockets) Sockets() ([]flows.Socket, error) {
 		return nil, err
 	}
 	forgotten, err := s.forget()
+	err = errors.Join(err, s.shares.end())
 	s.hurry(began, forgotten)
 	s.needed = began // the set that is frozen next has nothing older
 	for _, socket := range s.earlier {
 		s.read = append(s.read, socket)
 	}
 	return s.read, err
+}
+
+// readAll reads all entries, as [batchReader.read] does, and reckons their shares, until
+// whoever calls it ends that.
+func (s *Sockets) readAll(begin func(), visit func([]bpf.SocketSocketKey, []bpf.SocketSocketOwners)) error {
+	var failed error
+	err := s.reader.read(
+		func() {
+			failed = s.shares.begin()
+			begin()
+		},
+		func(keys []bpf.SocketSocketKey, owners []bpf.SocketSocketOwners) {
+			for i := range owners {
+				s.shares.add(owners[i].Now.Share)
+			}
+			visit(keys, owners)
+		})
+	return errors.Join(err, failed)
 }
 
 // forget deletes the entries of sockets that were closed long ago. One that is opened
@@ -67,18 +87,23 @@ func (s *Sockets) forget() (forgotten int, err error) {
 		before = s.needed.Add(-socketSlack)
 	}
 	var old []bpf.SocketSocketKey
+	var shares []uint32
 	for _, closed := range s.closed {
 		if closed.until.Before(before) {
-			old = append(old, closed.key)
+			old, shares = append(old, closed.key), append(shares, closed.share)
 		}
 	}
 	if len(old) == 0 {
 		return 0, nil
 	}
-	if _, err := s.objects.Sockets.BatchDelete(old, nil); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-		return 0, fmt.Errorf("forget closed sockets: %w", err)
+	forgotten, err = s.objects.Sockets.BatchDelete(old, nil)
+	for _, share := range shares[:forgotten] {
+		s.shares.remove(share)
 	}
-	return len(old), nil
+	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return forgotten, fmt.Errorf("forget closed sockets: %w", err)
+	}
+	return forgotten, nil
 }
 
 // hurry asks for the next drain before its time if the map would be half full

@@ -95,14 +95,17 @@ func (s *Sockets) follow() error {
 // forgetAll empties the map of sockets, which no program writes.
 func (s *Sockets) forgetAll() error {
 	var all []bpf.SocketSocketKey
-	err := s.reader.read(func() { all = all[:0] }, func(keys []bpf.SocketSocketKey, _ []bpf.SocketSocketOwners) {
+	err := s.readAll(func() { all = all[:0] }, func(keys []bpf.SocketSocketKey, _ []bpf.SocketSocketOwners) {
 		all = append(all, keys...)
 	})
-	if err != nil || len(all) == 0 {
+	if err != nil {
 		return err
 	}
-	if _, err := s.objects.Sockets.BatchDelete(all, nil); err != nil {
-		return fmt.Errorf("forget sockets: %w", err)
+	if len(all) > 0 {
+		if _, err := s.objects.Sockets.BatchDelete(all, nil); err != nil {
+			return fmt.Errorf("forget sockets: %w", err)
+		}
 	}
-	return nil
+	clear(s.shares.found)
+	return s.shares.end()
 }

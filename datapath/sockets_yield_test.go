@@ -121,6 +121,7 @@ func (w *socketWorld) besideForeign(t *testing.T, s *Sockets, above *ktest.Cgrou
 	if err := s.forgetAll(); err != nil {
 		t.Fatal(err)
 	}
+	s.checkShares(t)
 }
 
 // look makes the next reading look for foreign programs, and reads.
