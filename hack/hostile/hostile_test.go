@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package hostile
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/podmeter/podmeter/cmd/podmeter/agent"
+	"github.com/podmeter/podmeter/internal/ktest"
+)
+
+// No pod, tenant, file or receiver harms the agent, its scrapes or the bytes of others.
+func TestHostile(t *testing.T) {
+	ktest.Long(t, "attacks for a minute")
+	binary := build(t)
+	t.Run("plain", func(t *testing.T) { newPlainWorld(t, binary).suffer(t, plainAttacks()) })
+}
+
+// plainAttacks come one after the other to one agent. The first fills its tables, so that
+// scrapes are as large as they get when others read them.
+func plainAttacks() []attack {
+	return slices.Concat(tableAttacks(), packetAttacks(), connectionAttacks())
+}
+
+// newPlainWorld is one whose agent serves without TLS.
+func newPlainWorld(t *testing.T, binary string) *world {
+	t.Helper()
+	w := newWorld(t, binary)
+	file := filepath.Join(w.agent.folder, "static.yaml")
+	if err := os.WriteFile(file, []byte(w.static()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.start(t, "http", nil, "--static-file", file)
+	return w
+}
+
+// attached reports whether all pods are metered.
+func attached(s *agent.Status) bool {
+	for _, i := range s.Interfaces {
+		if i.State != "attached" || i.Pod == "" {
+			return false
+		}
+	}
+	return len(s.Interfaces) == 1+hostilePods
+}
