@@ -4,7 +4,6 @@ package hostile
 
 import (
 	"os"
-	"path/filepath"
 	"slices"
 	"testing"
 
@@ -16,20 +15,35 @@ import (
 func TestHostile(t *testing.T) {
 	ktest.Long(t, "attacks for a minute")
 	binary := build(t)
-	t.Run("plain", func(t *testing.T) { newPlainWorld(t, binary).suffer(t, plainAttacks()) })
+	t.Run("plain", func(t *testing.T) {
+		w := newPlainWorld(t, binary)
+		w.suffer(t, plainAttacks())
+		w.agent.terminate(t)
+	})
+	t.Run("TLS", func(t *testing.T) {
+		w, secrets := newTLSWorld(t, binary)
+		w.suffer(t, tlsAttacks())
+		w.keepsSecrets(t, secrets)
+		w.agent.terminate(t)
+	})
+	t.Run("cluster", func(t *testing.T) {
+		w, api, receivers := newClusterWorld(t, binary)
+		w.suffer(t, clusterAttacks(api, receivers))
+		w.agent.terminate(t)
+	})
 }
 
 // plainAttacks come one after the other to one agent. The first fills its tables, so that
 // scrapes are as large as they get when others read them.
 func plainAttacks() []attack {
-	return slices.Concat(tableAttacks(), packetAttacks(), connectionAttacks())
+	return slices.Concat(tableAttacks(), packetAttacks(), connectionAttacks(), processAttacks(), fileAttacks())
 }
 
 // newPlainWorld is one whose agent serves without TLS.
 func newPlainWorld(t *testing.T, binary string) *world {
 	t.Helper()
 	w := newWorld(t, binary)
-	file := filepath.Join(w.agent.folder, "static.yaml")
+	file := w.staticFile()
 	if err := os.WriteFile(file, []byte(w.static()), 0o600); err != nil {
 		t.Fatal(err)
 	}
