@@ -47,7 +47,7 @@ func newAPI(t *testing.T, w *world) *api {
 		"pods": {podOf(victimName, victimUID, w.victim.IP)},
 	}}
 	for n, p := range w.hostile {
-		a.objects["pods"] = append(a.objects["pods"], podOf(hostileName(n), fmt.Sprintf("11111111-2222-3333-4444-00000000000%d", n), p.IP))
+		a.objects["pods"] = append(a.objects["pods"], podOf(hostileName(n), hostileUID(n), p.IP))
 	}
 	var listener net.Listener
 	err := w.node.Do(func() (err error) {

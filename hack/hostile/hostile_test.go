@@ -28,7 +28,7 @@ func TestHostile(t *testing.T) {
 	})
 	t.Run("cluster", func(t *testing.T) {
 		w, api, receivers := newClusterWorld(t, binary)
-		w.suffer(t, clusterAttacks(api, receivers))
+		w.suffer(t, slices.Concat(clusterAttacks(api, receivers), processAttacks()))
 		w.agent.terminate(t)
 	})
 }
@@ -36,7 +36,7 @@ func TestHostile(t *testing.T) {
 // plainAttacks come one after the other to one agent. The first fills its tables, so that
 // scrapes are as large as they get when others read them.
 func plainAttacks() []attack {
-	return slices.Concat(tableAttacks(), packetAttacks(), connectionAttacks(), processAttacks(), fileAttacks())
+	return slices.Concat(tableAttacks(), packetAttacks(), connectionAttacks(), fileAttacks())
 }
 
 // newPlainWorld is one whose agent serves without TLS.

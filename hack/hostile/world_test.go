@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -36,9 +37,15 @@ type world struct {
 	node, outside, scraper *ktest.Namespace
 	victim                 *ktest.Pod
 	hostile                [hostilePods]*ktest.Pod
-	agent                  *target
-	talk                   *talk
-	scrapes                *scraper
+	// cgroups has a kubelet's root, and in it those of the hostile pods' containers, inside.
+	// Pods are known by it if it is directly below the hierarchy's root, which is where
+	// the test's own cgroup has it; known is whether that is so.
+	cgroups *ktest.Cgroup
+	known   bool
+	inside  [hostilePods]*ktest.Cgroup
+	agent   *target
+	talk    *talk
+	scrapes *scraper
 }
 
 func hostileNetwork(n int) string { return fmt.Sprintf("10.1.%d", n+1) }
@@ -46,13 +53,22 @@ func hostileNetwork(n int) string { return fmt.Sprintf("10.1.%d", n+1) }
 // hostileName is the name of a hostile pod and, on the node, of its interface.
 func hostileName(n int) string { return fmt.Sprintf("hostile%d", n) }
 
+func hostileUID(n int) string { return fmt.Sprintf("11111111-2222-3333-4444-%012d", n) }
+
 func newWorld(t *testing.T, binary string) *world {
 	t.Helper()
-	w := &world{node: ktest.NewNode(t)}
+	w := &world{node: ktest.NewNode(t), cgroups: ktest.NewCgroup(t)}
+	root, err := ktest.UnifiedHierarchy()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.known = filepath.Dir(w.cgroups.Path) == root
+	pods := w.cgroups.Child(t, "kubepods")
 	w.node.Sysctl(t, "net/ipv4/ip_forward", "1")
 	w.victim = w.pod(t, victimName, victimNetwork)
 	for n := range w.hostile {
 		w.hostile[n] = w.pod(t, hostileName(n), hostileNetwork(n))
+		w.inside[n] = pods.Child(t, "pod"+hostileUID(n)).Child(t, fmt.Sprintf("%064d", n))
 	}
 	w.outside = w.stranger(t, "up0", outside)
 	for n := range strangers {
@@ -118,12 +134,7 @@ const globs = victimName + ",hostile*"
 // start starts the agent, and when it meters the victim's talk and the scraper.
 func (w *world) start(t *testing.T, scheme string, change func(*http.Transport, *http.Request), flags ...string) {
 	t.Helper()
-	cgroups, err := ktest.UnifiedHierarchy()
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.agent.start(t, append([]string{"--interfaces", globs, "--flow-labels", "peer_port,process", "--external-labels", "ip",
-		"--cgroup-root", cgroups}, flags...)...)
+	w.agent.start(t, append([]string{"--interfaces", globs, "--flow-labels", "peer_port,process", "--external-labels", "ip"}, flags...)...)
 	w.agent.await(t, "all pods are metered and bound", attached)
 	w.talk = newTalk(t, w)
 	w.scrapes = newScraper(t, w, scheme, change)
