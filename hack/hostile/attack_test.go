@@ -15,8 +15,9 @@ import (
 type attack struct {
 	// name is what the table calls it.
 	name string
-	// missed is how many scrapes may be missed.
-	missed int
+	// missed is the share of scrapes that may be missed, on a machine whose CPUs the attack
+	// shares with the agent and with other tests.
+	missed float64
 	// refused are the reasons of podmeter_http_refused_total that have to grow: the attack
 	// came as far as its bound.
 	refused []string
@@ -50,12 +51,13 @@ func (w *world) suffer(t *testing.T, attacks []attack) {
 // judge attacks, and wants what holds in spite of every attack, and what the row says.
 func (w *world) judge(t *testing.T, a *attack) {
 	t.Helper()
-	before, lines := w.agent.metrics(t), w.agent.lines(t)
+	before, lines := w.last, w.agent.lines(t)
 	ctx, cancel := context.WithTimeout(t.Context(), lasts())
 	defer cancel()
 	var most uint64
 	var watching sync.WaitGroup
 	watching.Go(func() { most = w.watchMemory(ctx) })
+	watching.Go(func() { w.scrapes.attacked(ctx) })
 	from := time.Now()
 	a.run(ctx, t, w)
 	<-ctx.Done() // what comes to its end earlier is judged by as many scrapes
@@ -63,10 +65,10 @@ func (w *world) judge(t *testing.T, a *attack) {
 	watching.Wait()
 
 	w.agent.alive(t)
-	summary := w.scrapes.check(t, from, to, a.missed)
-	want, resume := w.talk.quiet(t)
+	want, resume := w.talk.quiet()
 	defer resume()
 	after := w.agent.metrics(t)
+	w.last = after
 	w.talk.check(t, after, want)
 	w.agent.verify(t)
 	if a.check != nil {
@@ -81,6 +83,7 @@ func (w *world) judge(t *testing.T, a *attack) {
 	if said > maxLines {
 		t.Errorf("the log has grown by %d lines, want at most %d; it ends in:\n%s", said, maxLines, w.agent.tail())
 	}
+	summary := w.scrapes.check(t, from, to, a.missed)
 	if limit := uint64(memoryShare * float64(w.agent.limit)); most > limit && !ktest.Stressed() {
 		t.Errorf("memory: got %d MiB, want at most %d", most>>20, limit>>20)
 	}

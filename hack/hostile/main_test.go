@@ -16,5 +16,5 @@ func lasts() time.Duration {
 	if ktest.Stressed() {
 		return 20 * time.Second
 	}
-	return 3 * time.Second
+	return 2 * time.Second
 }

@@ -9,17 +9,20 @@ import (
 	"net"
 	"net/http"
 	"regexp"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/podmeter/podmeter/internal/ktest"
 )
 
 const (
 	scrapeInterval = time.Second
-	// scrapeTimeout is less than an attack lasts, so that an agent that is kept from
-	// answering for its time misses some.
-	scrapeTimeout = 2 * time.Second
+	// scrapeTimeout and the time after which an attack is first scraped are less than it
+	// lasts, so that an agent that answers nobody meanwhile misses one.
+	scrapeTimeout, scrapeAfter = 1500 * time.Millisecond, 300 * time.Millisecond
 )
 
 // scraper asks for /metrics at 1 Hz, each time by a new connection, from an address that
@@ -28,16 +31,18 @@ type scraper struct {
 	client  http.Client
 	request func(context.Context) (*http.Request, error)
 	stop    context.CancelFunc
+	restart chan struct{}
 	asking  sync.WaitGroup
 
 	mu   sync.Mutex
-	all  []scrape
+	all  []*scrape
 	most float64 // of the victim's bytes, which never go down
 }
 
 // scrape is one answer, or none.
 type scrape struct {
 	began time.Time
+	ended bool
 	took  time.Duration
 	bytes int
 	err   error
@@ -47,7 +52,7 @@ type scrape struct {
 func newScraper(t *testing.T, w *world, scheme string, change func(*http.Transport, *http.Request)) *scraper {
 	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
-	s := &scraper{stop: stop}
+	s := &scraper{stop: stop, restart: make(chan struct{})}
 	transport := &http.Transport{DisableKeepAlives: true, DialContext: dialFrom(w.scraper, "")}
 	s.client = http.Client{Transport: transport, Timeout: scrapeTimeout}
 	s.request = func(ctx context.Context) (*http.Request, error) {
@@ -77,24 +82,33 @@ func (s *scraper) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
+		case <-s.restart:
+			ticker.Reset(scrapeInterval)
 		}
 	}
+}
+
+// attacked begins a scrape when an attack has come up, and from then on one a second.
+func (s *scraper) attacked(ctx context.Context) {
+	sleep(ctx, scrapeAfter)
+	s.restart <- struct{}{}
 }
 
 var victimBytes = regexp.MustCompile(`(?m)^podmeter_pod_transmit_bytes_total\{[^}]*pod="` + victimName + `"[^}]*\} (\S+)`)
 
 func (s *scraper) once(ctx context.Context) {
-	began := time.Now()
+	one := &scrape{began: time.Now()}
 	s.mu.Lock()
 	before := s.most
+	s.all = append(s.all, one)
 	s.mu.Unlock()
 	text, err := s.ask(ctx)
 	if ctx.Err() != nil {
 		return
 	}
-	one := scrape{began: began, took: time.Since(began), bytes: len(text), err: err}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	one.ended, one.took, one.bytes, one.err = true, time.Since(one.began), len(text), err
 	if found := victimBytes.FindSubmatch(text); found != nil {
 		value, _ := strconv.ParseFloat(string(found[1]), 64)
 		if value < before {
@@ -104,7 +118,6 @@ func (s *scraper) once(ctx context.Context) {
 	} else if err == nil {
 		one.err = fmt.Errorf("%d bytes without the victim", len(text))
 	}
-	s.all = append(s.all, one)
 }
 
 func (s *scraper) ask(ctx context.Context) ([]byte, error) {
@@ -124,28 +137,26 @@ func (s *scraper) ask(ctx context.Context) ([]byte, error) {
 	return text, err
 }
 
-// between are the scrapes that began in a time, all of which have ended.
+// between returns the scrapes that began in a time, when all of them have ended.
 func (s *scraper) between(from, to time.Time) (all []scrape) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, one := range s.all {
-		if !one.began.Before(from) && one.began.Before(to) {
-			all = append(all, one)
+	_ = ktest.Eventually(ktest.Patience, "the scrapes have ended", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		all = all[:0]
+		for _, one := range s.all {
+			if !one.began.Before(from) && one.began.Before(to) {
+				all = append(all, *one)
+			}
 		}
-	}
+		return !slices.ContainsFunc(all, func(one scrape) bool { return !one.ended })
+	})
 	return all
 }
 
-// check wants no more than some scrapes to be missed.
-func (s *scraper) check(t *testing.T, from, to time.Time, allowed int) (summary string) {
+// check wants no more than a share of the scrapes to be missed.
+func (s *scraper) check(t *testing.T, from, to time.Time, share float64) (summary string) {
 	t.Helper()
-	// Each ends within its time.
-	time.Sleep(time.Until(to.Add(scrapeTimeout / 4)))
 	all := s.between(from, to)
-	for deadline := to.Add(2 * scrapeTimeout); len(all) < int(to.Sub(from)/scrapeInterval) && time.Now().Before(deadline); {
-		time.Sleep(50 * time.Millisecond)
-		all = s.between(from, to)
-	}
 	missed, slowest, size := 0, time.Duration(0), 0
 	var last error
 	for _, one := range all {
@@ -154,10 +165,10 @@ func (s *scraper) check(t *testing.T, from, to time.Time, allowed int) (summary 
 		}
 		slowest, size = max(slowest, one.took), max(size, one.bytes)
 	}
-	if want := int(to.Sub(from) / scrapeInterval); len(all) < want {
+	if want := int(to.Sub(from)/scrapeInterval) - 1; len(all) < want {
 		t.Errorf("got %d scrapes, want %d", len(all), want)
 	}
-	if missed > allowed {
+	if allowed := int(share * float64(len(all))); missed > allowed {
 		t.Errorf("missed %d of %d scrapes, want at most %d; the last: %v", missed, len(all), allowed, last)
 	}
 	return fmt.Sprintf("missed %d of %d scrapes, the slowest took %d ms, %d kB", missed, len(all), slowest.Milliseconds(), size>>10)

@@ -4,10 +4,8 @@ package hostile
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -24,16 +22,27 @@ const (
 	talkPort  = ":7"
 )
 
-// talk is what the victim sends and gets: datagrams to the node, to a peer outside and from
+// talk is what the victim sends and gets: datagrams to the node, to peers outside and from
 // the node, as many of each.
 type talk struct {
-	w        *world
-	sockets  []net.Conn
-	rounds   atomic.Int64 // of one datagram each
-	speaking sync.Mutex   // held while it speaks
-	stop     chan struct{}
-	ended    sync.WaitGroup
+	w    *world
+	said said
+
+	mu    sync.Mutex // held while it speaks
+	lines []*line
+	stop  chan struct{}
+	ended sync.WaitGroup
 }
+
+// line is what one socket sends.
+type line struct {
+	net.Conn
+	counts *float64 // of said, the bytes on the wire
+}
+
+// said is what the victim sent to the node and to outside, and what the node sent to it, as
+// the meter between them has to have it.
+type said struct{ node, outside, received float64 }
 
 // newTalk begins it, until the test ends.
 func newTalk(t *testing.T, w *world) *talk {
@@ -42,15 +51,15 @@ func newTalk(t *testing.T, w *world) *talk {
 	sink(t, w.node)
 	sink(t, w.outside)
 	sink(t, w.victim.Namespace)
-	k.dial(t, w.victim.Namespace, w.victim.Gateway)
-	k.dial(t, w.victim.Namespace, victimPeer)
-	k.dial(t, w.node, w.victim.IP)
+	k.add(t, w.victim, w.victim.Gateway, &k.said.node)
+	k.add(t, w.victim, victimPeer, &k.said.outside)
+	k.add(t, w.node, w.victim.IP, &k.said.received)
 	k.ended.Go(k.speak)
 	t.Cleanup(func() {
 		close(k.stop)
 		k.ended.Wait()
-		for _, s := range k.sockets {
-			s.Close()
+		for _, l := range k.lines {
+			l.Close()
 		}
 	})
 	return k
@@ -72,12 +81,15 @@ func sink(t *testing.T, in *ktest.Namespace) {
 	}
 }
 
-func (k *talk) dial(t *testing.T, from *ktest.Namespace, to string) {
+// add begins to talk from a namespace to an address.
+func (k *talk) add(t *testing.T, from namespace, to string, counts *float64) {
 	t.Helper()
 	err := from.Do(func() error {
 		socket, err := net.Dial("udp4", to+talkPort)
 		if err == nil {
-			k.sockets = append(k.sockets, socket)
+			k.mu.Lock()
+			k.lines = append(k.lines, &line{socket, counts})
+			k.mu.Unlock()
 		}
 		return err
 	})
@@ -96,14 +108,14 @@ func (k *talk) speak() {
 			return
 		case <-ticker.C:
 		}
-		k.speaking.Lock()
-		for _, s := range k.sockets {
-			for errors.Is(write(s, payload), unix.ENOBUFS) {
+		k.mu.Lock()
+		for _, l := range k.lines {
+			for errors.Is(write(l, payload), unix.ENOBUFS) {
 				time.Sleep(time.Millisecond)
 			}
+			*l.counts += talkFrame
 		}
-		k.rounds.Add(1)
-		k.speaking.Unlock()
+		k.mu.Unlock()
 	}
 }
 
@@ -112,16 +124,10 @@ func write(s net.Conn, payload []byte) error {
 	return err
 }
 
-// said is what the victim sent to the node and to outside, and what the node sent to it, as
-// the meter between them has to have it.
-type said struct{ node, outside, received float64 }
-
 // quiet stops the talk until the function that it returns is called.
-func (k *talk) quiet(t *testing.T) (want said, resume func()) {
-	t.Helper()
-	k.speaking.Lock()
-	each := float64(k.rounds.Load() * talkFrame)
-	return said{each, each, each}, k.speaking.Unlock
+func (k *talk) quiet() (want said, resume func()) {
+	k.mu.Lock()
+	return k.said, k.mu.Unlock
 }
 
 // dropped is what the pod's end of the veth gave to a node without room for it. The kernel
@@ -164,9 +170,4 @@ func (k *talk) check(t *testing.T, all samples, want said) {
 	if foreign := got("pod_foreign_source"); foreign != 0 {
 		t.Errorf("got %v bytes from foreign sources of the victim, want none", foreign)
 	}
-}
-
-// String is for messages.
-func (s said) String() string {
-	return fmt.Sprintf("%+v", struct{ node, outside, received float64 }(s))
 }

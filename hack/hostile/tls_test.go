@@ -36,10 +36,10 @@ func tlsAttacks() []attack {
 	return []attack{
 		{name: "TLS handshakes that begin and never end", refused: []string{"source_connections"}, run: fromPod(400, halfHandshake)},
 		{name: "TLS handshakes as fast as one pod can", run: fromPod(32, handshake)},
-		{name: "TLS handshakes as fast as 200 addresses can", run: fromOutside(400, handshake)},
+		{name: "TLS handshakes as fast as 200 addresses can", missed: 1, run: fromOutside(400, handshake)},
 		{name: "garbage instead of TLS", run: fromPod(16, garbage)},
 		{name: "TLS, and headers of many fields", refused: []string{"headers"}, run: fromPod(16, overTLS("http/1.1", manyFields))},
-		{name: "floods of HTTP/2: pings, settings, resets, headers without an end", refused: []string{"flood"},
+		{name: "floods of HTTP/2: pings, settings, resets, headers without an end", missed: 0.5, refused: []string{"flood"},
 			run: fromPod(32, overTLS("h2", floodHTTP2))},
 		{name: "passwords guessed by 32 connections", refused: []string{"login"}, run: fromPod(32, overTLS("http/1.1", guess))},
 		{name: "passwords of 700 kB", refused: []string{"headers"}, run: fromPod(16, overTLS("http/1.1", longPassword))},

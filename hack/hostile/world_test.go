@@ -26,8 +26,9 @@ const (
 	victimName = "victim"
 	// The node has the first address in each network, the other end the second.
 	victimNetwork, scraperNetwork, outside = "10.1.0", "192.0.2", "203.0.113"
-	// victimPeer is outside of the node, and the victim's alone.
-	victimPeer = outside + ".250"
+	// victimPeer is outside of the node, and the victim's alone, as latePeer is, to whom it
+	// talks when the tables are full.
+	victimPeer, latePeer = outside + ".250", outside + ".251"
 
 	port = "9739"
 )
@@ -46,6 +47,7 @@ type world struct {
 	agent   *target
 	talk    *talk
 	scrapes *scraper
+	last    samples // after the last attack
 }
 
 func hostileNetwork(n int) string { return fmt.Sprintf("10.1.%d", n+1) }
@@ -75,6 +77,7 @@ func newWorld(t *testing.T, binary string) *world {
 		w.outside.Address(t, "eth0", fmt.Sprintf("%s.%d/32", outside, 10+n))
 	}
 	w.outside.Address(t, "eth0", victimPeer+"/32")
+	w.outside.Address(t, "eth0", latePeer+"/32")
 	w.scraper = w.stranger(t, "mon0", scraperNetwork)
 	w.agent = newTarget(t, w.node, binary)
 	return w
@@ -137,5 +140,6 @@ func (w *world) start(t *testing.T, scheme string, change func(*http.Transport, 
 	w.agent.start(t, append([]string{"--interfaces", globs, "--flow-labels", "peer_port,process", "--external-labels", "ip"}, flags...)...)
 	w.agent.await(t, "all pods are metered and bound", attached)
 	w.talk = newTalk(t, w)
+	w.last = w.agent.metrics(t)
 	w.scrapes = newScraper(t, w, scheme, change)
 }
