@@ -23,6 +23,9 @@ const (
 	// scrapeTimeout and the time after which an attack is first scraped are less than it
 	// lasts, so that an agent that answers nobody meanwhile misses one.
 	scrapeTimeout, scrapeAfter = 1500 * time.Millisecond, 300 * time.Millisecond
+	// shortSpare is how many of the two or three scrapes of a short attack may be missed, as
+	// the agent shares the CPUs with other tests then. In the long form none is spared.
+	shortSpare = 1
 )
 
 // scraper asks for /metrics at 1 Hz, each time by a new connection, from an address that
@@ -168,7 +171,11 @@ func (s *scraper) check(t *testing.T, from, to time.Time, share float64) (summar
 	if want := int(to.Sub(from)/scrapeInterval) - 1; len(all) < want {
 		t.Errorf("got %d scrapes, want %d", len(all), want)
 	}
-	if allowed := int(share * float64(len(all))); missed > allowed {
+	allowed := int(share * float64(len(all)))
+	if !ktest.Stressed() {
+		allowed = max(allowed, shortSpare)
+	}
+	if missed > allowed {
 		t.Errorf("missed %d of %d scrapes, want at most %d; the last: %v", missed, len(all), allowed, last)
 	}
 	return fmt.Sprintf("missed %d of %d scrapes, the slowest took %d ms, %d kB", missed, len(all), slowest.Milliseconds(), size>>10)
