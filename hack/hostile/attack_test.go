@@ -31,9 +31,9 @@ const (
 	// maxLines is how much an attack may make the log grow, in lines: ten at once of each of
 	// some kinds.
 	maxLines = 60
-	// memoryShare is the part of the limit that a short attack may take: what goes beyond half
-	// of it in seconds goes beyond all of it in a minute.
-	memoryShare = 0.5
+	// memoryShare is the part of the limit that a short attack may take: what goes beyond it
+	// in seconds goes beyond all of it in a minute.
+	memoryShare = 0.75
 	memoryPace  = 50 * time.Millisecond
 )
 

@@ -227,8 +227,12 @@ func (a *api) liars(ctx context.Context, _ *testing.T, w *world) {
 	}
 }
 
-// cniResults fills the directory, and empties it again.
+// cniResults fills the directory, and empties it again. An interface whose pod nobody knows
+// makes the agent ask for results.
 func cniResults(ctx context.Context, t *testing.T, w *world) {
+	const unknown = "hostile-unknown"
+	w.node.Veth(t, unknown, ktest.NewNode(t), "eth0")
+	defer w.node.DeleteLink(t, unknown)
 	folder := w.results()
 	must := func(err error) {
 		if err != nil {

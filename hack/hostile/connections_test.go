@@ -23,7 +23,7 @@ func connectionAttacks() []attack {
 		{name: "headers that come byte by byte", refused: []string{"source_connections"}, run: fromPod(400, slowly("GET / HTTP/1.1\r\n", "a: b\r\n"))},
 		{name: "headers of many fields, and of few that are long", refused: []string{"headers"}, run: fromPod(32, manyFields)},
 		{name: "idle connections, each with an answer, from 200 addresses", refused: []string{"connections"}, run: fromOutside(1000, idle)},
-		{name: "readers of /metrics at 128 B/s", run: fromPod(32, slowReader)},
+		{name: "readers of /metrics at 128 B/s", refused: []string{"source_answers"}, run: fromPod(32, slowReader)},
 		{name: "scrapes as fast as they can be asked for", run: fromPod(16, scrapeForever)},
 		{name: "requests at random: paths, methods, hosts, garbage", run: fromPod(16, randomRequests)},
 		{name: "bodies without an end", refused: []string{"body"}, run: fromPod(16, bodies)},
