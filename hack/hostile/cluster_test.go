@@ -176,7 +176,7 @@ func clusterAttacks(a *api, r *receivers) []attack {
 		{name: "pods of 1.4 MB each, by their owners' names", run: a.largePods, check: bounded("text")},
 		{name: "Services of 2,000 addresses and 3,000 ports that change", run: a.largeServices, check: bounded("addresses")},
 		{name: "pods elsewhere with the victim's address, that come and go", run: a.liars},
-		{name: "a cgroup called pod<UID of the victim>, with sockets", run: falseCgroup, check: nothingOfTheVictim},
+		{name: "a cgroup that is called as the victim's, with sockets", run: falseCgroup, check: nothingOfTheVictim},
 		{name: "CNI results that are pipes, devices, too large, too many, or the victim's", run: cniResults},
 		r.attack(),
 	}
