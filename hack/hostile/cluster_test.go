@@ -177,7 +177,7 @@ func clusterAttacks(a *api, r *receivers) []attack {
 		{name: "Services of 2,000 addresses and 3,000 ports that change", run: a.largeServices, check: bounded("addresses")},
 		{name: "pods elsewhere with the victim's address, that come and go", run: a.liars},
 		{name: "a cgroup that is called as the victim's, with sockets", run: falseCgroup, check: nothingOfTheVictim},
-		{name: "CNI results that are pipes, devices, too large, too many, or the victim's", run: cniResults},
+		{name: "CNI results that are pipes, devices, too large, too many, or the victim's", missed: 0.1, run: cniResults},
 		r.attack(),
 	}
 }
