@@ -123,7 +123,7 @@ race: ## Run the tests that need no kernel under the race detector (needs gcc)
 	@CGO_ENABLED=1 $(GO) test -race -count=1 ./flows/... ./metrics/... ./cmd/podmeter/agent/... ./cmd/podmeter/geoip/... ./cmd/podmeter/table ./cmd/podmeter/verify
 
 .PHONY: stress
-stress: root ## Run the long forms of floods, scans, kills, upgrades and churn (root)
+stress: root ## Run the long forms of floods, scans, kills, upgrades, churn and attacks (root)
 	@hack/stress.sh
 
 .PHONY: soak

@@ -3,7 +3,6 @@
 package datapath
 
 import (
-	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -90,11 +89,7 @@ func TestSenderProcess(t *testing.T) {
 }
 
 func (s *sender) run(injector *ktest.Injector) error {
-	frames := make([][]byte, 64)
-	for i := range frames {
-		frames[i] = ktest.Packet(ktest.Ethernet(unix.ETH_P_IP), ktest.IPv4(netip.MustParseAddr("198.51.100.0"),
-			netip.MustParseAddr("203.0.113.0"), flows.ProtocolUDP), ktest.Ports(0, 0))
-	}
+	frames := ktest.ScanFrames()
 	if err := s.place(); err != nil {
 		return err
 	}
@@ -107,7 +102,7 @@ func (s *sender) run(injector *ktest.Injector) error {
 		}
 		for _, frame := range frames {
 			flow++
-			setFlow(frame, flow)
+			ktest.SetFlow(frame, flow)
 		}
 		if _, err := injector.Send(frames...); err != nil {
 			return err
@@ -131,15 +126,6 @@ func (s *sender) place() error {
 		return fmt.Errorf("set priority: %w", err)
 	}
 	return nil
-}
-
-// setFlow gives a frame addresses and ports, both of source and destination. As
-// the factor is odd, none of 2^48 comes twice.
-func setFlow(frame []byte, flow uint64) {
-	const sourceHost, destinationHost, ports = ethernetHeader + 15, ethernetHeader + 19, ethernetHeader + 20
-	x := flow * 0x9e3779b97f4a7c15
-	frame[sourceHost], frame[destinationHost] = byte(x>>40), byte(x>>32)
-	binary.BigEndian.PutUint32(frame[ports:], uint32(x))
 }
 
 // attributing is a sink that adds up what it is given and attributes it as an

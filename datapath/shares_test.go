@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/podmeter/podmeter/bpf"
 	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/internal/effort"
 	"github.com/podmeter/podmeter/internal/ktest"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -183,9 +184,9 @@ func known(t *testing.T, s *Sockets) map[uint64]int {
 // All pods of a node but one open and close as many sockets as they can, at once and from
 // one drain to the next: the one that is left has its floor.
 func TestNoPodTakesTheSocketsOfAnother(t *testing.T) {
-	ktest.Long(t, "floods from 109 pods")
+	effort.Long(t, "floods from 109 pods")
 	room := uint32(8192)
-	if ktest.Stressed() {
+	if effort.Stressed() {
 		room = DefaultMaxSockets
 	}
 	w := newSocketWorld(t)
@@ -319,7 +320,7 @@ func (w *healthWorld) ends(n int) error {
 
 // The same of the health of connections, in each epoch.
 func TestNoPodTakesTheHealthOfAnother(t *testing.T) {
-	ktest.Long(t, "floods from 109 pods")
+	effort.Long(t, "floods from 109 pods")
 	const room, rounds = 2048, 3
 	w := newHealthWorld(t)
 	m, err := New(t.Context(), w.o)

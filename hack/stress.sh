@@ -19,7 +19,7 @@ all() {
 	printf 'kernel: %s, %s cores online\n' "$(uname -r)" "$(getconf _NPROCESSORS_ONLN)"
 	printf 'load: %s\n\n' "$(cut -d ' ' -f 1-3 /proc/loadavg)"
 	# One package at a time: none takes the other's CPUs.
-	go test -p 1 -count=1 -timeout 60m -v -run "${STRESS:-Flood|Scan|LedgerDiffers|ExactlyOnce|Killed|Upgrade|Churn|Shadowed|Bypassed|Detached|ShortConnections}" ./datapath ./cmd/podmeter 2>&1
+	go test -p 1 -count=1 -timeout 60m -v -run "${STRESS:-Flood|Scan|LedgerDiffers|ExactlyOnce|Killed|Upgrade|Churn|Shadowed|Bypassed|Detached|ShortConnections|Hostile$}" ./datapath ./cmd/podmeter ./hack/hostile 2>&1
 }
 
 status=0

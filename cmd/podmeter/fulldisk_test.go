@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/podmeter/podmeter/cmd/podmeter/agent"
+	"github.com/podmeter/podmeter/internal/effort"
 	"golang.org/x/sys/unix"
 )
 
@@ -48,6 +49,7 @@ func fill(t *testing.T, dir string) string {
 // An agent whose disk is full is killed. What a scraper has seen is not taken back: series of
 // flows begin anew, so that what increases since is what was sent since, and those of pods go on.
 func TestKilledWithAFullDisk(t *testing.T) {
+	effort.Long(t, "kills two agents")
 	t.Parallel()
 	for name, freed := range map[string]bool{"freed": true, "still full": false} {
 		t.Run(name, func(t *testing.T) {

@@ -25,7 +25,7 @@ import (
 // modules are tested beside each other. The packages that take longest come first, so that
 // they are not what everything waits for at the end.
 var modules = []module{
-	{folder: ".", packages: []string{"./datapath", "./cmd/podmeter", "./..."}},
+	{folder: ".", packages: []string{"./datapath", "./cmd/podmeter", "./hack/hostile", "./..."}},
 	{folder: "hack/page", packages: []string{"./..."}},
 }
 

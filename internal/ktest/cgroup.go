@@ -29,7 +29,7 @@ type Cgroup struct {
 func NewCgroup(tb testing.TB) *Cgroup {
 	tb.Helper()
 	Privileged(tb)
-	root, err := unifiedHierarchy()
+	root, err := UnifiedHierarchy()
 	if err != nil {
 		tb.Fatalf("find the cgroup v2 hierarchy: %v", err)
 	}
@@ -106,8 +106,8 @@ func enter(path string) error {
 	return nil
 }
 
-// unifiedHierarchy returns where cgroup v2 is mounted.
-func unifiedHierarchy() (string, error) {
+// UnifiedHierarchy returns where cgroup v2 is mounted.
+func UnifiedHierarchy() (string, error) {
 	for _, path := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
 		var fs unix.Statfs_t
 		if err := unix.Statfs(path, &fs); err == nil && fs.Type == unix.CGROUP2_SUPER_MAGIC {

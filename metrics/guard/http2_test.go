@@ -22,10 +22,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/podmeter/podmeter/internal/http2peer"
 	"github.com/podmeter/podmeter/internal/servertest"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
 )
 
 // serveTLS is serve with TLS, and with that HTTP/2.
@@ -70,103 +70,29 @@ func certificate(t *testing.T) tls.Certificate {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
-// peer speaks HTTP/2 by frames.
-type peer struct {
-	*http2.Framer
-	conn    net.Conn
-	written int
-	headers bytes.Buffer
-	encoder *hpack.Encoder
-}
-
 // dialHTTP2 returns a peer that has sent its preface.
-func dialHTTP2(t *testing.T, listener *servertest.Listener) *peer {
+func dialHTTP2(t *testing.T, listener *servertest.Listener) *http2peer.Peer {
 	t.Helper()
 	c := tls.Client(dial(listener), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
-	p := &peer{conn: c}
-	p.encoder = hpack.NewEncoder(&p.headers)
-	p.Framer = http2.NewFramer(p, c)
 	if err := c.Handshake(); err != nil {
 		t.Fatal(err)
 	}
-	// The server's settings come first, and a pipe has no room for both.
-	var wait sync.WaitGroup
-	wait.Go(func() { io.WriteString(p, http2.ClientPreface) })
-	frame, err := p.ReadFrame()
-	wait.Wait()
+	p, err := http2peer.New(c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if most, _ := frame.(*http2.SettingsFrame).Value(http2.SettingMaxConcurrentStreams); most != maxStreams {
-		t.Errorf("streams: got %d, want %d", most, maxStreams)
+	if p.Streams != maxStreams {
+		t.Errorf("streams: got %d, want %d", p.Streams, maxStreams)
 	}
 	return p
-}
-
-// Write counts.
-func (p *peer) Write(b []byte) (int, error) {
-	n, err := p.conn.Write(b)
-	p.written += n
-	return n, err
-}
-
-// block encodes a header.
-func (p *peer) block(more ...string) []byte {
-	p.headers.Reset()
-	all := append([]string{":method", "GET", ":path", "/", ":scheme", "https", ":authority", "a"}, more...)
-	for i := 0; i+1 < len(all); i += 2 {
-		p.encoder.WriteField(hpack.HeaderField{Name: all[i], Value: all[i+1]})
-	}
-	return p.headers.Bytes()
-}
-
-func (p *peer) get(stream uint32, more ...string) error {
-	return p.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: p.block(more...), EndStream: true, EndHeaders: true})
 }
 
 // Whatever a peer of HTTP/2 sends without end, and whether it reads the answers or not, its
 // connection ends after what an honest one might send.
 func TestFloodsOfHTTP2(t *testing.T) {
-	long := strings.Repeat("x", 4000)
-	for _, c := range []struct {
-		name string
-		send func(p *peer, n uint32) error
-	}{
-		{"pings", func(p *peer, n uint32) error { return p.WritePing(false, [8]byte{byte(n)}) }},
-		{"settings", func(p *peer, _ uint32) error { return p.WriteSettings() }},
-		{"windows", func(p *peer, _ uint32) error { return p.WriteWindowUpdate(0, 1) }},
-		{"priorities", func(p *peer, n uint32) error {
-			return p.WritePriority(2*n+1, http2.PriorityParam{StreamDep: 0, Weight: 1})
-		}},
-		{"requests that are reset", func(p *peer, n uint32) error {
-			return errors.Join(p.get(2*n+1), p.WriteRSTStream(2*n+1, http2.ErrCodeCancel))
-		}},
-		{"requests", func(p *peer, n uint32) error { return p.get(2*n + 1) }},
-		{"large headers of few bytes", func(p *peer, n uint32) error {
-			return p.get(2*n+1, "a", long, "a", long, "a", long, "a", long, "a", long)
-		}},
-		{"a header without an end", func(p *peer, n uint32) error {
-			if n == 0 {
-				return p.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: p.block()})
-			}
-			return p.WriteContinuation(1, false, nil)
-		}},
-		{"a header that grows", func(p *peer, n uint32) error {
-			if n == 0 {
-				return p.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: p.block()})
-			}
-			return p.WriteContinuation(1, false, bytes.Clone(p.block()))
-		}},
-		{"bodies", func(p *peer, n uint32) error {
-			if n == 0 {
-				return p.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: p.block(), EndHeaders: true})
-			}
-			return p.WriteData(1, false, make([]byte, 1000))
-		}},
-		{"unknown frames", func(p *peer, _ uint32) error { return p.WriteRawFrame(0xfa, 0, 0, make([]byte, 100)) }},
-	} {
+	for _, c := range http2peer.Floods() {
 		for _, reads := range []bool{true, false} {
-			t.Run(c.name+map[bool]string{true: ", read", false: ", not read"}[reads], func(t *testing.T) {
+			t.Run(c.Name+map[bool]string{true: ", read", false: ", not read"}[reads], func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					listener := servertest.NewListener()
 					s, stop := serveTLS(t, listener, http.NotFoundHandler(), nil)
@@ -174,18 +100,18 @@ func TestFloodsOfHTTP2(t *testing.T) {
 					p.WriteSettings()
 					var wait sync.WaitGroup
 					if reads {
-						wait.Go(func() { io.Copy(io.Discard, p.conn) })
+						wait.Go(func() { io.Copy(io.Discard, p.Conn) })
 					}
 					most := 2 * inputBurst
-					for n := uint32(0); p.written < most; n++ {
-						if err := c.send(p, n); err != nil {
+					for n := uint32(0); p.Written < most; n++ {
+						if err := c.Send(p, n); err != nil {
 							break
 						}
 					}
-					if p.written >= most {
-						t.Errorf("sent %d bytes, want it ended before", p.written)
+					if p.Written >= most {
+						t.Errorf("sent %d bytes, want it ended before", p.Written)
 					}
-					p.conn.Close()
+					p.Conn.Close()
 					wait.Wait()
 					stop()
 					if sum := s.tables[0].sum; sum != (group{}) {
@@ -205,7 +131,7 @@ func TestSlowReadersOfHTTP2(t *testing.T) {
 		answer := bytes.Repeat([]byte("x"), 1<<20)
 		s, stop := serveTLS(t, listener, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write(answer) }), nil)
 		p := dialHTTP2(t, listener)
-		if err := errors.Join(p.WriteSettings(), p.get(1)); err != nil {
+		if err := errors.Join(p.WriteSettings(), p.Get(1)); err != nil {
 			t.Fatal(err)
 		}
 		began := time.Now()
@@ -225,7 +151,7 @@ func TestSlowReadersOfHTTP2(t *testing.T) {
 		if s.count(reasonSlowReader) != 1 {
 			t.Errorf("slow readers: got %v, want 1", s.count(reasonSlowReader))
 		}
-		p.conn.Close()
+		p.Conn.Close()
 		stop()
 	})
 }
@@ -283,11 +209,11 @@ func TestConnectionsOfHTTP2(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		listener := servertest.NewListener()
 		s, stop := serveTLS(t, listener, http.NotFoundHandler(), func(l *limits) { l.http2 = 3 })
-		var peers []*peer
+		var peers []*http2peer.Peer
 		for range 8 {
 			p := dialHTTP2(t, listener)
 			p.WriteSettings()
-			go io.Copy(io.Discard, p.conn)
+			go io.Copy(io.Discard, p.Conn)
 			peers = append(peers, p)
 			synctest.Wait()
 			if got := s.tables[0].sum.http2; got > 3 {
@@ -302,7 +228,7 @@ func TestConnectionsOfHTTP2(t *testing.T) {
 			t.Errorf("the last one: got %v, want it open", err)
 		}
 		for _, p := range peers {
-			p.conn.Close()
+			p.Conn.Close()
 		}
 		stop()
 	})
