@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -305,23 +306,41 @@ func TestSharesGoOn(t *testing.T) {
 	}
 }
 
-// ends makes connections to an address out of the pod. They stay, as a port that is taken
-// again would be the same end.
-func (w *healthWorld) ends(n int) error {
+// connections are those of a round: a port that is taken again would be the same end.
+type connections struct {
+	lock sync.Mutex
+	open []net.Conn
+}
+
+// dial makes connections to an address out of the pod.
+func (c *connections) dial(n int) error {
 	for range n {
-		c, err := net.Dial("tcp4", "198.51.100.2:8080")
+		connection, err := net.Dial("tcp4", "198.51.100.2:8080")
 		if err != nil {
 			return err
 		}
-		w.Cleanup(func() { c.Close() })
+		c.lock.Lock()
+		c.open = append(c.open, connection)
+		c.lock.Unlock()
 	}
 	return nil
+}
+
+// close resets them, so that nothing of them comes later.
+func (c *connections) close() {
+	c.lock.Lock()
+	defer c.lock.Unlock()
+	for _, connection := range c.open {
+		_ = connection.(*net.TCPConn).SetLinger(0)
+		connection.Close()
+	}
+	c.open = nil
 }
 
 // The same of the health of connections, in each epoch.
 func TestNoPodTakesTheHealthOfAnother(t *testing.T) {
 	effort.Long(t, "floods from 109 pods")
-	const room, rounds = 2048, 3
+	const room, rounds = 1024, 3 // few descriptors
 	w := newHealthWorld(t)
 	m, err := New(t.Context(), w.o)
 	if err != nil {
@@ -334,7 +353,9 @@ func TestNoPodTakesTheHealthOfAnother(t *testing.T) {
 	pods := w.crowd(crowdPods)
 	victim, hostile := pods[0], pods[1:]
 	floor, each := int(bpf.EndFloor(room)), 5*room/4/len(hostile)
-	floodAll := w.inAll(hostile, func(int, int) error { return w.ends(each) })
+	var c connections
+	defer c.close()
+	floodAll := w.inAll(hostile, func(int, int) error { return c.dial(each) })
 	for round := range rounds {
 		before := w.count(s, "no_sample_room")
 		floodAll(round)
@@ -342,12 +363,13 @@ func TestNoPodTakesTheHealthOfAnother(t *testing.T) {
 		if full == before {
 			t.Fatalf("round %d: got room for all, want the set full", round)
 		}
-		if err := victim.Do(w.pod, func() error { return w.ends(floor) }); err != nil {
+		if err := victim.Do(w.pod, func() error { return c.dial(floor) }); err != nil {
 			t.Fatal(err)
 		}
 		if got := w.count(s, "no_sample_room") - full; got != 0 {
 			t.Errorf("round %d: %d samples had no room", round, got)
 		}
+		c.close()
 		if err := m.Drain(t.Context()); err != nil {
 			t.Fatal(err)
 		}
