@@ -17,7 +17,7 @@ import (
 // packetAttacks are those by what pods with CAP_NET_RAW send.
 func packetAttacks() []attack {
 	return []attack{
-		{name: "a scan of ports and addresses, each packet a flow", missed: 0.5, run: scan, check: moreThan("podmeter_pod_transmit_packets_total", 10_000)},
+		{name: "a scan of ports and addresses, each packet a flow", missed: 0.75, run: scan, check: moreThan("podmeter_pod_transmit_packets_total", 10_000)},
 		{name: "spoofed sources, the victim's among them, by packets, ARP and IPv6", run: spoof,
 			check: moreThan("podmeter_pod_foreign_source_bytes_total", 100_000)},
 		{name: "frames cut within their headers, lengths that lie, fragments, random bytes", run: oddFrames,

@@ -15,7 +15,7 @@ import (
 const tableFile = "../../docs/RELIABILITY.md"
 
 // words are what the table says of a share of scrapes.
-var words = map[float64]string{0: "none", 0.1: "a tenth", 0.5: "half", 1: "all"}
+var words = map[float64]string{0: "none", 0.1: "a tenth", 0.5: "half", 0.75: "three quarters", 1: "all"}
 
 // The table has each attack, with the scrapes that may be missed, and no other.
 func TestTableHasEachAttack(t *testing.T) {
