@@ -22,7 +22,8 @@ const benchExchanges = 20000 // of a round
 // and back over one, which is an RTT callback at either end; both in turns with cgroups
 // that they are not attached to.
 func BenchmarkHealth(b *testing.B) {
-	c, without := newConnected(b), ktest.NewCgroup(b)
+	// No agent reckons what is gone: without limits each connection makes its entries.
+	c, without := connect(b, newSocketsBy(b, sized(1<<16, none, none))), ktest.NewCgroup(b)
 	for _, bench := range []struct {
 		name string
 		of   int

@@ -5,6 +5,7 @@ package bpf
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"testing"
 
@@ -20,7 +21,7 @@ type limits struct{ floor, common int32 }
 
 var (
 	small = limits{3, 6} // few sockets come up to it
-	none  = limits{1 << 20, 1 << 20}
+	none  = limits{math.MaxInt32, math.MaxInt32}
 )
 
 // sized returns how tables of so many entries are sized, with limits of sockets and of ends.

@@ -19,7 +19,7 @@ const benchSockets = 2000 // of a round
 // and closed at both ends, and of a datagram that an unconnected socket sends, both over
 // loopback and in turns with a cgroup that they are not attached to.
 func BenchmarkSocket(b *testing.B) {
-	s, without := newSockets(b), ktest.NewCgroup(b)
+	s, without := newSocketsBy(b, sized(1<<16, none, none)), ktest.NewCgroup(b)
 	for _, bench := range []struct {
 		name string
 		run  func() error
