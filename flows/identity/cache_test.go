@@ -195,7 +195,7 @@ func full(k *clock) *Cache {
 	c := newTestCache(k)
 	c.SetNode(&Node{Name: "here", Zone: "z1", Addresses: addresses("192.0.2.1", "10.0.0.1", "10.0.0.3")})
 	c.SetNode(&Node{Name: "there", Zone: "z2", Addresses: addresses("192.0.2.2"),
-		PodRanges: []netip.Prefix{netip.MustParsePrefix("198.18.0.0/24")}})
+		PodRanges: []netip.Prefix{netip.MustParsePrefix("198.51.0.0/24")}})
 	c.SetPod(pod("a", 0, "10.0.0.1", "2001:db8::1"))
 	c.SetService(&Service{UID: "s", Namespace: "ns", Name: "web",
 		Addresses: addresses("10.0.0.1", "10.0.0.2", "10.0.0.3"),
@@ -240,8 +240,8 @@ func TestPartition(t *testing.T) {
 		{"198.51.100.6", 6, 22, "cidr:office"},
 		{"198.51.100.7", 6, 22, "cidr:printer"},
 		{"10.8.1.1", 6, 22, "cluster"},
-		{"198.18.0.5", 6, 22, "cluster"},
-		{"198.18.1.5", 6, 22, "external"},
+		{"198.51.0.5", 6, 22, "cluster"},
+		{"198.51.1.5", 6, 22, "external"},
 		{"172.16.0.1", 6, 22, "private"},
 		{"172.32.0.1", 6, 22, "external"},
 		{"192.168.0.1", 6, 22, "private"},
@@ -345,8 +345,8 @@ func TestHere(t *testing.T) {
 
 func TestRangesComeAndGo(t *testing.T) {
 	c := newTestCache(&clock{start})
-	prefix := []netip.Prefix{netip.MustParsePrefix("198.18.0.0/16")}
-	ask := func() string { return says(c.Owner(query("198.18.1.1", 0, 0))) }
+	prefix := []netip.Prefix{netip.MustParsePrefix("198.51.0.0/16")}
+	ask := func() string { return says(c.Owner(query("198.51.1.1", 0, 0))) }
 	c.SetNode(&Node{Name: "a", PodRanges: prefix})
 	c.SetNode(&Node{Name: "b", PodRanges: prefix})
 	c.DeleteNode("a")
