@@ -23,7 +23,7 @@ const (
 	// pollEvery is for what is waited for and comes soon.
 	pollEvery = 100 * time.Millisecond
 	// readyWithin bounds the agent's start and each later attachment.
-	readyWithin = 20 * time.Second
+	readyWithin = time.Minute
 	// quietWithin bounds the end of the last packets.
 	quietWithin = 20 * time.Second
 	// settleWithin bounds the last comparison.
