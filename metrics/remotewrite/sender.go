@@ -25,8 +25,8 @@ const (
 	// The pause after a failure, doubled each time.
 	firstPause = time.Second
 	lastPause  = time.Minute
-	// longestPause bounds what a receiver may ask for.
-	longestPause = 10 * time.Minute
+	// longestPause bounds what a receiver may ask for: it may be back long before.
+	longestPause = 2 * time.Minute
 	// answerLimit is how much of an error's text is read, in bytes.
 	answerLimit = 512
 )
@@ -75,6 +75,10 @@ func passing(err error) (after time.Duration, is bool) {
 	a := new(answer)
 	if !errors.As(err, &a) {
 		return 0, true // the network, or a redirect that is not followed
+	}
+	switch a.status {
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusProxyAuthRequired, http.StatusConflict:
+		return a.after, true // of the way and not of the samples: a token that changes, an ingress
 	}
 	switch {
 	case a.status/100 == 3: // one that leads nowhere: somebody stands before the receiver

@@ -5,6 +5,7 @@ package remotewrite
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -15,10 +16,15 @@ import (
 // spoolSuffix ends the name of a request's file, which is its number.
 const spoolSuffix = ".rw"
 
+// memoryLimit bounds the requests that wait in memory, in bytes, as their folder takes none:
+// some minutes of 10,000 series.
+const memoryLimit = 8 << 20
+
 // requestLimit bounds a request that is read back, in bytes: one of 20,000 series has 1 MB.
 const requestLimit = 64 << 20
 
-// spool are requests on disk that are still to be sent, in their order, within a bound.
+// spool are requests on disk that are still to be sent, in their order, within a bound. What
+// the disk does not take waits in memory, within another one.
 type spool struct {
 	folder *owned.Directory
 	limit  int64 // bytes
@@ -26,6 +32,7 @@ type spool struct {
 	mu      sync.Mutex
 	waiting []spooled
 	bytes   int64
+	held    int64 // of bytes, those in memory
 	next    uint64
 	// own is the first number of this process.
 	own uint64
@@ -36,6 +43,7 @@ type spool struct {
 type spooled struct {
 	number uint64
 	size   int64
+	held   []byte // in memory, nil if it is on disk
 }
 
 // openSpool opens a folder of requests, those of an earlier process included.
@@ -60,7 +68,7 @@ func openSpool(folder string, limit int64) (*spool, error) {
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("read spool: %w", err), directory.Close())
 		}
-		s.waiting, s.next, s.bytes = append(s.waiting, spooled{n, info.Size()}), n+1, s.bytes+info.Size()
+		s.waiting, s.next, s.bytes = append(s.waiting, spooled{number: n, size: info.Size()}), n+1, s.bytes+info.Size()
 	}
 	s.own = s.next
 	if len(s.waiting) > 0 {
@@ -74,19 +82,26 @@ func spoolName(number uint64) string { return fmt.Sprintf("%020d%s", number, spo
 // inherited reports whether a request is of an earlier process.
 func (s *spool) inherited(number uint64) bool { return number < s.own }
 
-// put appends a request. It returns how many of the eldest had to go for it.
+// put appends a request. It returns how many had to go for it: the eldest, or itself. The
+// error is of the disk; the request waits in memory then, if there is room.
 func (s *spool) put(request []byte) (dropped int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	next := spooled{number: s.next, size: int64(len(request))}
 	name := spoolName(s.next)
-	if err := s.folder.Write(name, name+".part", request, 0o600); err != nil {
-		return 0, fmt.Errorf("write spool: %w", err)
+	if err = s.folder.Write(name, name+".part", request, 0o600); err != nil {
+		err = fmt.Errorf("write spool: %w", err)
+		if s.held+next.size > memoryLimit {
+			return 1, err
+		}
+		next.held = slices.Clone(request)
+		s.held += next.size
 	}
-	s.waiting, s.bytes = append(s.waiting, spooled{s.next, int64(len(request))}), s.bytes+int64(len(request))
+	s.waiting, s.bytes = append(s.waiting, next), s.bytes+next.size
 	s.next++
 	for s.bytes > s.limit && len(s.waiting) > 1 {
-		if err := s.drop(); err != nil {
-			return dropped, err
+		if dropErr := s.drop(); dropErr != nil {
+			return dropped, errors.Join(err, dropErr)
 		}
 		dropped++
 	}
@@ -94,7 +109,7 @@ func (s *spool) put(request []byte) (dropped int, err error) {
 	case s.arrived <- struct{}{}:
 	default: // told already
 	}
-	return dropped, nil
+	return dropped, err
 }
 
 // first returns the eldest request; ok is false if there is none.
@@ -105,6 +120,9 @@ func (s *spool) first() (number uint64, request []byte, ok bool, err error) {
 		return 0, nil, false, nil
 	}
 	number = s.waiting[0].number
+	if held := s.waiting[0].held; held != nil {
+		return number, held, true, nil
+	}
 	request, err = s.folder.Read(spoolName(number), requestLimit)
 	if err != nil {
 		return number, nil, true, err
@@ -126,6 +144,10 @@ func (s *spool) remove(number uint64) error {
 func (s *spool) drop() error {
 	eldest := s.waiting[0]
 	s.waiting, s.bytes = s.waiting[1:], s.bytes-eldest.size
+	if eldest.held != nil {
+		s.held -= eldest.size
+		return nil
+	}
 	if err := s.folder.Remove(spoolName(eldest.number)); err != nil {
 		return fmt.Errorf("remove from spool: %w", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/podmeter/podmeter/internal/owned"
 )
@@ -133,5 +134,66 @@ func TestSpoolDoesNotFollow(t *testing.T) {
 	}
 	if _, err := openSpool(folder, 1<<20); !errors.Is(err, owned.ErrForeign) {
 		t.Errorf("a folder that all write: got %v, want %v", err, owned.ErrForeign)
+	}
+}
+
+// What the disk does not take waits in memory, in its order and within a bound.
+func TestSpoolOnAFullDisk(t *testing.T) {
+	s, err := openSpool(t.TempDir(), 1<<30)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put := func(request string, onDisk bool) (dropped int) {
+		t.Helper()
+		folder := s.folder
+		if !onDisk {
+			s.folder = removed(t)
+		}
+		dropped, err := s.put([]byte(request))
+		s.folder = folder
+		if (err == nil) != onDisk {
+			t.Errorf("%.10s: got %v", request, err)
+		}
+		return dropped
+	}
+	put("one", true)
+	put("two", false)
+	put("three", true)
+	put("four", false)
+	if got, want := rest(t, s), []string{"one", "two", "three", "four"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	large := string(make([]byte, memoryLimit/4))
+	dropped := 0
+	for range 6 {
+		dropped += put(large, false)
+	}
+	if dropped != 2 || s.size() > memoryLimit {
+		t.Errorf("got %d dropped and %d bytes in memory, want 2 and at most %d", dropped, s.size(), memoryLimit)
+	}
+	if got := len(rest(t, s)); got != 4 || s.held != 0 {
+		t.Errorf("got %d that waited and %d bytes after them, want 4 and none", got, s.held)
+	}
+}
+
+// The times of samples never go back, and go on by the time that has passed.
+func TestStamps(t *testing.T) {
+	w := new(Writer)
+	began := time.Now()
+	at := func(elapsed, set time.Duration) time.Time { // the clock was set by this
+		// A time of which wall clock and monotonic clock differ cannot be made: taken is moved.
+		w.taken = w.taken.Add(set)
+		return began.Add(elapsed + set).Round(0)
+	}
+	first := w.stamp(at(0, 0))
+	w.taken = first
+	if got := w.stamp(at(15*time.Second, 0)).Sub(first); got != 15*time.Second {
+		t.Errorf("got %v later, want 15s", got)
+	}
+	if got := w.stamp(at(30*time.Second, -time.Hour)).Sub(first); got != 30*time.Second {
+		t.Errorf("set back by an hour: got %v later, want 30s", got)
+	}
+	if got := w.stamp(at(45*time.Second, 2*time.Hour)).Sub(first); got < 45*time.Second {
+		t.Errorf("set on: got %v later, want no less than 45s", got)
 	}
 }

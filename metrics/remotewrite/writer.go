@@ -70,6 +70,8 @@ type Writer struct {
 	log     *slog.Logger
 	// unread is that metrics cannot be gathered.
 	unread ratelog.Outage
+	// stamped is the time of the last sample, taken when it was.
+	stamped, taken time.Time
 	// encoded and compressed are the last request, for their room.
 	encoded, compressed []byte
 }
@@ -149,9 +151,8 @@ func (w *Writer) Run(ctx context.Context) error {
 		}
 	}
 	sending.Wait()
-	now := time.Now()
-	w.sample(now)
-	w.encoder.finish(now.Add(time.Millisecond))
+	w.sample(time.Now())
+	w.encoder.finish(w.stamped.Add(time.Millisecond))
 	flushing, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushTime)
 	defer cancel()
 	for _, s := range w.senders {
@@ -163,10 +164,24 @@ func (w *Writer) Run(ctx context.Context) error {
 
 // sample takes a sample of each series, and says whether there was one, as a scrape does.
 func (w *Writer) sample(now time.Time) {
+	now = w.stamp(now)
 	families, err := w.options.Gatherer.Gather()
 	w.unread.Set(err)
 	// Some may be there in spite of an error.
 	w.encoder.encode(append(families, up(len(families) > 0)), now)
+}
+
+// stamp returns the time of a sample that is taken now: what the clock shows, unless that was
+// set back. A receiver refuses what is older than it has, and rates need the time that has passed.
+func (w *Writer) stamp(now time.Time) time.Time {
+	stamp := now.Round(0)
+	if !w.taken.IsZero() {
+		if least := w.stamped.Add(now.Sub(w.taken)); stamp.Before(least) {
+			stamp = least
+		}
+	}
+	w.stamped, w.taken = stamp, now
+	return stamp
 }
 
 // up is the series that Prometheus makes of each scrape.
@@ -189,9 +204,6 @@ func (w *Writer) keep(request *remote.Request) {
 	w.compressed = snappy.Encode(w.compressed[:cap(w.compressed)], encoded)
 	for _, s := range w.senders {
 		dropped, err := s.spool.put(w.compressed)
-		if err != nil {
-			dropped = max(dropped, 1)
-		}
 		s.unkept.Set(err, "receiver", s.name)
 		for range dropped {
 			w.counts.add(s.name, outcomeDropped)
