@@ -94,3 +94,33 @@ func TestNodesOfOneAddress(t *testing.T) {
 		}
 	})
 }
+
+// An address that an ended pod's status lost and shows again is its successor's.
+func TestEndedPodWhoseAddressReturns(t *testing.T) {
+	now := &clock{at(10)}
+	c := newTestCache(now)
+	c.SetPod(pod("a", 0, x))
+	now.Time = at(50)
+	done := ended(pod("a", 0, x), 50)
+	c.SetPod(done)
+	now.Time = at(55)
+	without := ended(pod("a", 0), 50)
+	c.SetPod(without)
+	now.Time = at(61)
+	c.SetPod(pod("b", 60, x))
+	for _, seconds := range []float64{70, 75} {
+		now.Time = at(seconds)
+		if seconds == 70 {
+			c.SetPod(done)
+		}
+		if got := says(c.Owner(query(x, seconds-5, seconds))); got != "b" {
+			t.Errorf("at %v s: got %s, want b", seconds, got)
+		}
+		if got := c.LocalPod(addresses(x)[0], at(61), at(seconds)); got == nil || got.Name != "b" {
+			t.Errorf("interface, at %v s: got %v, want b", seconds, got)
+		}
+	}
+	if got := says(c.Owner(query(x, 20, 30))); got != "a" {
+		t.Errorf("before: got %s, want a", got)
+	}
+}
