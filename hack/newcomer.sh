@@ -141,7 +141,7 @@ enter() {
 # --- Within the root ---
 
 # belongings lists further things of the root: the commands' processes, which have sessions
-# of their own, and files where no package has any.
+# of their own, and files where no package has any but adduser, whose installation makes one.
 belongings() {
 	local process
 	for process in /proc/[0-9]*; do
@@ -150,7 +150,7 @@ belongings() {
 	done 2>/dev/null
 	find /sys/fs/bpf -mindepth 1 -printf 'pin %p\n'
 	find /tmp /var/tmp /run /dev/shm /root /home /opt /srv /mnt /media /usr/sbin/policy-rc.d* \
-		\( -path "$home" -o -path /root/.cache/go-build -o -path /root/go/pkg -o -path /root/.cache/podmeter/tools -o -path /root/.config/go \) -prune \
+		\( -path "$home" -o -path /root/.cache/go-build -o -path /root/go/pkg -o -path /root/.cache/podmeter/tools -o -path /root/.config/go -o -path /run/adduser \) -prune \
 		-o -mindepth 1 -printf 'file %p\n' 2>/dev/null || true
 }
 
