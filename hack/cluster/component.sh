@@ -81,7 +81,7 @@ finish() {
 	alive "$2" || return 0
 	inside kill "-$1" "$(cat "$state/pids/$2")"
 	gone() { ! alive "$1"; }
-	await 60 "end of $2" gone "$2" || fail "$2 does not end"
+	await 180 "end of $2" gone "$2" || fail "$2 does not end"
 	rm -f "$state/pids/$2"
 }
 
