@@ -4,6 +4,7 @@ package ktest
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"maps"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -20,10 +22,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// shortParallel is how many tests run at once under -short if nothing else is asked for: they
+// wait more than they compute.
+const shortParallel = "8"
+
 // Main runs a package's tests and exits, for TestMain. Where all passed it fails the package
 // if something is left: a descriptor of a network namespace, of BPF or of a socket, a pin
 // below a path of [PinPath], or a network namespace that a process or a mount keeps.
 func Main(m *testing.M) {
+	flag.Parse()
+	if parallel := flag.Lookup("test.parallel"); testing.Short() && parallel.Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
+		_ = flag.Set("test.parallel", shortParallel)
+	}
 	if unix.Gettid() == os.Getpid() {
 		// The process's first thread does not end with a goroutine, and would stay in the
 		// namespace of one that has entered it.
