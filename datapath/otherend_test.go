@@ -210,6 +210,8 @@ func TestSpoofersOnABridge(t *testing.T) {
 	started := time.Now().Add(-time.Second)
 	liar, liarIndex := bridged(t, host, "veth0", "198.51.100.6/24") // before the victim in every order
 	victim, victimIndex := bridged(t, host, "veth1", "198.51.100.7/24", "2001:db8::7/64")
+	m.awaitState(t, "veth0", StateAttached)
+	m.awaitState(t, "veth1", StateAttached)
 	from4, from6 := netip.MustParseAddr("198.51.100.7"), netip.MustParseAddr("2001:db8::7")
 	peer4, peer6 := netip.MustParseAddr("203.0.113.9"), netip.MustParseAddr("2001:db8:9::9")
 	var spoofed [][]byte

@@ -93,9 +93,9 @@ else
 	without clang-format "needs Debian's clang-format-16"
 fi
 if [ "$(id -u)" -eq 0 ]; then
-	# They wait more than they compute: more run at once than there are CPUs. No result is
-	# taken from the cache, which does not know the kernel.
-	step 'short kernel tests' env REQUIRE_KERNEL=1 go test -count=1 -short -p 4 -parallel 8 "${kernel[@]}"
+	# They wait more than they compute: internal/ktest lets more run at once than there are
+	# CPUs. No result is taken from the cache, which does not know the kernel.
+	step 'short kernel tests' env REQUIRE_KERNEL=1 go test -count=1 -short -p 4 "${kernel[@]}"
 else
 	without 'short kernel tests' 'need root'
 fi

@@ -100,6 +100,12 @@ func (c *cluster) rolledOut(t *testing.T, namespace, controller string) {
 	c.kubectl(t, "", "rollout", "status", "--namespace", namespace, "--timeout", patience.String(), controller)
 }
 
+// completed waits until a Job has done its work.
+func (c *cluster) completed(t *testing.T, namespace, job string) {
+	t.Helper()
+	c.kubectl(t, "", "wait", "--namespace", namespace, "--for", "condition=Complete", "--timeout", patience.String(), "job/"+job)
+}
+
 // killAgent kills the agent's process, as the node's memory killer would, and waits
 // for the next one in the pod.
 func (c *cluster) killAgent(t *testing.T) {
