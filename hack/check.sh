@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # The loop for daily work: lint, the pure packages under the race detector, and the short
-# kernel tests. Each step is printed with its time; the pure packages, which compute, run
-# beside the kernel tests, which wait. What the machine lacks is left out, and said.
+# kernel tests. Each step is printed with its time; the kernel tests, which wait more than
+# they compute, run beside all the others. What the machine lacks is left out, and said.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 CLANG_FORMAT=${CLANG_FORMAT:-clang-format-16}
@@ -77,13 +77,15 @@ page() (cd hack/page && go mod tidy -diff && go vet ./...)
 pure=(./flows/... ./metrics/... ./cmd/podmeter/agent/... ./cmd/podmeter/daemonset/... ./cmd/podmeter/geoip/...)
 kernel=(./internal/ktest ./bpf ./datapath ./cmd/podmeter ./cmd/podmeter/demo)
 
+if [ "$(id -u)" -eq 0 ]; then
+	# internal/ktest lets more of them run at once than there are CPUs. No result is taken
+	# from the cache, which does not know the kernel.
+	beside 'short kernel tests' env REQUIRE_KERNEL=1 go test -count=1 -short -p 4 "${kernel[@]}"
+else
+	without 'short kernel tests' 'need root'
+fi
 step gofmt formatted
 step 'go mod tidy' go mod tidy -diff
-if command -v gcc >/dev/null; then
-	beside 'pure packages, race detector' env CGO_ENABLED=1 go test -race -short -parallel 8 "${pure[@]}"
-else
-	beside 'pure packages, without the race detector, which needs gcc' go test -short -parallel 8 "${pure[@]}"
-fi
 step 'go vet' go vet ./...
 step 'go vet, of the page' page
 step staticcheck go tool staticcheck ./...
@@ -92,15 +94,12 @@ if command -v "$CLANG_FORMAT" >/dev/null; then
 else
 	without clang-format "needs Debian's clang-format-16"
 fi
-if [ "$(id -u)" -eq 0 ]; then
-	# They wait more than they compute: internal/ktest lets more run at once than there are
-	# CPUs. No result is taken from the cache, which does not know the kernel.
-	step 'short kernel tests' env REQUIRE_KERNEL=1 go test -count=1 -short -p 4 "${kernel[@]}"
+if command -v gcc >/dev/null; then
+	step 'pure packages, race detector' env CGO_ENABLED=1 go test -race -short -parallel 8 "${pure[@]}"
 else
-	without 'short kernel tests' 'need root'
+	step 'pure packages, without the race detector, which needs gcc' go test -short -parallel 8 "${pure[@]}"
 fi
-
-joined
+[ ${#beside[@]} -eq 0 ] || joined
 
 printf '%-8s %6s s\n' total "$(since "$began")"
 if [ ${#failed[@]} -gt 0 ]; then
