@@ -21,6 +21,8 @@ const (
 	// fits into it with what per-CPU free lists keep back.
 	benchEntries = 16_384
 	benchRoom    = 10_000
+	// benchBuckets are those of a CPU by default, where CPUs are few.
+	benchBuckets = 1024
 )
 
 // benchCase is a packet whose cost is measured.
@@ -71,18 +73,20 @@ func BenchmarkPacket(b *testing.B) {
 
 func (c benchCase) measure(b *testing.B) cost {
 	objects := c.load(b)
-	meter, empty := objects.PodmeterTransmit, emptyProgram(b)
+	meter, nothing := objects.PodmeterTransmit, emptyProgram(b)
 	if c.varied {
-		meter, empty = variedProgram(b, meter), variedProgram(b, empty)
+		meter, nothing = variedProgram(b, meter), variedProgram(b, nothing)
 	}
 	var best cost
 	for b.Loop() {
 		for valid := 0; valid < benchRounds; {
-			if c.round(b, &best, meter, empty) {
+			if c.round(b, &best, meter, nothing) {
 				valid++
 			}
 			if c.empty {
-				emptySet(b, objects.Flows0, c.runs)
+				if got := empty(b, objects); got != c.runs {
+					b.Fatalf("got %d flows, want %d: some were evicted", got, c.runs)
+				}
 			}
 		}
 	}
@@ -188,7 +192,8 @@ func (c benchCase) load(b *testing.B) *MeterObjects {
 	if err != nil {
 		b.Fatalf("read object: %v", err)
 	}
-	spec.Maps["flows_0"].MaxEntries = benchEntries
+	spec.Maps[MeterMapFlows0].MaxEntries = benchEntries
+	sizeFronts(b, spec, benchBuckets)
 	var objects MeterObjects
 	if err := spec.LoadAndAssign(&objects, nil); err != nil {
 		b.Fatalf("load objects: %+v", err)
@@ -205,29 +210,6 @@ func (c benchCase) load(b *testing.B) *MeterObjects {
 		b.Fatalf("create displaced totals: %v", err)
 	}
 	return &objects
-}
-
-// emptySet deletes all flows, of which there must be as many as were inserted.
-func emptySet(b *testing.B, flows *ebpf.Map, want int) {
-	b.Helper()
-	var keys []MeterFlowKey
-	var key MeterFlowKey
-	var slots []MeterFlowCounters
-	iterator := flows.Iterate()
-	for iterator.Next(&key, &slots) {
-		keys = append(keys, key)
-	}
-	if err := iterator.Err(); err != nil {
-		b.Fatalf("iterate flows: %v", err)
-	}
-	if len(keys) != want {
-		b.Fatalf("got %d flows, want %d: some were evicted", len(keys), want)
-	}
-	for _, key := range keys {
-		if err := flows.Delete(key); err != nil {
-			b.Fatalf("delete flow: %v", err)
-		}
-	}
 }
 
 // emptyProgram returns what every TC program costs.

@@ -38,8 +38,14 @@ func (l *tally) Publish(epoch *flows.Epoch) error {
 
 func newTestDrainer(t testing.TB, capacity uint32) (*drainer, *objects) {
 	t.Helper()
+	return newFrontedDrainer(t, capacity, testBuckets(frontBuckets(DefaultMapMemory, ebpf.MustPossibleCPU())))
+}
+
+// newFrontedDrainer returns one whose fronts have so many buckets for each CPU.
+func newFrontedDrainer(t testing.TB, capacity, buckets uint32) (*drainer, *objects) {
+	t.Helper()
 	ktest.Privileged(t)
-	objects, err := loadTestObjects(capacity)
+	objects, err := loadTestObjects(capacity, buckets)
 	if err != nil {
 		t.Fatalf("load objects: %v", err)
 	}
@@ -134,7 +140,7 @@ func TestEvictionIsResidue(t *testing.T) {
 // A drain that leaves an entry unread is caught when the set is verified empty.
 func TestSkippedEntryMovesTheError(t *testing.T) {
 	t.Parallel()
-	d, objects := newTestDrainer(t, 4096)
+	d, objects := newFrontedDrainer(t, 4096, 1)
 	for port := range uint16(100) {
 		send(t, objects, port+1)
 	}
@@ -228,8 +234,8 @@ func TestDeletedPointBeginsAgain(t *testing.T) {
 	}
 }
 
-func loadTestObjects(capacity uint32) (*objects, error) {
-	spec, err := testBuild().sizedSpec(capacity)
+func loadTestObjects(capacity, buckets uint32) (*objects, error) {
+	spec, err := testBuild().sizedSpec(capacity, buckets, ebpf.MustPossibleCPU())
 	if err != nil {
 		return nil, err
 	}
