@@ -4,7 +4,7 @@
  * The front: a two-way LRU table of each CPU's own, in which it counts the flows that it
  * sees most without a call into the kernel. What finds both of its slots taken pushes the
  * one out that was used longest ago, into the set's map of flows, or goes there itself if
- * both were used within this tick.
+ * both have been used just now.
  *
  * Slots are written without atomics: TC and XDP run with bottom halves off, and not within
  * each other.
@@ -33,6 +33,12 @@ struct front_map front_1 SEC(".maps");
 
 /* Buckets of each CPU. The agent sets it before loading. */
 volatile const __u32 front_buckets = 512;
+
+/*
+ * A slot that was used less than so many ticks ago is not pushed out: where more flows are
+ * hot than there are slots, each packet would push one out.
+ */
+#define STAY 2
 
 /* A key as numbers, the last of which tag fills up. */
 #define WORD(key, i) (((const __u64 *)(key))[i])
@@ -111,7 +117,7 @@ static __always_inline void take(struct front_slot *slot, void *totals, void *di
 	struct flow_key victim;
 
 	if (slot->tag == tag) {
-		if (slot->counters.last == one->last) {
+		if (one->last - slot->counters.last < STAY) {
 			store(flows, total, in_set, key, one);
 			return;
 		}

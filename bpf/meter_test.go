@@ -79,11 +79,11 @@ func placeTotals(t testing.TB, totals *ebpf.Map, key MeterTotalKey) MeterTotalCo
 	return sum
 }
 
-// displacedTotals sums set 0's displaced totals over all CPUs, if there are any.
-func displacedTotals(t testing.TB, objects *MeterObjects, key MeterTotalKey) (sum MeterTotalCounters) {
+// displacedTotals sums displaced totals over all CPUs, if there are any.
+func displacedTotals(t testing.TB, displaced *ebpf.Map, key MeterTotalKey) (sum MeterTotalCounters) {
 	t.Helper()
 	var slots []MeterTotalCounters
-	if err := objects.Displaced0.Lookup(key, &slots); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+	if err := displaced.Lookup(key, &slots); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		t.Fatalf("look up displaced totals: %v", err)
 	}
 	for _, s := range slots {
@@ -310,7 +310,7 @@ func TestPlaceOfAnother(t *testing.T) {
 			if got := placeTotals(t, objects.Totals0, other); got != (MeterTotalCounters{}) {
 				t.Errorf("totals of the place's owner: got %+v, want none", got)
 			}
-			if got := displacedTotals(t, objects, key).Packets; got != want.flow.Packets {
+			if got := displacedTotals(t, objects.Displaced0, key).Packets; got != want.flow.Packets {
 				t.Errorf("displaced totals: got %d packets, want %d", got, want.flow.Packets)
 			}
 		})

@@ -20,7 +20,7 @@ const (
 	// mostBuckets are those that a CPU has in front of either set, fewer where CPUs are
 	// many: all fronts together take a frontShare-th of the memory at most, as long as
 	// that leaves each CPU the leastBuckets.
-	mostBuckets, leastBuckets = 1024, 64
+	mostBuckets, leastBuckets = 8192, 64
 	frontShare                = 4
 )
 

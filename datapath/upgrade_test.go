@@ -27,8 +27,10 @@ func laterBuild(previous int) build {
 	return build{spec: otherbuild.LoadOther, layouts: []layout{newLayout(previous+1, decodeOther), before}}
 }
 
-// firstBuild returns the build that had no front. The maps that its object lacks are made
-// for the types' sake, and written and pinned by nobody.
+const mapConstants = ".rodata"
+
+// firstBuild returns the build that had no front. The maps and the variable that its object
+// lacks are made for the types' sake, and written and pinned by nobody.
 func firstBuild() build {
 	return build{layouts: []layout{firstLayout()}, spec: func() (*ebpf.CollectionSpec, error) {
 		first, err := firstbuild.Load()
@@ -39,9 +41,10 @@ func firstBuild() build {
 		if err != nil {
 			return nil, err
 		}
-		for _, name := range frontMaps {
+		for _, name := range append(frontMaps[:], mapConstants) {
 			first.Maps[name] = this.Maps[name]
 		}
+		first.Variables[bpf.MeterVarFrontBuckets] = this.Variables[bpf.MeterVarFrontBuckets]
 		return first, nil
 	}}
 }
