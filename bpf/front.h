@@ -44,19 +44,25 @@ volatile const __u32 front_buckets = 512;
 #define WORD(key, i) (((const __u64 *)(key))[i])
 #define LAST_WORD(key, tag) (((const __u32 *)(key))[10] | (__u64)(tag) << 32)
 
+/* A word of it whose last bytes, in which most keys differ, are in the lower half as well. */
+#define FOLD(key, i) (WORD(key, i) ^ WORD(key, i) >> 32)
+
 /* Odd, and without a pattern. */
 #define FACTOR(i) (0x9e3779b97f4a7c15ULL * (2 * (i) + 1) ^ 0xc2b2ae3d27d4eb4eULL)
 
 /*
- * The bucket of a flow on this CPU, by the upper bits of a multilinear hash: a difference
- * in an address' last byte is in those alone.
+ * The bucket of a flow on this CPU, by a multilinear hash that is mixed once more. Without folds
+ * flows that differ in the last bytes of both addresses had 256 buckets for all of them, and
+ * without the mix three and more of ports that follow each other met in one.
  */
 static __always_inline struct front_bucket *find_bucket(void *front, const struct flow_key *key)
 {
-	__u64 hash = WORD(key, 0) * FACTOR(0) + WORD(key, 1) * FACTOR(1) +
-		     WORD(key, 2) * FACTOR(2) + WORD(key, 3) * FACTOR(3) +
-		     WORD(key, 4) * FACTOR(4);
-	__u32 index = bpf_get_smp_processor_id() * front_buckets +
+	__u64 hash = FOLD(key, 0) * FACTOR(0) + FOLD(key, 1) * FACTOR(1) + FOLD(key, 2) * FACTOR(2) +
+		     FOLD(key, 3) * FACTOR(3) + FOLD(key, 4) * FACTOR(4);
+	__u32 index;
+
+	hash = (hash ^ hash >> 32) * FACTOR(5);
+	index = bpf_get_smp_processor_id() * front_buckets +
 		      ((hash >> 32) * front_buckets >> 32);
 
 	return bpf_map_lookup_elem(front, &index);
