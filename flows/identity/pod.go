@@ -3,7 +3,6 @@
 package identity
 
 import (
-	"cmp"
 	"net/netip"
 	"time"
 
@@ -161,17 +160,17 @@ func (p *Pod) owned() []netip.Addr {
 
 // describePod builds what queries about a pod return.
 func (c *Cache) describePod(e *podEntry) {
-	zone := c.zone(e.Node)
+	zone, workload := c.zone(e.Node), e.OwnWorkload()
 	e.holder.started, e.holder.leaving = nanoseconds(e.Started), e.Leaving
 	e.holder.owner = &flows.Owner{
 		Kind: flows.PeerPod, Namespace: e.Namespace,
-		Name: cmp.Or(e.Workload.Name, e.Name), WorkloadType: e.Workload.Type,
+		Name: workload.Name, WorkloadType: workload.Type,
 		Pod: e.Name, Node: e.Node, Zone: zone,
 	}
 	e.holder.pod = nil
 	if c.isLocal(e.Pod) {
 		pod := e.Pod.Pod
-		pod.Zone = zone
+		pod.Zone, pod.Workload = zone, workload
 		e.holder.pod = &pod
 	}
 }
