@@ -91,6 +91,8 @@ type Owner struct {
 	Pod string
 	// Node and Zone are where a pod or node is, empty when unknown.
 	Node, Zone string
+	// Announced says that the address is the owner's by its own word alone.
+	Announced bool
 }
 
 // Query asks a [Directory] for the owner of an address.

@@ -15,6 +15,8 @@ type Pod struct {
 	// Addresses are those of its status; HostNetwork pods own none of them.
 	Addresses   []netip.Addr
 	HostNetwork bool
+	// Secondary are those that only its annotation tells, by the word of who may write it.
+	Secondary []netip.Addr
 	// Containers are those of a pod of this node that has several, each with the id that
 	// its last start has given it.
 	Containers []Container
@@ -64,6 +66,7 @@ func (c *Cache) SetPod(p *Pod) {
 	if old != nil {
 		entry.holder = old.holder
 		c.leaveNode(old)
+		c.withdraw(old, without(old.announced(), p.announced()), p, now)
 	} else {
 		entry.holder = &holder{told: now}
 	}
@@ -72,7 +75,11 @@ func (c *Cache) SetPod(p *Pod) {
 	c.joinNode(entry)
 	c.describePod(entry)
 	c.movePod(old, entry, now)
-	c.excess.note("pod", p.Namespace, p.Name, p.Over)
+	over := p.Over
+	if !c.announce(old, entry, now) {
+		over |= BoundNetworks
+	}
+	c.excess.note("pod", p.Namespace, p.Name, over)
 	c.rerank(entry, now, now)
 }
 
@@ -91,6 +98,7 @@ func (c *Cache) DeletePod(p *Pod) {
 	for _, address := range entry.owned() {
 		c.endPodClaim(entry.holder, address, p, now)
 	}
+	c.withdraw(entry, entry.announced(), p, now)
 }
 
 // movePod ends the claims of addresses that a pod lost and opens those of
@@ -166,6 +174,12 @@ func (c *Cache) describePod(e *podEntry) {
 		Kind: flows.PeerPod, Namespace: e.Namespace,
 		Name: workload.Name, WorkloadType: workload.Type,
 		Pod: e.Name, Node: e.Node, Zone: zone,
+	}
+	e.holder.announcer = nil
+	if len(e.announced()) > 0 {
+		announced := *e.holder.owner
+		announced.Announced = true
+		e.holder.announcer = &announced
 	}
 	e.holder.pod = nil
 	if c.isLocal(e.Pod) {
