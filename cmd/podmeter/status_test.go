@@ -93,6 +93,10 @@ func sample() *agent.Status {
 			{Programs: "host_pods", Namespace: "kube-system", Pod: "proxy", Cgroup: "/sys/fs/cgroup/a", Foreign: "program 8 on /sys/fs/cgroup"},
 			{Programs: "host_pods", Cgroup: "/sys/fs/cgroup/b", Foreign: "program 8 on /sys/fs/cgroup"},
 		},
+		Unpopulated: []agent.UnpopulatedStatus{
+			{Namespace: "shop", Pod: "web-1", Cgroup: "/sys/fs/cgroup/kubepods/pod1", Since: noon.Add(-time.Minute)},
+			{Namespace: "kube-system", Pod: "proxy", HostNetwork: true, Cgroup: "/sys/fs/cgroup/kubepods/pod2", Since: noon.Add(-time.Hour)},
+		},
 	}
 }
 
@@ -123,6 +127,10 @@ NOT METERED        AS PODMETER'S PROGRAMS WOULD SWITCH OFF A FOREIGN ONE, WHICH 
 sockets            program 7 (CGroupInet4Connect) on /sys/fs/cgroup
 kube-system/proxy  program 8 on /sys/fs/cgroup
 /sys/fs/cgroup/b   program 8 on /sys/fs/cgroup
+
+NO PROCESS         IN THE CGROUP OF A POD THAT RUNS: ITS SOCKETS ARE WHERE PODMETER DOES NOT KNOW THEM
+shop/web-1         containers and TCP health unknown, first seen 1m0s ago: /sys/fs/cgroup/kubepods/pod1
+kube-system/proxy  not counted, first seen 1h0m0s ago: /sys/fs/cgroup/kubepods/pod2
 
 POD         PORT          PROTOCOL  CONTAINER  COMMAND
 shop/web-1  [::]:80       tcp       front      nginx

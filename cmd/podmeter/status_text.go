@@ -46,7 +46,8 @@ func writeStatus(w io.Writer, s *agent.Status, now time.Time) error {
 	if err := table.Flush(); err != nil {
 		return err
 	}
-	return errors.Join(writeInterfaces(w, s.Interfaces), writeYields(w, s.Yielded), writeListeners(w, s.Interfaces),
+	return errors.Join(writeInterfaces(w, s.Interfaces), writeYields(w, s.Yielded),
+		writeUnpopulated(w, s.Unpopulated, now), writeListeners(w, s.Interfaces),
 		writeUplinks(w, s.Uplinks))
 }
 

@@ -201,12 +201,29 @@ func (c *Cache) LocalPods() []LocalPod {
 		return nil
 	}
 	for e := range node.pods {
-		local = append(local, LocalPod{
-			UID: e.UID, Namespace: e.Namespace, Name: e.Name, HostNetwork: e.HostNetwork,
-			Running: !e.Finished && len(e.Addresses) > 0,
-		})
+		local = append(local, e.local())
 	}
 	return local
+}
+
+func (e *podEntry) local() LocalPod {
+	return LocalPod{
+		UID: e.UID, Namespace: e.Namespace, Name: e.Name, HostNetwork: e.HostNetwork,
+		Running: !e.Finished && len(e.Addresses) > 0,
+	}
+}
+
+// runningPod returns the pod of this node that a cgroup calls so, and whether it runs and is
+// not being deleted.
+func (c *Cache) runningPod(uid string) (pod LocalPod, running bool) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	e := c.podByCgroup(uid)
+	if e == nil || c.pods[e.UID] != e || !c.isLocal(e.Pod) {
+		return LocalPod{}, false
+	}
+	pod = e.local()
+	return pod, pod.Running && !e.Leaving
 }
 
 // nanoseconds returns a time as claims hold it.
