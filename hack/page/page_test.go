@@ -103,7 +103,8 @@ func TestPage(t *testing.T) {
 		run  func(*testing.T, *reader, *node)
 	}{
 		{"traffic", testTraffic}, {"hostile name", testHostileName}, {"keyboard", testKeyboard}, {"themes", testThemes}, {"numbers", testNumbers},
-		{"narrow", testNarrow}, {"nothing from elsewhere", testRequests}, {"restart", testRestart},
+
+		{"what waits", testWaiting}, {"narrow", testNarrow}, {"nothing from elsewhere", testRequests}, {"restart", testRestart},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, &reader{t, r.Browser}, n) })
 	}
@@ -254,6 +255,40 @@ func testNumbers(t *testing.T, r *reader, _ *node) {
 			t.Errorf("%s: got %s, want %s", call, got, want)
 		}
 	}
+}
+
+// amended lets the page see answers that a script has changed, until the test ends.
+func (r *reader) amended(t *testing.T, change string) {
+	t.Helper()
+	value[bool](r, `{
+		window.unamended ??= window.fetch;
+		window.fetch = async (...asked) => {
+			const state = await (await window.unamended(...asked)).json();
+			`+change+`
+			return new Response(JSON.stringify(state));
+		};
+	} true`)
+	t.Cleanup(func() { value[bool](r, `(window.fetch = window.unamended) && true`) })
+}
+
+// While bytes wait for a pod, or were lost, the page is not green, and says which.
+func testWaiting(t *testing.T, r *reader, _ *node) {
+	t.Run("waiting", func(t *testing.T) {
+		r.amended(t, `state.unboundBytes = 12345;
+			state.waiting = [{ interface: "eth0", since: state.now - 180_000, gone: 0, bytes: 12000, needs: ["10.0.0.9", "fd00::9"] },
+				{ interface: "<b>", since: state.now - 60_000, gone: state.now, bytes: 345, needs: [] }];`)
+		r.await("the verdict", `document.querySelector("#verdict.waits:not(.good)")?.textContent === "…12.3 kB wait for their pod"`)
+		r.await("the books", `document.querySelector("#books-verdict.waits").textContent.startsWith("… Not all: 12,345 bytes are on no series")`)
+		const rows = `[...document.querySelectorAll("#waiting-rows tr")].map(row => [...row.children].map(c => c.textContent).join("|")).join("\n")`
+		if got, want := r.text(rows), "eth0|10.0.0.9, fd00::9|3 min ago|12,000\n<b> (gone)|not known|60 s ago|345"; got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	})
+	t.Run("lost", func(t *testing.T) {
+		r.amended(t, `state.lostBytes = 7;`)
+		r.await("the verdict", `document.querySelector("#verdict.waits:not(.good)")?.textContent === "…7 B lost"`)
+	})
+	r.await("the tick again", `document.querySelector("#verdict.good").textContent === "✓Every byte accounted for" && document.querySelector("#waiting").hidden`)
 }
 
 func testRequests(t *testing.T, r *reader, _ *node) {

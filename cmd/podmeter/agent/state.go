@@ -196,6 +196,7 @@ func (a *Agent) Status() Status {
 		Unpopulated:            a.unpopulatedStatus(),
 	}
 	e := a.exported()
+	s.Waiting = e.waiting()
 	s.Interfaces = a.interfaceStatus(&e)
 	s.Earlier, s.Orphans = e.rest()
 	s.Node = a.node()

@@ -50,6 +50,8 @@ type Status struct {
 	Earlier []EarlierStatus `json:"earlier,omitempty"`
 	// Orphans wait for their pods, and have vanished.
 	Orphans []OrphanStatus `json:"orphans,omitempty"`
+	// Waiting are those of Interfaces and Orphans whose bytes wait for their pods.
+	Waiting []WaitingStatus `json:"waiting,omitempty"`
 	// Uplinks are none of Interfaces.
 	Uplinks []UplinkStatus `json:"uplinks,omitempty"`
 	// Yielded are the cgroups that podmeter does not attach to.
