@@ -103,7 +103,7 @@ func TestPage(t *testing.T) {
 		run  func(*testing.T, *reader, *node)
 	}{
 		{"traffic", testTraffic}, {"hostile name", testHostileName}, {"keyboard", testKeyboard}, {"themes", testThemes}, {"numbers", testNumbers},
-
+		{"rate of all pods", testRateOfAllPods},
 		{"what waits", testWaiting}, {"narrow", testNarrow}, {"nothing from elsewhere", testRequests}, {"restart", testRestart},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, &reader{t, r.Browser}, n) })
@@ -269,6 +269,20 @@ func (r *reader) amended(t *testing.T, change string) {
 		};
 	} true`)
 	t.Cleanup(func() { value[bool](r, `(window.fetch = window.unamended) && true`) })
+}
+
+// The rate of all pods is the sum of the pods' own, whatever the last two seconds were like.
+func testRateOfAllPods(t *testing.T, r *reader, _ *node) {
+	r.amended(t, `state.watch = 1; // another line of the chart
+		state.moved = [state.asOf, state.asOf]; // 8 kbit/s
+		state.grownSeconds = 8;
+		state.pods = { rows: [{ namespace: "shop", name: "a", total: [1e9, 1e9], grown: [3e6, 1e6] }, { namespace: "shop", name: "b", total: [1e9, 1e9], grown: [1e6, 0] }],
+			others: 2, rest: { total: [1e9, 1e9], grown: [1e6, 0] } };
+		state.grown = [5e6, 1e6];`)
+	r.await("the sum of the rows", `["sent", "received"].map(k => document.querySelector("#now-" + k).textContent).join() === "5.00 Mbit/s,1.00 Mbit/s"`)
+	const press = `document.querySelector("#chart").dispatchEvent(new KeyboardEvent("keydown", { key: %q })) && `
+	r.await("what the chart has at a point", fmt.Sprintf(press, "End")+`document.querySelector("#now-sent").textContent === "8.00 kbit/s"`)
+	r.await("the sum of the rows again", fmt.Sprintf(press, "Escape")+`document.querySelector("#now-sent").textContent === "5.00 Mbit/s"`)
 }
 
 // While bytes wait for a pod, or were lost, the page is not green, and says which.

@@ -43,7 +43,9 @@ type state struct {
 	Interfaces             map[string]int `json:"interfaces"`
 	PodStates              map[string]int `json:"podStates"`
 
+	// Total and Grown are those of all pods' rows.
 	Total   pair             `json:"total"`
+	Grown   pair             `json:"grown"`
 	Pods    section[podRow]  `json:"pods"`
 	Edges   section[edgeRow] `json:"edges"`
 	Located bool             `json:"located"`
@@ -140,6 +142,7 @@ func (p *Page) describe(snapshot *flows.Snapshot, a metrics.Agent) *state {
 	}
 	for _, r := range pods {
 		s.Total.add(r.Total)
+		s.Grown.add(r.Grown)
 	}
 	s.Waiting, s.UnboundBytes = waitingRows(snapshot.Exported)
 	return s

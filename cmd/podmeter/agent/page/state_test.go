@@ -179,3 +179,33 @@ func TestWaiting(t *testing.T) {
 		t.Errorf("got %d rows and %d bytes, want %d and %d", len(got.Waiting), got.UnboundBytes, mostRows, 45+2*mostRows)
 	}
 }
+
+// The rate of all pods is that of their rows: of the same counters over the same time, also of
+// rows that are not sent, of pods that begin, and not of those that have ended.
+func TestRateOfAllPodsIsThatOfTheRows(t *testing.T) {
+	s := &source{}
+	p := newPage(s)
+	var got state
+	for i, seconds := range []int{0, 4, 6} { // the busiest of it passes before the last two seconds
+		snapshot := snapshotAt(seconds)
+		for n := range 2 * mostRows {
+			withPod("shop", "web-"+strconv.Itoa(n), []uint64{0, 1000, 1100}[i], []uint64{5, 25, 26}[i])(snapshot)
+		}
+		if i == 0 {
+			withPod("shop", "ends", 1e9, 1e9)(snapshot)
+		} else {
+			withPod("shop", "begins", 7, 8)(snapshot)
+		}
+		s.put(snapshot)
+		got = ask(t, p)
+		p.answer = nil // of which all that ask would get a share
+	}
+	sum := got.Pods.Rest
+	for _, r := range got.Pods.Rows {
+		sum.add(r.row)
+	}
+	want := pair{2*mostRows*1100 + 7, 2*mostRows*21 + 8}
+	if got.Grown != want || sum.Grown != want || got.GrownSeconds != 6 {
+		t.Errorf("got %v, rows of %v, in %v s, want %v in 6 s", got.Grown, sum.Grown, got.GrownSeconds, want)
+	}
+}

@@ -23,6 +23,7 @@ const world = new WorldMap(by("map"));
 const chart = new Chart(by("chart"), by("chart-text"), showRates);
 
 let last = null; // the answer before
+let now = null; // the rates of all pods in it; null for none yet
 let paused = false;
 let silentSince = null;
 let timer = 0;
@@ -33,8 +34,10 @@ function show(state) {
   set("node", state.node || "this node");
   set("version", state.version);
   document.title = `${state.node || "podmeter"} – podmeter`;
-  extend(state);
   const rates = ratesOf(state);
+  now = rates({ grown: state.grown, total: state.total }, {});
+  extend(state);
+  showRates(chart.chosen);
   tables.pods.show(state.pods.rows.map((r) => rates(r, nameOfPod(r))), restOf(state.pods, rates, "pods"));
   tables.edges.show(state.edges.rows.map((r) => rates(r, nameOfEdge(r))), restOf(state.edges, rates, "pairs"));
   by("map-none").hidden = state.located;
@@ -58,11 +61,13 @@ function extend(state) {
   chart.add(goesOn ? { at: state.asOf, sent: bits(0), received: bits(1) } : { at: state.asOf, sent: null, received: null });
 }
 
+// showRates shows those of a point of the chart, or of now: these are of the same counters and
+// the same time as the rates of rows, so that all pods' are their sum.
 function showRates(point) {
-  const at = point ?? chart.points.findLast((p) => p.sent !== null);
+  const at = point ?? now;
   set("chart-when", point ? format.time(point.at) : "now");
   for (const kind of ["sent", "received"]) {
-    if (!at) continue;
+    if (at === null || at[kind] === null) continue;
     const { number, unit } = format.rateParts(at[kind]);
     by(`now-${kind}`).replaceChildren(number, " ", element("small", "", unit));
   }
