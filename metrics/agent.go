@@ -14,7 +14,7 @@ const (
 	PodMetered     = "metered"      // all of its interfaces
 	PodPartly      = "partly"       // an interface is partial, shadowed or bypassed
 	PodUnmetered   = "unmetered"    // none of its interfaces
-	PodHostNetwork = "host_network" // it has none of its own
+	PodHostNetwork = "host_network" // it has none of its own, and its cgroup is not metered or empty
 )
 
 // The programs that are not attached to a cgroup for a foreign one's sake, of
@@ -65,6 +65,8 @@ type Agent struct {
 	Interfaces, Pods map[string]int
 	// Yielded counts the cgroups that are left to foreign programs, by podmeter's programs.
 	Yielded map[string]int
+	// Unpopulated counts the running pods in whose cgroup there is no process.
+	Unpopulated int
 	// Uplinks counts the metered uplinks by state.
 	Uplinks map[string]int
 	// ParsedPackets is the number of packets by how parsing ended.

@@ -76,6 +76,9 @@ func coverage() []ownMetric {
 		own(prometheus.GaugeValue, "yielded_cgroups",
 			"Cgroups that podmeter does not attach to, as a foreign program there would no longer run.", []string{"programs"},
 			func(s *state, emit emit) { each(emit, []string{YieldedHostPods, YieldedSockets}, s.Yielded) }),
+		own(prometheus.GaugeValue, "unpopulated_pods",
+			"Running pods of this node in whose cgroup there is no process: their sockets are not known, and in the node's network they are not metered.",
+			nil, scalar(func(s *state) float64 { return float64(s.Unpopulated) })),
 	}
 }
 

@@ -76,6 +76,7 @@ func (a *Agent) Agent() metrics.Agent {
 		Uplinks:         a.uplinks.states(),
 		Pods:            a.countPods(interfaces, pods),
 		Yielded:         a.countYields(),
+		Unpopulated:     len(a.unpopulated()),
 		ParsedPackets:   a.outcomes(),
 		IdentityObjects: source.Objects,
 		IdentityBounded: a.identity.cache.Bounded(),
@@ -119,10 +120,14 @@ func countStates(interfaces []datapath.InterfaceStatus) map[string]int {
 func (a *Agent) countPods(interfaces []datapath.InterfaceStatus, pods map[flows.Point]*flows.Pod) map[string]int {
 	interfaces = append(interfaces, a.meter.HostPods()...)
 	metered := make(map[string]string) // UID → state
+	unpopulated := make(map[string]bool)
+	for _, pod := range a.unpopulated() {
+		unpopulated[pod.UID] = pod.HostNetwork
+	}
 	for _, i := range interfaces {
 		pod := pods[i.Point]
 		switch {
-		case pod == nil, i.State == datapath.StateGone:
+		case pod == nil, i.State == datapath.StateGone, unpopulated[pod.UID]:
 		case i.State.Partly():
 			metered[pod.UID] = metrics.PodPartly
 		case metered[pod.UID] == "":
@@ -188,8 +193,10 @@ func (a *Agent) Status() Status {
 		GeoIP:                  a.geoStatus(),
 		Uplinks:                a.uplinks.status(),
 		Yielded:                a.yieldStatus(),
+		Unpopulated:            a.unpopulatedStatus(),
 	}
 	e := a.exported()
+	s.Waiting = e.waiting()
 	s.Interfaces = a.interfaceStatus(&e)
 	s.Earlier, s.Orphans = e.rest()
 	s.Node = a.node()
