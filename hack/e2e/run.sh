@@ -14,7 +14,7 @@ cd "$(dirname "$0")/../.."
 export CLUSTER=${CLUSTER:-podmeter-e2e} POD_IPS=${POD_IPS:-40}
 . hack/cluster/common.sh
 plugins=(${CNI:-ptp bridge})
-declare -A tests=([ptp]=. [bridge]='^(TestParity|TestParityAcrossRollouts|TestAttribution|TestContainers|TestHostPods)$')
+declare -A tests=([ptp]=. [bridge]='^(TestParity|TestParityAcrossRollouts|TestAttribution|TestContainers|TestHostPods|TestPodsOfASecondOnOneAddress)$')
 work=$(mktemp -d)
 finish() {
 	[ -n "${KEEP:-}" ] || hack/cluster/down.sh
@@ -44,7 +44,7 @@ for plugin in "${plugins[@]}"; do
 	CNI=$plugin hack/cluster/up.sh
 	. "$state/env"
 	hack/cluster/load.sh bin/podmeter-image.tar "$work/traffic.tar"
-	if selects "$pattern" Prometheus QuickStart RemoteWrite Stack; then
+	if selects "$pattern" Prometheus QuickStart RemoteWrite Stack JobsOfASecond; then
 		hack/e2e/prometheus.sh
 	fi
 	if selects "$pattern" Helm; then
