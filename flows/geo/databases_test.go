@@ -325,6 +325,33 @@ func TestFieldsOfSparseBeginning(t *testing.T) {
 	}
 }
 
+// Who can do without a database begins so, says that it is missing, and takes it when it
+// comes.
+func TestOptional(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "late.mmdb")
+	d := open(t, Options{Paths: []string{path}, Embedded: []Embedded{{Name: "asn", Data: demodb.ASN()}}, Optional: true})
+	if got := d.Info(); len(got) != 2 || !got[0].Missing || got[0].Path != path || got[0].Problem == "" || got[1].Missing {
+		t.Errorf("got %+v, want the file missing, and why", got)
+	}
+	if got := d.Place(addr("198.51.100.7")); got.Country != "" || got.ASN == "" {
+		t.Errorf("got %+v, want the place that the other one knows alone", got)
+	}
+	if err := os.WriteFile(path, demodb.City(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d.poll() // sees it
+	d.poll() // it has kept still
+	if got := d.Info(); got[0].Missing || got[0].Problem != "" {
+		t.Errorf("got %+v, want the file in use", got[0])
+	}
+	if got := d.Place(addr("198.51.100.7")); got.Country == "" {
+		t.Error("got no country from the file that came")
+	}
+	if err := d.Close(); err != nil || len(d.Info()) != 0 {
+		t.Errorf("after Close: got %+v, %v, want nothing", d.Info(), err)
+	}
+}
+
 func TestInfo(t *testing.T) {
 	d := open(t, Options{
 		Paths:    []string{"demodb/demo-city.mmdb"},

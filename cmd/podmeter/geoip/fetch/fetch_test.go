@@ -271,6 +271,30 @@ func TestFetchTimesOut(t *testing.T) {
 	}
 }
 
+// Who is started next can do without a database: neither a server that says nothing more
+// nor one that has nothing makes the fetch fail, and the time for all is bounded.
+func TestFetchGivesUp(t *testing.T) {
+	silent := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		<-r.Context().Done()
+	}))
+	t.Cleanup(silent.Close)
+	for name, s := range map[string]*server{"silent": {Server: silent}, "empty": newServer(t)} {
+		t.Run(name, func(t *testing.T) {
+			f := fetcherOf(t, s, true)
+			var log strings.Builder
+			f.log, f.config.GiveUp = slog.New(slog.NewTextHandler(&log, nil)), 50*time.Millisecond
+			if err := f.runWithin(t.Context()); err != nil || !strings.Contains(log.String(), "there will be no places") {
+				t.Errorf("got %v, log %q, want no error, and that it is said", err, &log)
+			}
+			ended, cancel := context.WithCancel(t.Context())
+			cancel()
+			if err := f.runWithin(ended); err == nil {
+				t.Error("interrupted: got no error")
+			}
+		})
+	}
+}
+
 func TestValidate(t *testing.T) {
 	for name, test := range map[string]struct {
 		change func(*Config)
