@@ -257,7 +257,7 @@ func TestOpenRefusesPipe(t *testing.T) {
 // A database for which there is no memory is refused, also in the place of one that is in
 // use, which stays.
 func TestNoRoom(t *testing.T) {
-	path, left := writeFile(t, "a.mmdb", demodb.City()), int64(len(demodb.City())+roomReserve)
+	path, left := writeFile(t, "a.mmdb", demodb.City()), int64(len(demodb.City())+roomReserve)+checkMemory(int64(len(demodb.City())))
 	d := open(t, Options{Paths: []string{path}, room: func() int64 { return left }})
 	left--
 	if err := d.Reload(); !errors.Is(err, ErrNoRoom) || !strings.Contains(err.Error(), path) {
@@ -267,7 +267,7 @@ func TestNoRoom(t *testing.T) {
 		t.Errorf("got %+v, want a problem, and the one that was there", info)
 	}
 	_, err := Open(Options{Paths: []string{sparseFile(t, sizeMax)}, room: func() int64 { return 600 << 20 }})
-	if !errors.Is(err, ErrNoRoom) || !strings.Contains(err.Error(), "takes 4.0 GiB") || !strings.Contains(err.Error(), "leaves 600 MiB") {
+	if !errors.Is(err, ErrNoRoom) || !strings.Contains(err.Error(), "takes 5.5 GiB") || !strings.Contains(err.Error(), "leaves 600 MiB") {
 		t.Errorf("got %v, want %v", err, ErrNoRoom)
 	}
 }

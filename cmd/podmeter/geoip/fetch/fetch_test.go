@@ -202,6 +202,15 @@ func TestFetchFromRegistry(t *testing.T) {
 	}
 }
 
+// damaged returns a database that opens and has a wrong byte between its search tree and its
+// data.
+func damaged(database []byte) []byte {
+	database = bytes.Clone(database)
+	end := bytes.Index(database, make([]byte, 16))
+	database[end+15] ^= 1
+	return database
+}
+
 // What is there goes only for something better.
 func TestFetchKeeps(t *testing.T) {
 	for _, test := range []struct {
@@ -217,6 +226,7 @@ func TestFetchKeeps(t *testing.T) {
 		{name: "old", there: demodb.ASN(), age: 8 * 24 * time.Hour, answer: demodb.City(), fetched: true, asked: 1},
 		{name: "old, and nothing new", there: demodb.ASN(), age: 8 * 24 * time.Hour, asked: 2},
 		{name: "old, and the new one is broken", there: demodb.ASN(), age: 8 * 24 * time.Hour, answer: demodb.City()[:1000], asked: 2},
+		{name: "old, and the new one is damaged", there: demodb.ASN(), age: 8 * 24 * time.Hour, answer: damaged(demodb.City()), asked: 2},
 		{name: "recent and broken", there: []byte("x"), age: time.Hour, answer: demodb.City(), fetched: true, asked: 1},
 		{name: "broken, and nothing new", there: []byte("x"), age: time.Hour, asked: 2, err: "404 Not Found"},
 	} {
