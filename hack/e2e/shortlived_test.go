@@ -27,7 +27,7 @@ func TestJobsOfASecond(t *testing.T) {
 	c.world(t, namespace)
 	echo := c.podOf(t, namespace, "echo")
 	p.await(t, "scrapes before the Jobs", `count_over_time(podmeter_build_info{job="podmeter"}[5m]) > 2`, present)
-	d, address := datagrams{50, 1000}, echo.Status.PodIPs[0].IP
+	d, address := datagrams{200, 1000}, echo.Status.PodIPs[0].IP
 	c.kubectl(t, fmt.Sprintf(`{"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "second"}, "spec": {"completions": %d, "parallelism": 5,
 		"template": {"spec": %s}}}`, jobs, ofASecond(d, address)), "apply", "--namespace", namespace, "--filename", "-")
 	c.completed(t, namespace, "second")
