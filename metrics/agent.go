@@ -24,6 +24,13 @@ const (
 	YieldedSockets  = "sockets"   // those that see sockets
 )
 
+// The states of a database of places, of podmeter_geoip_databases.
+const (
+	GeoIPCurrent  = "current"  // what is in the file is in use
+	GeoIPOutdated = "outdated" // the file cannot be used, an earlier version of it is
+	GeoIPMissing  = "missing"  // none is in use
+)
+
 // The results of looking up the backend of a connection to a Service, of
 // podmeter_service_lookups_total.
 const (
@@ -67,6 +74,8 @@ type Agent struct {
 	Yielded map[string]int
 	// Unpopulated counts the running pods in whose cgroup there is no process.
 	Unpopulated int
+	// GeoIPDatabases counts the databases of places by the states of this package.
+	GeoIPDatabases map[string]int
 	// Uplinks counts the metered uplinks by state.
 	Uplinks map[string]int
 	// ParsedPackets is the number of packets by how parsing ended.

@@ -112,6 +112,10 @@ func cardinality() []ownMetric {
 func identities() []ownMetric {
 	const gauge = prometheus.GaugeValue
 	return []ownMetric{
+		own(gauge, "geoip_databases", "Databases of places by whether they are in use.", []string{"state"},
+			func(s *state, emit emit) {
+				each(emit, []string{GeoIPCurrent, GeoIPOutdated, GeoIPMissing}, s.GeoIPDatabases)
+			}),
 		own(gauge, "identity_objects", "Objects in the identity cache by kind.", []string{"kind"},
 			func(s *state, emit emit) { each(emit, s.options.Known.IdentityKinds, s.IdentityObjects) }),
 		own(prometheus.CounterValue, "identity_bounded_total",

@@ -124,7 +124,7 @@ func (a *Agent) openPlaces(context.Context) (err error) {
 	if len(a.config.GeoIP) == 0 {
 		return nil
 	}
-	a.places, err = geo.Open(geo.Options{Paths: a.config.GeoIP, Logger: a.log})
+	a.places, err = geo.Open(geo.Options{Paths: a.config.GeoIP, Optional: a.config.GeoIPOptional, Logger: a.log})
 	return Usage(about("geoip", err))
 }
 

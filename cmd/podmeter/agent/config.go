@@ -73,6 +73,8 @@ type Config struct {
 	NAT64Prefix []string
 	// GeoIP are MaxMind databases (.mmdb).
 	GeoIP []string
+	// GeoIPOptional is whether the agent starts without those that cannot be used.
+	GeoIPOptional bool
 	// ServiceTranslation is auto or off: whether the backends of Services are looked up.
 	ServiceTranslation string
 	// Sockets is auto, on or off: whether sockets tell the container and process of flows.

@@ -105,6 +105,8 @@ func addIdentityFlags(fs *pflag.FlagSet, c *Config) {
 	fs.StringSliceVar(&c.GeoIP, "geoip", c.GeoIP,
 		"MaxMind database `files` (.mmdb: country, city, ASN) for the places of external peers, of pods and of uplinks; repeatable; "+
 			"read again when they change")
+	fs.BoolVar(&c.GeoIPOptional, "geoip-optional", c.GeoIPOptional,
+		"start without the files of --geoip that are missing or broken, and take them when they come")
 	fs.StringVar(&c.ServiceTranslation, "service-translation", c.ServiceTranslation,
 		"`mode` of finding the pods behind Services: "+oneOf("service-translation")+"; auto asks the kernel's conntrack table "+
 			"for each connection to a Service, off shows the Service as the peer")

@@ -82,6 +82,7 @@ func (a *Agent) Agent() metrics.Agent {
 		IdentityBounded: a.identity.cache.Bounded(),
 		IdentitySynced:  source.Synced,
 		IdentityUpdated: source.Updated,
+		GeoIPDatabases:  a.countDatabases(),
 		ServiceLookups: map[string]uint64{
 			metrics.LookupFound: lookups.Found, metrics.LookupMissing: lookups.Missing,
 			metrics.LookupSkipped: lookups.Skipped, metrics.LookupError: lookups.Errors,
@@ -222,6 +223,25 @@ func (a *Agent) geoStatus() []GeoIPStatus {
 		all = append(all, GeoIPStatus{Path: i.Path, Type: i.Type, Built: i.Built, Fields: i.Fields, Problem: i.Problem})
 	}
 	return all
+}
+
+// countDatabases counts the databases of places by the states of package metrics.
+func (a *Agent) countDatabases() map[string]int {
+	counts := make(map[string]int)
+	if a.places == nil {
+		return counts
+	}
+	for _, i := range a.places.Info() {
+		switch {
+		case i.Missing:
+			counts[metrics.GeoIPMissing]++
+		case i.Problem != "":
+			counts[metrics.GeoIPOutdated]++
+		default:
+			counts[metrics.GeoIPCurrent]++
+		}
+	}
+	return counts
 }
 
 // interfaceStatus takes from e what is exported of each interface.

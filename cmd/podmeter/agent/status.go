@@ -95,7 +95,8 @@ type GeoIPStatus struct {
 	Built time.Time `json:"built,omitzero"`
 	// Fields are what it adds: country, city, location, asn, organization.
 	Fields []string `json:"fields,omitempty"`
-	// Problem is why the file's last version is not in use, empty if it is.
+	// Problem is why the file's last version is not in use, empty if it is. Without a type
+	// no version of it is.
 	Problem string `json:"problem,omitempty"`
 }
 
