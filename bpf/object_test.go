@@ -42,6 +42,8 @@ func TestEpochIsReadOnce(t *testing.T) {
 	}{
 		{"transmit", specs.PodmeterTransmit.Instructions},
 		{"receive", specs.PodmeterReceive.Instructions},
+		{"transmit without an Ethernet header", specs.PodmeterL3Transmit.Instructions},
+		{"receive without an Ethernet header", specs.PodmeterL3Receive.Instructions},
 		{"xdp", specs.PodmeterXdp.Instructions},
 		{"host transmit", host.PodmeterHostTransmit.Instructions},
 		{"host receive", host.PodmeterHostReceive.Instructions},
