@@ -29,7 +29,8 @@ func advice(state datapath.State) string {
 	case datapath.StateBypassed:
 		return "packets are redirected to the pod round its interface: exported as unattributed; switch bpf_redirect_peer off to see their flows"
 	case datapath.StateDiffers:
-		return "the interface counts other packets than podmeter: offloads, XDP, drops behind it or frames cut within a VLAN tag, see the README's questions"
+		return "the interface counts other packets than podmeter: offloads, XDP, a qdisc or program behind ours that drops or redirects, " +
+			"a program that redirects to the interface, or frames cut within a VLAN tag: see the README's questions"
 	case datapath.StateUnknown:
 		return "another's program could redirect packets round it and nothing counts them: Linux 6.7 and stable kernels with its fix would"
 	case datapath.StateGone:

@@ -123,7 +123,7 @@ shop/web-2  veth3 (13)  tcx         shadowed  0 B       0        0 B      0     
 settling  what passed before is not yet known: wait
 shadowed  a program before ours ends the chain: what it hides is exported as unattributed; attach it after ours, or let it return TC_ACT_UNSPEC
 bypassed  packets are redirected to the pod round its interface: exported as unattributed; switch bpf_redirect_peer off to see their flows
-differs   the interface counts other packets than podmeter: offloads, XDP, drops behind it or frames cut within a VLAN tag, see the README's questions
+differs   the interface counts other packets than podmeter: offloads, XDP, a qdisc or program behind ours that drops or redirects, a program that redirects to the interface, or frames cut within a VLAN tag: see the README's questions
 veth4     receive round it so far: 512 B
 veth3     transmit comes after TCX program 7 (link 3), TCX program 8, hidden so far: 4.0 KiB
 
@@ -337,6 +337,15 @@ func TestExplain(t *testing.T) {
 				t.Errorf("got %v, want %q", err, test.want)
 			}
 		})
+	}
+}
+
+// What other programs do to an interface without hiding anything from podmeter is among the causes.
+func TestDiffersNamesOtherPrograms(t *testing.T) {
+	for _, cause := range []string{"program behind ours that drops or redirects", "program that redirects to the interface"} {
+		if got := advice(datapath.StateDiffers); !strings.Contains(got, cause) {
+			t.Errorf("got %q, want %q in it", got, cause)
+		}
 	}
 }
 

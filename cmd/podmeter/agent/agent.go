@@ -138,9 +138,11 @@ func (a *Agent) makeTable(context.Context) error {
 	if a.optional, err = flows.ParseOptional(a.config.FlowLabels, a.config.ExternalLabels); err != nil {
 		return Usage(err)
 	}
+	a.optional.LinkLocalPeers = a.config.LinkLocalPeers
 	a.table = flows.NewTable(flows.TableOptions{
 		FlowLimit: a.config.FlowSeriesLimit, ExternalLimit: a.config.ExternalSeriesLimit,
 		FlowIdle: a.config.FlowIdle, SeriesGrace: a.config.SeriesGrace,
+		LinkLocalPeers: a.config.LinkLocalPeers,
 	})
 	options := flows.PublisherOptions{
 		Table: a.table, Directory: a.identity.cache, Binder: a.identity.source.Binder(), Places: a.whereabouts(),

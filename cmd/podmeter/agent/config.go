@@ -92,6 +92,8 @@ type Config struct {
 	FlowSeriesLimit, ExternalSeriesLimit int
 	// UplinkSeriesLimit is the most label sets of all uplinks.
 	UplinkSeriesLimit int
+	// LinkLocalPeers gives link-local and multicast peers and neighbour discovery rows as others have.
+	LinkLocalPeers bool
 	// FlowIdle is after how long without a byte a flow series is retired.
 	FlowIdle time.Duration
 	// SeriesGrace is how long the series of a pod outlive it.

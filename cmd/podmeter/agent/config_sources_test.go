@@ -52,7 +52,7 @@ var samples = map[string]string{
 	"pin-path": "/sys/fs/bpf/a", "state-dir": "/run/a", "identity": "none", "scope": "node", "service-translation": "off", "kubeconfig": "k",
 	"cni-cache": "/c", "daemonset": "a/b", "sockets": "off", "host-pods": "off", "cgroup-root": "/g",
 	"node-name": "n", "static-file": "s", "cidr-file": "c", "nat64-prefix": "64:ff9b:1::/96,2001:db8:64::/48", "geoip": "a.mmdb,b.mmdb", "geoip-optional": "true", "flow-labels": "peer_ip",
-	"external-labels": "city,ip", "rtt-buckets": "off", "flow-series-limit": "3", "external-series-limit": "4", "flow-idle": "2h",
+	"external-labels": "city,ip", "rtt-buckets": "off", "link-local-peers": "true", "flow-series-limit": "3", "external-series-limit": "4", "flow-idle": "2h",
 	"remote-write-url": "http://a/w,http://b/w", "remote-write-http-config-file": "f", "remote-write-labels": "a=b", "remote-write-interval": "9s",
 	"remote-write-spool": "/w", "remote-write-spool-limit": "8Mi", "remote-write-native-histograms": "true",
 	"series-grace": "9m", "log-level": "debug", "log-format": "json",
