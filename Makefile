@@ -95,7 +95,7 @@ screenshots: root build ## Take docs/page-light.png and docs/page-dark.png from 
 	@cd hack/page && $(GO) run .
 
 .PHONY: test-vm
-test-vm: ## Run the kernel tests on Debian's Linux 6.1 in a virtual machine; BOOTS="plain nohz_full cpus64" (no root)
+test-vm: ## Run the kernel tests on Debian's Linux 6.1 in a virtual machine; BOOTS="plain nohz_full cpus64 lockdown" (no root)
 	@hack/vm/run.sh $(BOOTS)
 
 .PHONY: cluster-up

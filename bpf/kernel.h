@@ -9,7 +9,10 @@
 #define AF_INET 2
 #define AF_INET6 10
 
-/* What is read of the kernel's own structures, where it is in the running kernel. */
+/*
+ * What is read of the kernel's own structures, where it is in the running kernel. Through pointers
+ * whose type the verifier knows: kernel lockdown takes away the helpers that read any address.
+ */
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 struct kernfs_node {
 	__u64 id;

@@ -4,8 +4,9 @@
 
 /*
  * The meter: one TC program for each direction of a pod's host-side veth or of an
- * uplink, and one for XDP on an uplink. It counts the packet once and has no say in
- * what becomes of it. Another program, never attached, reads their clock.
+ * uplink, one more for either where a device has no Ethernet header, and one for XDP on an uplink.
+ * It counts the packet once and has no say in what becomes of it. Another program, never attached,
+ * reads their clock.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -36,6 +37,33 @@ SEC("tc")
 int podmeter_receive(struct __sk_buff *skb)
 {
 	return meter_skb(skb, DIRECTION_RECEIVE);
+}
+
+/*
+ * The same of a device without an Ethernet header, as a tunnel's: what comes before the network
+ * header, if anything, is of no known form.
+ */
+static __always_inline int meter_l3(struct __sk_buff *skb, enum direction direction)
+{
+	struct flow_key key = { .point = skb->ifindex,
+				.direction = direction,
+				.ethertype = skb->protocol };
+	struct packet packet = { .skb = skb, .key = &key, .from_network = true };
+
+	meter(&packet, parse_network(&packet));
+	return TC_ACT_UNSPEC;
+}
+
+SEC("tc")
+int podmeter_l3_transmit(struct __sk_buff *skb)
+{
+	return meter_l3(skb, DIRECTION_TRANSMIT);
+}
+
+SEC("tc")
+int podmeter_l3_receive(struct __sk_buff *skb)
+{
+	return meter_l3(skb, DIRECTION_RECEIVE);
 }
 
 /*

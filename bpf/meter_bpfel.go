@@ -97,25 +97,27 @@ type MeterTotalPlace struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	MeterMapDisplaced0        = "displaced_0"
-	MeterMapDisplaced1        = "displaced_1"
-	MeterMapFlows0            = "flows_0"
-	MeterMapFlows1            = "flows_1"
-	MeterMapFront0            = "front_0"
-	MeterMapFront1            = "front_1"
-	MeterMapOutcomes          = "outcomes"
-	MeterMapTotals0           = "totals_0"
-	MeterMapTotals1           = "totals_1"
-	MeterMapWakeups           = "wakeups"
-	MeterProgPodmeterClock    = "podmeter_clock"
-	MeterProgPodmeterReceive  = "podmeter_receive"
-	MeterProgPodmeterTransmit = "podmeter_transmit"
-	MeterProgPodmeterXdp      = "podmeter_xdp"
-	MeterVarEpoch             = "epoch"
-	MeterVarFrontBuckets      = "front_buckets"
-	MeterVarHighWater         = "high_water"
-	MeterVarInserted0         = "inserted_0"
-	MeterVarInserted1         = "inserted_1"
+	MeterMapDisplaced0          = "displaced_0"
+	MeterMapDisplaced1          = "displaced_1"
+	MeterMapFlows0              = "flows_0"
+	MeterMapFlows1              = "flows_1"
+	MeterMapFront0              = "front_0"
+	MeterMapFront1              = "front_1"
+	MeterMapOutcomes            = "outcomes"
+	MeterMapTotals0             = "totals_0"
+	MeterMapTotals1             = "totals_1"
+	MeterMapWakeups             = "wakeups"
+	MeterProgPodmeterClock      = "podmeter_clock"
+	MeterProgPodmeterL3Receive  = "podmeter_l3_receive"
+	MeterProgPodmeterL3Transmit = "podmeter_l3_transmit"
+	MeterProgPodmeterReceive    = "podmeter_receive"
+	MeterProgPodmeterTransmit   = "podmeter_transmit"
+	MeterProgPodmeterXdp        = "podmeter_xdp"
+	MeterVarEpoch               = "epoch"
+	MeterVarFrontBuckets        = "front_buckets"
+	MeterVarHighWater           = "high_water"
+	MeterVarInserted0           = "inserted_0"
+	MeterVarInserted1           = "inserted_1"
 )
 
 // LoadMeter returns the embedded CollectionSpec for Meter.
@@ -160,10 +162,12 @@ type MeterSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type MeterProgramSpecs struct {
-	PodmeterClock    *ebpf.ProgramSpec `ebpf:"podmeter_clock"`
-	PodmeterReceive  *ebpf.ProgramSpec `ebpf:"podmeter_receive"`
-	PodmeterTransmit *ebpf.ProgramSpec `ebpf:"podmeter_transmit"`
-	PodmeterXdp      *ebpf.ProgramSpec `ebpf:"podmeter_xdp"`
+	PodmeterClock      *ebpf.ProgramSpec `ebpf:"podmeter_clock"`
+	PodmeterL3Receive  *ebpf.ProgramSpec `ebpf:"podmeter_l3_receive"`
+	PodmeterL3Transmit *ebpf.ProgramSpec `ebpf:"podmeter_l3_transmit"`
+	PodmeterReceive    *ebpf.ProgramSpec `ebpf:"podmeter_receive"`
+	PodmeterTransmit   *ebpf.ProgramSpec `ebpf:"podmeter_transmit"`
+	PodmeterXdp        *ebpf.ProgramSpec `ebpf:"podmeter_xdp"`
 }
 
 // MeterMapSpecs contains maps before they are loaded into the kernel.
@@ -255,15 +259,19 @@ type MeterVariables struct {
 //
 // It can be passed to LoadMeterObjects or ebpf.CollectionSpec.LoadAndAssign.
 type MeterPrograms struct {
-	PodmeterClock    *ebpf.Program `ebpf:"podmeter_clock"`
-	PodmeterReceive  *ebpf.Program `ebpf:"podmeter_receive"`
-	PodmeterTransmit *ebpf.Program `ebpf:"podmeter_transmit"`
-	PodmeterXdp      *ebpf.Program `ebpf:"podmeter_xdp"`
+	PodmeterClock      *ebpf.Program `ebpf:"podmeter_clock"`
+	PodmeterL3Receive  *ebpf.Program `ebpf:"podmeter_l3_receive"`
+	PodmeterL3Transmit *ebpf.Program `ebpf:"podmeter_l3_transmit"`
+	PodmeterReceive    *ebpf.Program `ebpf:"podmeter_receive"`
+	PodmeterTransmit   *ebpf.Program `ebpf:"podmeter_transmit"`
+	PodmeterXdp        *ebpf.Program `ebpf:"podmeter_xdp"`
 }
 
 func (p *MeterPrograms) Close() error {
 	return _MeterClose(
 		p.PodmeterClock,
+		p.PodmeterL3Receive,
+		p.PodmeterL3Transmit,
 		p.PodmeterReceive,
 		p.PodmeterTransmit,
 		p.PodmeterXdp,

@@ -3,6 +3,7 @@
 package bpf
 
 import (
+	"slices"
 	"testing"
 	"unsafe"
 
@@ -42,6 +43,8 @@ func TestEpochIsReadOnce(t *testing.T) {
 	}{
 		{"transmit", specs.PodmeterTransmit.Instructions},
 		{"receive", specs.PodmeterReceive.Instructions},
+		{"transmit without an Ethernet header", specs.PodmeterL3Transmit.Instructions},
+		{"receive without an Ethernet header", specs.PodmeterL3Receive.Instructions},
 		{"xdp", specs.PodmeterXdp.Instructions},
 		{"host transmit", host.PodmeterHostTransmit.Instructions},
 		{"host receive", host.PodmeterHostReceive.Instructions},
@@ -71,6 +74,25 @@ func loadHostSpec(t *testing.T) (specs HostProgramSpecs) {
 		t.Fatalf("assign specs: %v", err)
 	}
 	return specs
+}
+
+// No program has a helper that reads any address: kernel lockdown takes them away, and a program
+// that asks for one is refused.
+func TestNoProgramReadsAnyAddress(t *testing.T) {
+	forbidden := []asm.BuiltinFunc{asm.FnProbeRead, asm.FnProbeReadStr, asm.FnProbeReadKernel, asm.FnProbeReadKernelStr}
+	for object, load := range map[string]func() (*ebpf.CollectionSpec, error){"meter": LoadMeter, "host": LoadHost, "socket": LoadSocket} {
+		spec, err := load()
+		if err != nil {
+			t.Fatalf("load %s: %v", object, err)
+		}
+		for name, program := range spec.Programs {
+			for _, ins := range program.Instructions {
+				if ins.IsBuiltinCall() && slices.Contains(forbidden, asm.BuiltinFunc(ins.Constant)) {
+					t.Errorf("%s: %s: got a call of %v, want none", object, name, asm.BuiltinFunc(ins.Constant))
+				}
+			}
+		}
+	}
 }
 
 // Programs of cgroups can be interrupted by each other: what they add to is added to in

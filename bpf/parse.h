@@ -43,6 +43,11 @@ struct packet {
 	struct xdp_md *xdp;
 	struct flow_key *key;
 	__u32 offset; /* of the header to be read next */
+	/*
+	 * Whether offset is from the network header, which the kernel knows, and not from the
+	 * packet's first byte. The compiler knows this as well.
+	 */
+	bool from_network;
 };
 
 static __always_inline void *linear(const struct packet *packet)
@@ -65,20 +70,24 @@ static __always_inline long load(const struct packet *packet, void *to, __u32 le
 {
 	if (packet->xdp)
 		return bpf_xdp_load_bytes(packet->xdp, packet->offset, to, len);
+	if (packet->from_network)
+		return bpf_skb_load_bytes_relative(packet->skb, packet->offset, to, len,
+						   BPF_HDR_START_NET);
 	return bpf_skb_load_bytes(packet->skb, packet->offset, to, len);
 }
 
 /*
  * Copies the next len bytes to the stack: straight from the linear area, where
  * the headers of nearly every packet are, else with the helper. Both paths end
- * in the same state, which keeps the verifier's work small.
+ * in the same state, which keeps the verifier's work small. Where the network header
+ * is in the linear area only the helper knows.
  */
 #define peek(packet, to, alignment)                                                                \
 	({                                                                                         \
 		void *__data = linear(packet) + (packet)->offset;                                  \
 		void *__end = linear_end(packet);                                                  \
 		long __missing = 0;                                                                \
-		if (__data + sizeof(*(to)) <= __end)                                               \
+		if (!(packet)->from_network && __data + sizeof(*(to)) <= __end)                    \
 			__builtin_memcpy((to), __builtin_assume_aligned(__data, alignment),        \
 					 sizeof(*(to)));                                           \
 		else                                                                               \

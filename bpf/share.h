@@ -10,7 +10,6 @@
 
 #include <stdbool.h>
 #include <linux/bpf.h>
-#include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 
 #include "kernel.h"
@@ -32,14 +31,14 @@ const volatile __s32 health_common = NO_LIMIT;
  */
 static __always_inline __u32 share_of(struct cgroup *cgroup)
 {
-	__u64 number = BPF_CORE_READ(cgroup, self.parent, serial_nr);
+	__u64 number = cgroup->self.parent->serial_nr;
 
 	return 1 + number % SHARE_PODS;
 }
 
 static __always_inline struct cgroup *cgroup_of(struct tcp_sock *tcp)
 {
-	return BPF_CORE_READ(tcp, inet_conn.icsk_inet.sk.sk_cgrp_data.cgroup);
+	return tcp->inet_conn.icsk_inet.sk.sk_cgrp_data.cgroup;
 }
 
 static __always_inline struct share *share_at(__u32 share)

@@ -52,16 +52,26 @@ static __always_inline void copy_address(__u8 to[16], __u32 family, __u32 ipv4, 
 	word[3] = is_ipv4 ? ipv4 : v6_3;
 }
 
+/* A word at a time, which is what the places of both have in common. */
+static __always_inline void copy_command(char to[COMMAND_LENGTH], const struct task_struct *task)
+{
+	const __u32 *from = (const __u32 *)task->comm;
+	__u32 *word = (__u32 *)to;
+
+	for (__u32 i = 0; i < COMMAND_LENGTH / sizeof(*word); i++)
+		word[i] = from[i];
+}
+
 /* By the kernel's own structures: helpers for it came to these programs at different times. */
 static __always_inline void describe_current(struct socket_owner *owner)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	struct cgroup *cgroup = BPF_CORE_READ(task, cgroups, dfl_cgrp);
+	struct cgroup *cgroup = task->cgroups->dfl_cgrp;
 
-	owner->cgroup = BPF_CORE_READ(cgroup, kn, id);
+	owner->cgroup = cgroup->kn->id;
 	owner->share = share_of(cgroup);
-	owner->process = BPF_CORE_READ(task, tgid);
-	bpf_probe_read_kernel(owner->command, sizeof(owner->command), task->comm);
+	owner->process = task->tgid;
+	copy_command(owner->command, task);
 }
 
 static __always_inline void hand_over(struct socket_owners *s, const struct socket_owner *owner)
@@ -159,7 +169,7 @@ static __always_inline void describe_accepted(struct bpf_sock_ops *ops, struct s
 	if (!tcp)
 		return;
 	cgroup = cgroup_of(tcp);
-	owner->cgroup = BPF_CORE_READ(cgroup, kn, id);
+	owner->cgroup = cgroup->kn->id;
 	owner->share = share_of(cgroup);
 }
 

@@ -183,6 +183,14 @@ func TestSocketsOfTCP(t *testing.T) {
 			client.Close()
 			server.Close()
 			listener.Close()
+			ktest.Await(t, "all are closed", func() bool { // the two ends say goodbye in a time of their own
+				for _, l := range s.listed() {
+					if !strings.HasSuffix(l.whose, ", 0 open") {
+						return false
+					}
+				}
+				return true
+			})
 			s.want(map[string]string{listens: "a, 0 open", there: "b, 0 open", here: "a, 0 open"})
 		})
 	}

@@ -20,6 +20,7 @@ func verified(tb testing.TB, visit func(name string, instructions uint32)) {
 	host := loadHost(tb, objects)
 	for name, program := range map[string]*ebpf.Program{
 		MeterProgPodmeterTransmit: objects.PodmeterTransmit, MeterProgPodmeterReceive: objects.PodmeterReceive,
+		MeterProgPodmeterL3Transmit: objects.PodmeterL3Transmit, MeterProgPodmeterL3Receive: objects.PodmeterL3Receive,
 		MeterProgPodmeterXdp:         objects.PodmeterXdp,
 		HostProgPodmeterHostTransmit: host.PodmeterHostTransmit, HostProgPodmeterHostReceive: host.PodmeterHostReceive,
 	} {

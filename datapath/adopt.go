@@ -194,7 +194,7 @@ func (m *Meter) adoptPoint(point uint32, l netlink.Link) {
 			m.attachments.enter(a, ledgerOf(l))
 		}
 	}
-	h, mode, err := m.attacher.adopt(int(point), a.ledger.unmetered)
+	h, mode, err := m.attacher.adopt(int(point), l != nil && headerless(l), a.ledger.unmetered)
 	if err != nil {
 		m.log.Warn("adopt attachment", "interface", a.name, "ifindex", point, "error", err)
 	}
@@ -233,10 +233,11 @@ func (w *linkWatcher) recall(existing map[uint32]string) {
 
 // adopt returns the hooks of an earlier agent on an interface, with this build's
 // programs, and none if they are not all there. unmetered directions have none.
-func (a *attacher) adopt(ifindex int, unmetered [flows.Directions]bool) (hooks, AttachMode, error) {
+func (a *attacher) adopt(ifindex int, headerless bool, unmetered [flows.Directions]bool) (hooks, AttachMode, error) {
 	if err := a.replaceMode(ifindex); err != nil {
 		return hooks{}, "", err
 	}
+	programs := a.programsFor(headerless)
 	for _, find := range []struct {
 		mode AttachMode
 		hook hookMaker
@@ -247,7 +248,7 @@ func (a *attacher) adopt(ifindex int, unmetered [flows.Directions]bool) (hooks, 
 			if missing && a.xdp != nil {
 				break // the XDP link goes with the mode that has the other half
 			}
-			found, err := a.by(direction, find.hook, a.findXDP)(ifindex, direction)
+			found, err := a.by(direction, find.hook, a.findXDP)(ifindex, direction, programs[direction])
 			if err != nil {
 				return hooks{}, find.mode, errors.Join(err, h.detach())
 			}

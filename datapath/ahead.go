@@ -25,13 +25,13 @@ func (a *attacher) ahead(ifindex int, direction flows.Direction, mode AttachMode
 		if err != nil {
 			return nil, err
 		}
-		before, found, err := tcxBefore(ifindex, direction, ours[direction])
+		before, found, err := tcxBefore(ifindex, direction, ours[direction]...)
 		if err == nil && !found {
 			err = errDetached
 		}
 		return before, err
 	}
-	before, _, err := tcxBefore(ifindex, direction, 0)
+	before, _, err := tcxBefore(ifindex, direction)
 	if err != nil {
 		return nil, err
 	}
@@ -39,12 +39,12 @@ func (a *attacher) ahead(ifindex int, direction flows.Direction, mode AttachMode
 	return append(before, filters...), err
 }
 
-// tcxBefore returns the TCX programs of an interface in their order, until the one
-// with the given id if that is found.
-func tcxBefore(ifindex int, direction flows.Direction, id ebpf.ProgramID) (before []string, found bool, err error) {
+// tcxBefore returns the TCX programs of an interface in their order, until one
+// of the given ids if that is found.
+func tcxBefore(ifindex int, direction flows.Direction, ids ...ebpf.ProgramID) (before []string, found bool, err error) {
 	attached, err := queryTCX(ifindex, direction)
 	for _, program := range attached {
-		if program.ID == id {
+		if slices.Contains(ids, program.ID) {
 			return before, true, nil
 		}
 		before = append(before, tcxText(program))

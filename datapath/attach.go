@@ -9,6 +9,7 @@ import (
 	"github.com/cilium/ebpf/link"
 	"github.com/podmeter/podmeter/bpf"
 	"github.com/podmeter/podmeter/flows"
+	"github.com/vishvananda/netlink"
 )
 
 // AttachMode is how programs are attached to an interface.
@@ -37,7 +38,7 @@ type hook interface {
 }
 
 // hookMaker attaches or finds the program of a direction on an interface.
-type hookMaker func(ifindex int, direction flows.Direction) (hook, error)
+type hookMaker func(ifindex int, direction flows.Direction, program *ebpf.Program) (hook, error)
 
 // hooks are an interface's two, indexed by flows.Direction. One may be nil, where
 // its direction cannot be metered.
@@ -96,6 +97,8 @@ type attacher struct {
 	// probed is whether AttachAuto has been found to be TCX or netlink.
 	probed   bool
 	programs [flows.Directions]*ebpf.Program
+	// headerless are the programs for interfaces without an Ethernet header, see [headerless].
+	headerless [flows.Directions]*ebpf.Program
 	// path is where links are pinned; handle, made of it, tells our netlink
 	// filters from those of another.
 	path   string
@@ -109,32 +112,49 @@ type attacher struct {
 
 func newAttacher(mode AttachMode, objects *bpf.MeterObjects, path string) *attacher {
 	return &attacher{
-		mode:     mode,
-		programs: [flows.Directions]*ebpf.Program{objects.PodmeterTransmit, objects.PodmeterReceive},
-		path:     path, handle: filterHandle(path),
+		mode:       mode,
+		programs:   [flows.Directions]*ebpf.Program{objects.PodmeterTransmit, objects.PodmeterReceive},
+		headerless: [flows.Directions]*ebpf.Program{objects.PodmeterL3Transmit, objects.PodmeterL3Receive},
+		path:       path, handle: filterHandle(path),
 	}
+}
+
+// headerless reports whether packets of a link have no Ethernet header, as those of WireGuard,
+// tun, PPP and tunnels of IP: its programs then begin at the network header.
+func headerless(l netlink.Link) bool {
+	encapsulation := l.Attrs().EncapType // of if_arp.h, in netlink's words
+	return encapsulation != "ether" && encapsulation != "loopback"
+}
+
+// programsFor returns the programs for an interface.
+func (a *attacher) programsFor(headerless bool) [flows.Directions]*ebpf.Program {
+	if headerless {
+		return a.headerless
+	}
+	return a.programs
 }
 
 // attach attaches both programs, or none. The returned mode is the one that was
 // used.
-func (a *attacher) attach(ifindex int) (hooks, AttachMode, error) {
+func (a *attacher) attach(ifindex int, headerless bool) (hooks, AttachMode, error) {
+	programs := a.programsFor(headerless)
 	if a.mode == AttachNetlink {
-		h, err := a.attachBoth(ifindex, a.attachNetlink)
+		h, err := a.attachBoth(ifindex, programs, a.attachNetlink)
 		return h, AttachNetlink, err
 	}
-	h, err := a.attachBoth(ifindex, a.attachTCX)
+	h, err := a.attachBoth(ifindex, programs, a.attachTCX)
 	if a.mode == AttachAuto && errors.Is(err, ebpf.ErrNotSupported) {
 		a.mode = AttachNetlink
-		return a.attach(ifindex)
+		return a.attach(ifindex, headerless)
 	}
 	return h, AttachTCX, err
 }
 
-func (a *attacher) attachBoth(ifindex int, attach hookMaker) (hooks, error) {
+func (a *attacher) attachBoth(ifindex int, programs [flows.Directions]*ebpf.Program, attach hookMaker) (hooks, error) {
 	var h hooks
 	for direction := range flows.Direction(flows.Directions) {
 		var err error
-		if h[direction], err = a.by(direction, attach, a.attachXDP)(ifindex, direction); err != nil {
+		if h[direction], err = a.by(direction, attach, a.attachXDP)(ifindex, direction, programs[direction]); err != nil {
 			return hooks{}, errors.Join(err, h.detach())
 		}
 	}

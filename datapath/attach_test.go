@@ -118,7 +118,7 @@ func attachTo(t testing.TB, w *wire, a *attacher) hooks {
 	t.Helper()
 	var h hooks
 	err := w.host.Do(func() (err error) {
-		h, _, err = a.attach(w.index)
+		h, _, err = a.attach(w.index, false)
 		return err
 	})
 	if err != nil {

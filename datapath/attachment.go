@@ -59,6 +59,7 @@ type attachment struct {
 	appeared      time.Time // see flows.Interface
 	gone          time.Time
 	peerNamespace int
+	headerless    bool
 	peerIndex     int // of a veth's other end in another network namespace, else 0
 	addresses     []netip.Addr
 	peerAddresses []netip.Addr // see flows.Interface
@@ -95,6 +96,7 @@ func (a *attachment) metered() bool { return a.living() && a.hooks != hooks{} }
 func (a *attachment) identify(l netlink.Link) {
 	attrs := l.Attrs()
 	a.name, a.device, a.peerNamespace, a.peerIndex = attrs.Name, deviceOf(l), attrs.NetNsID, 0
+	a.headerless = headerless(l)
 	if _, index, ok := farEnd(l); ok {
 		a.peerIndex = index
 	}

@@ -28,7 +28,7 @@ func TestAutoTakesWhatTheKernelHas(t *testing.T) {
 		var h hooks
 		var got AttachMode
 		err := w.host.Do(func() (err error) {
-			h, got, err = a.attach(w.index)
+			h, got, err = a.attach(w.index, false)
 			return err
 		})
 		if err != nil || got != want {

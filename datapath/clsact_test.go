@@ -271,7 +271,7 @@ func TestFailedAttachmentLeavesNoQdisc(t *testing.T) {
 	a := newAttacher(AttachNetlink, &objects.MeterObjects, path)
 	a.programs[flows.Transmit] = refused(t)
 	err := w.host.Do(func() error {
-		_, _, err := a.attach(w.index)
+		_, _, err := a.attach(w.index, false)
 		return err
 	})
 	if !errors.Is(err, unix.EINVAL) {

@@ -199,10 +199,17 @@ func vlanDevices(t *testing.T, w *wire) (lacks string) {
 // attachXDP attaches a program of the test that passes everything on.
 func attachXDP(t *testing.T, ns *ktest.Namespace, device string, mode link.XDPAttachFlags, flags uint32) (lacks string) {
 	t.Helper()
-	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.XDP, License: "GPL", Flags: flags, Instructions: asm.Instructions{
+	runXDP(t, ns, device, mode, flags, asm.Instructions{
 		asm.Mov.Imm(asm.R0, 2), // XDP_PASS
 		asm.Return(),
-	}})
+	})
+	return ""
+}
+
+// runXDP attaches a program of the test.
+func runXDP(t *testing.T, ns *ktest.Namespace, device string, mode link.XDPAttachFlags, flags uint32, instructions asm.Instructions) {
+	t.Helper()
+	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.XDP, License: "GPL", Flags: flags, Instructions: instructions})
 	if err != nil {
 		t.Fatalf("load XDP program: %v", err)
 	}
@@ -221,7 +228,6 @@ func attachXDP(t *testing.T, ns *ktest.Namespace, device string, mode link.XDPAt
 	if err != nil {
 		t.Fatalf("attach XDP: %v", err)
 	}
-	return ""
 }
 
 // kernelCopiesForGenericXDP reports whether generic XDP knows frags, for which it

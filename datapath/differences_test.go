@@ -75,7 +75,8 @@ type row struct {
 func rows() []row {
 	all := offloadRows()
 	all = append(all, xdpRows()...)
-	return append(all, pathRows()...)
+	all = append(all, pathRows()...)
+	return append(all, redirectRows()...)
 }
 
 // cutAfterUs is the difference where large packets are cut to segments between

@@ -94,17 +94,37 @@ func (w *linkWatcher) unhooked(point uint32) bool {
 	if !metered || w.alive(point) {
 		return false
 	}
-	var notFound netlink.LinkNotFoundError
-	if _, err := w.linkNow(point); errors.As(err, &notFound) {
-		w.vanished(point)
+	if !w.lose(point) {
 		return false
 	}
-	w.tellGap(point)
-	w.leave(point)
 	if again {
 		w.mu.Lock()
 		w.retries[point] = &retry{at: time.Now().Add(firstRetry), pause: firstRetry}
 		w.mu.Unlock()
 	}
 	return true
+}
+
+// lose lets go of an attachment whose programs do not run any more, and reports whether its
+// interface is still there.
+func (w *linkWatcher) lose(point uint32) bool {
+	var notFound netlink.LinkNotFoundError
+	if _, err := w.linkNow(point); errors.As(err, &notFound) {
+		w.vanished(point)
+		return false
+	}
+	w.attachments.with(point, func(a *attachment) { w.detached[point] = a.name })
+	w.leave(point)
+	return true
+}
+
+// tellGaps says of which interfaces others have removed the programs. Who deletes an interface may
+// remove them first, so that only one that is in a later listing has been detached.
+func (w *linkWatcher) tellGaps(present map[uint32]netlink.Link) {
+	for point, name := range w.detached {
+		if l := present[point]; l != nil && l.Attrs().Name == name {
+			w.tellGap(name)
+		}
+	}
+	clear(w.detached)
 }

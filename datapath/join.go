@@ -82,7 +82,7 @@ func (w *linkWatcher) attach(a *attachment) error {
 	if err := w.drainer.createPoint(a.point); err != nil {
 		return err
 	}
-	h, mode, err := w.attacher.attach(int(a.point))
+	h, mode, err := w.attacher.attach(int(a.point), a.headerless)
 	if err != nil {
 		return err
 	}

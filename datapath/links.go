@@ -41,6 +41,9 @@ type linkWatcher struct {
 	waiting  map[uint32]*waiting
 	// sightings are by ifindex, of all links that are there.
 	sightings map[uint32]sighting
+	// detached are points whose programs others seem to have removed, by the names of their
+	// interfaces: the next listing decides.
+	detached map[uint32]string
 	// undetached are hooks that could not be detached, to be tried again.
 	undetached []hooks
 }
@@ -60,7 +63,7 @@ func newLinkWatcher(m *Meter) (*linkWatcher, error) {
 	w := &linkWatcher{
 		Meter: m, existing: make(map[uint32]string),
 		retries: make(map[uint32]*retry), waiting: make(map[uint32]*waiting),
-		sightings: make(map[uint32]sighting),
+		sightings: make(map[uint32]sighting), detached: make(map[uint32]string),
 	}
 	links, err := w.listLinks()
 	for _, l := range links {
@@ -186,15 +189,20 @@ func (w *linkWatcher) list() {
 		w.log.Warn("follow links", "error", err)
 		return
 	}
+	w.compare(links)
+}
+
+// compare brings the attachments in step with a listing, which may be older than they are.
+func (w *linkWatcher) compare(links []netlink.Link) {
 	w.detachAgain()
 	present := byIndex(links)
+	w.tellGaps(present)
 	for _, point := range w.attachments.points((*attachment).living) {
 		l, there := present[point]
 		if !there || w.replaced(point, l) {
 			w.vanished(point)
 		} else if !w.alive(point) {
-			w.tellGap(point)
-			w.leave(point)
+			w.lose(point)
 		}
 	}
 	w.askReady(present)
@@ -283,6 +291,7 @@ func (w *linkWatcher) vanished(point uint32) {
 	w.mu.Unlock()
 	delete(w.waiting, point)
 	delete(w.sightings, point)
+	delete(w.detached, point)
 	w.attachments.with(point, func(a *attachment) {
 		if a != nil && a.living() {
 			a.mayReturn = a.hooks.mayReturn()

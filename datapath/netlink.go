@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/fnv"
 
+	"github.com/cilium/ebpf"
 	"github.com/podmeter/podmeter/flows"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -38,7 +39,7 @@ type netlinkHook struct {
 // filters for all protocols, else the lowest that the kernel gives us. Where
 // somebody's ingress qdisc takes the place of clsact there is no egress hook, and
 // the hook returned for it is nil.
-func (a *attacher) attachNetlink(ifindex int, direction flows.Direction) (hook, error) {
+func (a *attacher) attachNetlink(ifindex int, direction flows.Direction, program *ebpf.Program) (hook, error) {
 	qdisc, err := a.claimClsact(ifindex)
 	if err != nil {
 		return nil, err
@@ -47,11 +48,11 @@ func (a *attacher) attachNetlink(ifindex int, direction flows.Direction) (hook, 
 		return nil, nil
 	}
 	if qdisc != qdiscNew { // one that could not be deleted would count twice
-		if h, err := a.findNetlink(ifindex, direction); h != nil || err != nil {
+		if h, err := a.findNetlink(ifindex, direction, program); h != nil || err != nil {
 			return h, err
 		}
 	}
-	h, err := a.addFilter(ifindex, direction, qdisc)
+	h, err := a.addFilter(ifindex, direction, program, qdisc)
 	if err != nil && qdisc == qdiscNew {
 		err = errors.Join(err, deleteClsact(ifindex), h.mark.remove())
 	}
@@ -62,9 +63,10 @@ func (a *attacher) attachNetlink(ifindex int, direction flows.Direction) (hook, 
 }
 
 // addFilter adds our filter at the lowest priority that takes it.
-func (a *attacher) addFilter(ifindex int, direction flows.Direction, to qdisc) (h netlinkHook, err error) {
+func (a *attacher) addFilter(ifindex int, direction flows.Direction, program *ebpf.Program, to qdisc) (h netlinkHook, err error) {
 	h.mark = markOf(a.path, ifindex)
 	h.filter = a.filter(ifindex, direction, 0)
+	h.filter.Fd = program.FD()
 	if to == qdiscIngress {
 		if h.filter.Parent, err = ingressParent(ifindex); err != nil {
 			return h, err
@@ -81,6 +83,7 @@ func (a *attacher) addFilter(ifindex int, direction flows.Direction, to qdisc) (
 	return h, err
 }
 
+// filter returns a filter without its program.
 func (a *attacher) filter(ifindex int, direction flows.Direction, priority uint16) *netlink.BpfFilter {
 	parent := uint32(netlink.HANDLE_MIN_INGRESS)
 	if a.side(direction) == flows.Receive {
@@ -91,7 +94,6 @@ func (a *attacher) filter(ifindex int, direction flows.Direction, priority uint1
 			LinkIndex: ifindex, Parent: parent, Handle: a.handle,
 			Protocol: unix.ETH_P_ALL, Priority: priority,
 		},
-		Fd:           a.programs[direction].FD(),
 		Name:         filterPrefix + direction.String(),
 		DirectAction: true,
 	}
@@ -153,15 +155,15 @@ func (h netlinkHook) deleteFilter() error {
 	return nil
 }
 
-// findNetlink returns our filter of an interface with this build's program, nil
+// findNetlink returns our filter of an interface with this program of this build, nil
 // if there is none.
-func (a *attacher) findNetlink(ifindex int, direction flows.Direction) (hook, error) {
+func (a *attacher) findNetlink(ifindex int, direction flows.Direction, program *ebpf.Program) (hook, error) {
 	for _, filter := range ourFilters(device(ifindex), a.handle) {
 		if filter.Name != filterPrefix+direction.String() {
 			continue
 		}
 		h := netlinkHook{filter: a.filter(ifindex, direction, filter.Priority), mark: markOf(a.path, ifindex)}
-		h.filter.Parent = filter.Parent
+		h.filter.Fd, h.filter.Parent = program.FD(), filter.Parent
 		if err := netlink.FilterReplace(h.filter); err != nil {
 			return nil, fmt.Errorf("adopt %s filter: %w", direction, err)
 		}

@@ -81,6 +81,9 @@ func (w *linkWatcher) askReady(present map[uint32]netlink.Link) {
 
 // untilListing is the time until the next listing when nothing happens.
 func (w *linkWatcher) untilListing() time.Duration {
+	if len(w.detached) > 0 { // whether their interfaces stay
+		return relistSoon
+	}
 	if len(w.waiting) == 0 {
 		return relistInterval
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -93,24 +94,27 @@ func (m *Meter) ableToRedirect(links []netlink.Link) (able map[uint32]bool, err 
 	return able, err
 }
 
-// programIDs returns the ids of our programs.
-func (a *attacher) programIDs() (ids [flows.Directions]ebpf.ProgramID, err error) {
-	for d, program := range a.programs {
-		info, err := program.Info()
-		if err != nil {
-			return ids, fmt.Errorf("look at our program: %w", err)
+// programIDs returns the ids of our programs of TC.
+func (a *attacher) programIDs() (ids [flows.Directions][]ebpf.ProgramID, err error) {
+	for _, programs := range [][flows.Directions]*ebpf.Program{a.programs, a.headerless} {
+		for d, program := range programs {
+			info, err := program.Info()
+			if err != nil {
+				return ids, fmt.Errorf("look at our program: %w", err)
+			}
+			id, _ := info.ID()
+			ids[d] = append(ids[d], id)
 		}
-		ids[d], _ = info.ID()
 	}
 	return ids, nil
 }
 
 // foreignTCX reports whether an interface has a TCX program on ingress that is not
 // ours.
-func (m *Meter) foreignTCX(ifindex int, ours ebpf.ProgramID) (bool, error) {
+func (m *Meter) foreignTCX(ifindex int, ours []ebpf.ProgramID) (bool, error) {
 	attached, err := queryTCX(ifindex, flows.Transmit) // what comes in from the device
 	for _, program := range attached {
-		if program.ID != ours && program.ID != m.uplinkProgram(ifindex) {
+		if !slices.Contains(ours, program.ID) && program.ID != m.uplinkProgram(ifindex) {
 			return true, nil
 		}
 	}

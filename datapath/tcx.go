@@ -28,9 +28,9 @@ func tcxAttachType(side flows.Direction) ebpf.AttachType {
 
 // attachTCX attaches at the head, so that nobody's verdict hides a packet from
 // us unless he attaches there later.
-func (a *attacher) attachTCX(ifindex int, direction flows.Direction) (hook, error) {
+func (a *attacher) attachTCX(ifindex int, direction flows.Direction, program *ebpf.Program) (hook, error) {
 	l, err := link.AttachTCX(link.TCXOptions{
-		Interface: ifindex, Program: a.programs[direction], Attach: tcxAttachType(a.side(direction)), Anchor: link.Head(),
+		Interface: ifindex, Program: program, Attach: tcxAttachType(a.side(direction)), Anchor: link.Head(),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("attach %s program with TCX: %w", direction, err)
@@ -42,15 +42,15 @@ func (a *attacher) attachTCX(ifindex int, direction flows.Direction) (hook, erro
 	return tcxHook{pinnedLink: pinned, side: a.side(direction)}, nil
 }
 
-// findTCX returns the pinned link of an interface with this build's program, nil
+// findTCX returns the pinned link of an interface with this program of this build, nil
 // if there is none that is attached there.
-func (a *attacher) findTCX(ifindex int, direction flows.Direction) (hook, error) {
+func (a *attacher) findTCX(ifindex int, direction flows.Direction, program *ebpf.Program) (hook, error) {
 	pinned, err := a.openLink(ifindex, direction)
 	if pinned.link == nil || err != nil {
 		return nil, err
 	}
 	h := tcxHook{pinnedLink: pinned, side: a.side(direction)}
-	return adoptLink(h, a.programs[direction], ifindex, direction)
+	return adoptLink(h, program, ifindex, direction)
 }
 
 // mayReturn knows: a link stays with its device until that is deleted.

@@ -30,7 +30,8 @@ func laterBuild(previous int) build {
 const mapConstants = ".rodata"
 
 // firstBuild returns the build that had no front. The maps and the variable that its object
-// lacks are made for the types' sake, and written and pinned by nobody.
+// lacks are made for the types' sake, and written and pinned by nobody, and so are the programs for interfaces
+// without an Ethernet header.
 func firstBuild() build {
 	return build{layouts: []layout{firstLayout()}, spec: func() (*ebpf.CollectionSpec, error) {
 		first, err := firstbuild.Load()
@@ -44,6 +45,8 @@ func firstBuild() build {
 		for _, name := range append(frontMaps[:], mapConstants) {
 			first.Maps[name] = this.Maps[name]
 		}
+		first.Programs[bpf.MeterProgPodmeterL3Transmit] = first.Programs[bpf.MeterProgPodmeterTransmit].Copy()
+		first.Programs[bpf.MeterProgPodmeterL3Receive] = first.Programs[bpf.MeterProgPodmeterReceive].Copy()
 		first.Variables[bpf.MeterVarFrontBuckets] = this.Variables[bpf.MeterVarFrontBuckets]
 		return first, nil
 	}}

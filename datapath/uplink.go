@@ -127,13 +127,11 @@ func (w *linkWatcher) announce(l netlink.Link) {
 
 // tellGap says that others have removed programs. What passes an uplink until they
 // are there again is in no count, as there is nothing to tell it by.
-func (w *linkWatcher) tellGap(point uint32) {
-	var name string
-	w.attachments.with(point, func(a *attachment) { name = a.name })
+func (w *linkWatcher) tellGap(name string) {
 	if w.options.Role == RoleUplinks {
-		w.log.Warn("somebody has detached the programs of an uplink, attaching again: what passed since is not counted", "interface", name)
+		w.log.Warn("somebody has detached the programs of an uplink, they are attached again: what passed meanwhile is not counted", "interface", name)
 	} else {
-		w.log.Warn("somebody has detached our programs, attaching again", "interface", name)
+		w.log.Warn("somebody has detached our programs, they are attached again", "interface", name)
 	}
 }
 

@@ -49,12 +49,15 @@ func assign(collection *ebpf.Collection, o *bpf.MeterObjects) error {
 		return collection.Assign(o)
 	}
 	var tc struct {
-		Clock    *ebpf.Program `ebpf:"podmeter_clock"`
-		Receive  *ebpf.Program `ebpf:"podmeter_receive"`
-		Transmit *ebpf.Program `ebpf:"podmeter_transmit"`
+		Clock      *ebpf.Program `ebpf:"podmeter_clock"`
+		Receive    *ebpf.Program `ebpf:"podmeter_receive"`
+		Transmit   *ebpf.Program `ebpf:"podmeter_transmit"`
+		L3Receive  *ebpf.Program `ebpf:"podmeter_l3_receive"`
+		L3Transmit *ebpf.Program `ebpf:"podmeter_l3_transmit"`
 	}
 	err := errors.Join(collection.Assign(&tc), collection.Assign(&o.MeterMaps), collection.Assign(&o.MeterVariables))
 	o.PodmeterClock, o.PodmeterReceive, o.PodmeterTransmit = tc.Clock, tc.Receive, tc.Transmit
+	o.PodmeterL3Receive, o.PodmeterL3Transmit = tc.L3Receive, tc.L3Transmit
 	return err
 }
 
@@ -111,7 +114,7 @@ func (a *attacher) by(direction flows.Direction, tc, xdp hookMaker) hookMaker {
 	return tc
 }
 
-func (a *attacher) attachXDP(ifindex int, direction flows.Direction) (hook, error) {
+func (a *attacher) attachXDP(ifindex int, direction flows.Direction, _ *ebpf.Program) (hook, error) {
 	l, err := link.AttachXDP(link.XDPOptions{Program: a.xdp, Interface: ifindex, Flags: a.xdpFlags})
 	switch {
 	case errors.Is(err, unix.EOPNOTSUPP):
@@ -131,7 +134,7 @@ func (a *attacher) attachXDP(ifindex int, direction flows.Direction) (hook, erro
 
 // findXDP returns the pinned link of an interface with this build's program, nil
 // if there is none that is attached there.
-func (a *attacher) findXDP(ifindex int, direction flows.Direction) (hook, error) {
+func (a *attacher) findXDP(ifindex int, direction flows.Direction, _ *ebpf.Program) (hook, error) {
 	pinned, err := a.openLink(ifindex, direction)
 	if pinned.link == nil || err != nil {
 		return nil, err
@@ -146,7 +149,7 @@ func (a *attacher) replaceMode(ifindex int) error {
 		return nil
 	}
 	if a.xdp != nil { // a TCX link is ended where its pin is looked for
-		filter, err := a.findNetlink(ifindex, flows.Receive)
+		filter, err := a.findNetlink(ifindex, flows.Receive, a.programs[flows.Receive])
 		if filter == nil || err != nil {
 			return err
 		}
@@ -168,7 +171,7 @@ func (a *attacher) dropXDP(ifindex int) error {
 	if a.xdp == nil {
 		return nil
 	}
-	found, err := a.findXDP(ifindex, flows.Receive)
+	found, err := a.findXDP(ifindex, flows.Receive, nil)
 	if found == nil || err != nil {
 		return err
 	}

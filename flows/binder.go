@@ -19,13 +19,16 @@ type Binder interface {
 	Bind(i Interface, seen []netip.Addr, bound *Bound) *Pod
 }
 
+// interfaceUID begins the UID of what stands in for a pod where there is no identity.
+const interfaceUID = "interface:"
+
 // NameBinder binds each interface to a pod of its own name: for hosts without
 // identity.
 type NameBinder struct{}
 
 // Bind implements [Binder].
 func (NameBinder) Bind(i Interface, _ []netip.Addr, _ *Bound) *Pod {
-	return &Pod{UID: "interface:" + i.Name, Name: plain.Text(i.Name, plain.KernelLimit)}
+	return &Pod{UID: interfaceUID + i.Name, Name: plain.Text(i.Name, plain.KernelLimit)}
 }
 
 // AddressBinder binds an interface by its addresses, by the best [evidence] that there

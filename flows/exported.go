@@ -5,6 +5,7 @@ package flows
 import (
 	"cmp"
 	"maps"
+	"net/netip"
 	"slices"
 	"time"
 )
@@ -21,6 +22,10 @@ type Exported struct {
 	Pod *Pod
 	// Counters are on the pod's series; Waiting will be once the pod is known.
 	Counters, Waiting [Directions]Counters
+	// Since is the start of the epoch of the first byte that waits, and Needs the addresses of
+	// the pod that it waits for, by the best evidence that there is; nil if none are known.
+	Since time.Time
+	Needs []netip.Addr
 	// Partial is whether Counters lack what was exported before the restore of a state
 	// that did not have them.
 	Partial bool
@@ -44,12 +49,42 @@ func (pt *point) asExported() Exported {
 		Point: pt.Point, Name: pt.Name, Attached: pt.Attached, Gone: pt.Gone, Pod: pt.pod,
 		Counters: pt.exported, Partial: pt.partial,
 	}
-	if pt.waiting != nil {
-		for key, sum := range pt.waiting.totals {
-			e.Waiting[key.direction].Add(sum.Counters)
+	if pt.waiting == nil {
+		return e
+	}
+	for key, sum := range pt.waiting.totals {
+		e.Waiting[key.direction].Add(sum.Counters)
+		if !sum.IsZero() && (e.Since.IsZero() || sum.start.Before(e.Since)) {
+			e.Since = sum.start
 		}
 	}
+	if e.Waits() {
+		e.Needs = pt.needs()
+	}
 	return e
+}
+
+// Waits reports whether there are bytes that wait for the point's pod.
+func (e *Exported) Waits() bool { return e.Waiting != [Directions]Counters{} }
+
+// needsLimit bounds the addresses of a point that are told.
+const needsLimit = 8
+
+// needs returns the addresses by which the point would be bound: those that the host routes to
+// it, else those at its other end, else those that its packets showed.
+func (pt *point) needs() (all []netip.Addr) {
+	for _, evidence := range [][]netip.Addr{pt.Addresses, pt.PeerAddresses, slices.Collect(maps.Keys(pt.seen))} {
+		for _, address := range evidence {
+			if significant(address) && !slices.Contains(all, address) {
+				all = append(all, address)
+			}
+		}
+		if len(all) > 0 {
+			break
+		}
+	}
+	slices.SortFunc(all, netip.Addr.Compare)
+	return all[:min(len(all), needsLimit)]
 }
 
 // retireExported hands over to a pod's account what was exported of a point that is

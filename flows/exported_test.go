@@ -4,9 +4,12 @@ package flows
 
 import (
 	"fmt"
+	"net/netip"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/podmeter/podmeter/internal/effort"
 )
 
@@ -96,6 +99,47 @@ func TestExportedOfEachPoint(t *testing.T) {
 				t.Errorf("got %d names with earlier points and %d partial points: the test does not show the case", earlier, partial)
 			}
 		})
+	}
+}
+
+// Of what waits it is known since when, and which addresses would bind it: by the best
+// evidence that there is.
+func TestWhatWaitsAndForWhom(t *testing.T) {
+	routed, end, shown := podAddress(1), podAddress(2), podAddress(3)
+	linkLocal := netip.MustParseAddr("fe80::1")
+	for _, c := range []struct {
+		name string
+		i    Interface
+		sent []netip.Addr
+		want []netip.Addr
+	}{
+		{"nothing", opaque(1), nil, nil},
+		{"link-local alone", opaque(1), []netip.Addr{linkLocal}, nil},
+		{"shown", opaque(1), []netip.Addr{shown, linkLocal, end}, []netip.Addr{end, shown}},
+		{"at its other end", ended(1, end, linkLocal), []netip.Addr{shown}, []netip.Addr{end}},
+		{"routed to it", func() Interface { i := ended(1, end); i.Addresses = []netip.Addr{routed, routed}; return i }(), []netip.Addr{shown}, []netip.Addr{routed}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			publisher, table, _ := world(0, roomy, Optional{})
+			publish(t, publisher, sends(0, []Interface{c.i}, nil), sends(1, []Interface{c.i}, map[int][]netip.Addr{1: c.sent}),
+				sends(2, []Interface{c.i}, map[int][]netip.Addr{1: c.sent}))
+			got := table.Snapshot().Exported[0]
+			if diff := cmp.Diff(c.want, got.Needs, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+				t.Errorf("needs (-want +got):\n%s", diff)
+			}
+			if len(c.sent) > 0 != got.Waits() || got.Waits() && !got.Since.Equal(start.Add(5*time.Second)) {
+				t.Errorf("got %t since %v, want since the first epoch with bytes", got.Waits(), got.Since)
+			}
+		})
+	}
+	many := make([]netip.Addr, 3*needsLimit)
+	for i := range many {
+		many[i] = podAddress(i + 1)
+	}
+	publisher, table, _ := world(0, roomy, Optional{})
+	publish(t, publisher, sends(0, []Interface{ended(1, many...)}, map[int][]netip.Addr{1: many}))
+	if got := len(table.Snapshot().Exported[0].Needs); got != needsLimit {
+		t.Errorf("got %d addresses, want %d", got, needsLimit)
 	}
 }
 

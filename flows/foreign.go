@@ -63,9 +63,10 @@ func (p *Publisher) atOtherEnd(pt *point, address netip.Addr, first, last time.T
 	if !slices.Contains(pt.PeerAddresses, address) {
 		return false
 	}
-	switch p.options.Directory.Owner(Query{Address: address, First: first, Last: last}).Kind {
+	owner := p.options.Directory.Owner(Query{Address: address, First: first, Last: last})
+	switch owner.Kind {
 	case PeerPod, PeerService, PeerNode, PeerUnattributed:
-		return false
+		return owner.Announced
 	}
 	return true
 }

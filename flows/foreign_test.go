@@ -26,7 +26,7 @@ func (d *directory) Foreign(pod *Pod, address netip.Addr, _, _ time.Time) bool {
 // address is; what any pod sends from no address of its own is not.
 func TestForeignSources(t *testing.T) {
 	own, other := podAddress(1), podAddress(2)
-	extra := netip.MustParseAddr("192.168.7.1")
+	extra, announced := netip.MustParseAddr("192.168.7.1"), netip.MustParseAddr("192.168.7.9")
 	with := func(change func(*Interface)) Interface { i := iface(1); change(&i); return i }
 	for _, c := range []struct {
 		name   string
@@ -49,11 +49,14 @@ func TestForeignSources(t *testing.T) {
 		{"that the host routes to it alone", with(func(i *Interface) { i.Addresses = append(i.Addresses, extra) }), extra, 0},
 		{"at its end and nobody's", with(func(i *Interface) { i.PeerAddresses = []netip.Addr{netip.MustParseAddr("203.0.113.5")} }), netip.MustParseAddr("203.0.113.5"), 0},
 		{"at its end, though another pod's", with(func(i *Interface) { i.PeerAddresses = []netip.Addr{own, other} }), other, 1},
+		{"at its end, and announced by another pod", with(func(i *Interface) { i.PeerAddresses = []netip.Addr{announced} }), announced, 0},
+		{"that another pod announces", iface(1), announced, 1},
 		{"of a pod in the node's network", with(func(i *Interface) { i.PodUID = "uid1" }), other, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			d := &directory{pods: make(map[netip.Addr]*Pod)}
 			publisher, table, known := world(2, roomy, Optional{})
+			known.announced = announced
 			*d = *known
 			publisher.options.Addresses = d
 			publisher.options.Binder = boundTo{d.pods[own]}

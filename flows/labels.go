@@ -46,6 +46,10 @@ type Optional struct {
 	PeerPod, PeerIP, PeerPort, Process bool // of the flow family
 
 	City, Latitude, Longitude, IP, Container bool // of the external family
+
+	// LinkLocalPeers gives peers on the pod's own link the labels that others have, and rows
+	// within the limits: the table needs it as well.
+	LinkLocalPeers bool
 }
 
 // ParseOptional returns the choice of opt-in labels by their names in the flow
@@ -100,6 +104,10 @@ type rowLabels struct {
 
 // local fills in what follows from the pod, and from who used its end of the flow.
 func (l rowLabels) local(pod *Pod, by user, optional *Optional) rowLabels {
+	if l.flow.PeerKind.bounded(optional.LinkLocalPeers) {
+		l.flow = FlowLabels{PeerKind: l.flow.PeerKind, Protocol: l.flow.Protocol}
+		by = user{}
+	}
 	l.flow.Container = pod.Container
 	if pod.Container == "" {
 		l.flow.Container = by.container
@@ -143,6 +151,10 @@ func (a *attribution) labels(record *Record) rowLabels {
 	placed := address
 	if embedded, ok := a.nat64.Embedded(address); ok {
 		owner, placed = a.behindNAT64(owner, embedded, record), embedded
+	}
+	if kind, on := a.onLink(record, owner); on {
+		l.flow.PeerKind = kind
+		return l
 	}
 	service := owner.Service
 	if owner.Kind == PeerService {

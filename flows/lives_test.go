@@ -195,11 +195,11 @@ func newLives(seed uint64) *lives {
 	n := &node{random: random, directory: directory{pods: make(map[netip.Addr]*Pod)}, known: make(map[netip.Addr]time.Time), freed: make(map[int]time.Time)}
 	table := NewTable(TableOptions{FlowLimit: random.IntN(60), ExternalLimit: random.IntN(30),
 		FlowIdle:    time.Duration(1+random.IntN(4)) * time.Minute,
-		SeriesGrace: time.Duration(random.IntN(8)) * time.Minute})
+		SeriesGrace: time.Duration(random.IntN(8)) * time.Minute, LinkLocalPeers: seed%11 == 0})
 	return &lives{node: n, table: table, before: table.Snapshot(), publisher: NewPublisher(PublisherOptions{
 		Table: table, Directory: n, Places: places{}, Logger: slog.New(slog.DiscardHandler),
 		Binder:   AddressBinder{Directory: n, Now: func() time.Time { return n.now }},
-		Optional: Optional{PeerIP: seed%2 == 0, PeerPort: seed%3 == 0, City: seed%5 == 0, IP: seed%7 == 0},
+		Optional: Optional{PeerIP: seed%2 == 0, PeerPort: seed%3 == 0, City: seed%5 == 0, IP: seed%7 == 0, LinkLocalPeers: seed%11 == 0},
 	})}
 }
 
@@ -277,7 +277,7 @@ func (l *lives) checkLimits(t *testing.T, s *Snapshot) {
 	t.Helper()
 	flowSets, externalSets := 0, 0
 	for _, flow := range s.Flows {
-		flowSets += count(flow.Labels.Peer != folded && flow.Labels.PeerKind != PeerUnattributed)
+		flowSets += count(flow.Labels.Peer != folded && !flow.Labels.PeerKind.bounded(l.table.options.LinkLocalPeers))
 	}
 	for _, external := range s.Externals {
 		externalSets += count(external.Labels.Country != folded)

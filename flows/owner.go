@@ -10,10 +10,14 @@ import (
 // Workload is the controller that a pod belongs to.
 type Workload struct {
 	// Type is the controller's kind in lower case, as kubernetes-mixin writes
-	// it: deployment, statefulset, daemonset, job, cronjob …; empty for none.
+	// it: deployment, statefulset, daemonset, job, cronjob, staticpod …; empty for none.
 	Type string
 	Name string
 }
+
+// BarePod is the type of a workload that is a single pod without a controller, as
+// kubernetes-mixin writes it.
+const BarePod = "barepod"
 
 // Pod is the identity of a pod, fixed from the moment an interface is bound.
 type Pod struct {
@@ -25,6 +29,15 @@ type Pod struct {
 	Container string
 	// Node is the node's name, Zone its label topology.kubernetes.io/zone.
 	Node, Zone string
+}
+
+// OwnWorkload returns the pod's workload. A pod without a controller is its own, whether it
+// is the metered end of a flow or the peer.
+func (p *Pod) OwnWorkload() Workload {
+	if p.Workload.Name != "" {
+		return p.Workload
+	}
+	return Workload{Type: BarePod, Name: p.Name}
 }
 
 // PeerKind says what a peer is. The kinds are a partition: each byte has one.
@@ -68,9 +81,9 @@ func (k PeerKind) String() string { return peerKindNames[k] }
 type Owner struct {
 	Kind PeerKind
 	// Namespace and Name are the peer's namespace and the name of its workload,
-	// Service, Node or CIDR. A pod without a controller is its own workload.
+	// Service, Node or CIDR.
 	Namespace, Name string
-	// WorkloadType is [Workload].Type of a pod.
+	// WorkloadType is the type of a pod's workload.
 	WorkloadType string
 	// Service is the name of the Service that was addressed.
 	Service string
@@ -78,6 +91,8 @@ type Owner struct {
 	Pod string
 	// Node and Zone are where a pod or node is, empty when unknown.
 	Node, Zone string
+	// Announced says that the address is the owner's by its own word alone.
+	Announced bool
 }
 
 // Query asks a [Directory] for the owner of an address.

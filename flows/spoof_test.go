@@ -177,7 +177,7 @@ func TestSpoofedSources(t *testing.T) {
 		}, map[string]uint64{"pod2": 2}, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			d := &timed{directory{make(map[netip.Addr]*Pod)}, make(map[netip.Addr]podLife)}
+			d := &timed{directory{pods: make(map[netip.Addr]*Pod)}, make(map[netip.Addr]podLife)}
 			_, table, fixed := world(2, roomy, Optional{})
 			d.pods = fixed.pods
 			d.pods[six] = d.pods[victim]

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/podmeter/podmeter/flows/plain"
@@ -152,6 +153,7 @@ func (s *PointState) point() *point {
 	pt := &point{Interface: s.Interface, pod: s.Pod}
 	if pt.pod != nil {
 		pt.pod.bound()
+		pt.pod.complete()
 		pt.partial = s.Partial || s.Exported == nil
 		if s.Exported != nil {
 			pt.exported = *s.Exported
@@ -174,6 +176,13 @@ func (s *PointState) point() *point {
 		pt.waiting.addRow(unknown, w.Direction, rowLabels{w.Flow, w.External}, amount{w.Counters, w.Start})
 	}
 	return pt
+}
+
+// complete gives a pod that an earlier build bound without a workload its own.
+func (p *Pod) complete() {
+	if !strings.HasPrefix(p.UID, interfaceUID) {
+		p.Workload = p.OwnWorkload()
+	}
 }
 
 // state returns the table's part of a state. The caller holds its lock.

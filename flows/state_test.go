@@ -52,6 +52,30 @@ func TestRestoredGoesOnAsIfNothingHappened(t *testing.T) {
 	}
 }
 
+// What an earlier build bound without a workload has the one by which peers know it; an
+// interface that stands in for a pod has none.
+func TestRestoredPodsHaveWorkloads(t *testing.T) {
+	point := func(id Point, pod *Pod) PointState { return PointState{Interface: iface(int(id)), Pod: pod} }
+	publisher, _, _ := world(0, roomy, Optional{})
+	web := Workload{Type: "deployment", Name: "web"}
+	err := publisher.Restore(&State{Points: []PointState{
+		point(1, &Pod{UID: "a", Namespace: "shop", Name: "lone"}),
+		point(2, &Pod{UID: "b", Namespace: "shop", Name: "web-1", Workload: web}),
+		point(3, NameBinder{}.Bind(iface(3), nil, nil)),
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[Point]Workload{}
+	for id, pod := range publisher.Pods() {
+		got[id] = pod.Workload
+	}
+	want := map[Point]Workload{1: {Type: BarePod, Name: "lone"}, 2: web, 3: {}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("workloads (-want +got):\n%s", diff)
+	}
+}
+
 func compareSnapshots(t *testing.T, seed uint64, want, got *Snapshot) {
 	t.Helper()
 	if diff := cmp.Diff(linesOf(want), linesOf(got)); diff != "" {

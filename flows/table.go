@@ -23,6 +23,9 @@ type TableOptions struct {
 	// SeriesGrace is how long the series of a name outlive its last pod. What a
 	// batch adds is in the snapshot after it even with 0.
 	SeriesGrace time.Duration
+	// LinkLocalPeers is as in [Optional]: without it rows of peers on the pod's own link, few as
+	// they are, do not count either.
+	LinkLocalPeers bool
 }
 
 // Table is the accumulated counters of all pods, keyed by pod UID. Pods of one
@@ -260,12 +263,23 @@ func (t *Table) addRow(a *account, key rowKey, sum amount, now time.Time) {
 }
 
 func (t *Table) flowRow(a *account, labels FlowLabels) *row[FlowLabels] {
-	if labels.PeerKind == PeerUnattributed { // one a pod and protocol: never folded
-		return a.flows.fixed(labels)
+	if labels.PeerKind.bounded(t.options.LinkLocalPeers) { // one a pod, kind and protocol: never folded
+		return t.unlimited(a, labels)
 	}
 	r := a.flows.find(labels, t.seed, func() bool { return t.flows.admit(t, a) })
 	if r == nil {
 		r = a.flows.fold(FlowLabels{PeerKind: labels.PeerKind, Locality: labels.Locality, Peer: folded})
+	}
+	return r
+}
+
+// unlimited returns a row that stands outside the limits, also where an agent before counted it.
+func (t *Table) unlimited(a *account, labels FlowLabels) *row[FlowLabels] {
+	r := a.flows.fixed(labels)
+	if r.counted {
+		r.counted = false
+		a.flows.counted--
+		t.flows.taken--
 	}
 	return r
 }

@@ -14,7 +14,7 @@ const (
 	PodMetered     = "metered"      // all of its interfaces
 	PodPartly      = "partly"       // an interface is partial, shadowed or bypassed
 	PodUnmetered   = "unmetered"    // none of its interfaces
-	PodHostNetwork = "host_network" // it has none of its own
+	PodHostNetwork = "host_network" // it has none of its own, and its cgroup is not metered or empty
 )
 
 // The programs that are not attached to a cgroup for a foreign one's sake, of
@@ -22,6 +22,13 @@ const (
 const (
 	YieldedHostPods = "host_pods" // those of a pod in the node's network
 	YieldedSockets  = "sockets"   // those that see sockets
+)
+
+// The states of a database of places, of podmeter_geoip_databases.
+const (
+	GeoIPCurrent  = "current"  // what is in the file is in use
+	GeoIPOutdated = "outdated" // the file cannot be used, an earlier version of it is
+	GeoIPMissing  = "missing"  // none is in use
 )
 
 // The results of looking up the backend of a connection to a Service, of
@@ -65,6 +72,10 @@ type Agent struct {
 	Interfaces, Pods map[string]int
 	// Yielded counts the cgroups that are left to foreign programs, by podmeter's programs.
 	Yielded map[string]int
+	// Unpopulated counts the running pods in whose cgroup there is no process.
+	Unpopulated int
+	// GeoIPDatabases counts the databases of places by the states of this package.
+	GeoIPDatabases map[string]int
 	// Uplinks counts the metered uplinks by state.
 	Uplinks map[string]int
 	// ParsedPackets is the number of packets by how parsing ended.

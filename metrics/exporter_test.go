@@ -149,7 +149,7 @@ func handMadeAgent() Agent {
 		ParsedPackets:   map[string]uint64{"full": 46},
 		IdentityObjects: map[string]int{"pods": 70},
 		ServiceLookups:  map[string]uint64{LookupFound: 80},
-		Sockets:         map[string]uint64{"recorded": 12, "no_room": 0, "no_storage": 0},
+		Sockets:         map[string]uint64{"recorded": 12, "no_room": 0, "no_sample_room": 0, "no_storage": 0},
 		TCPEntries:      map[string]uint64{TCPAttributed: 20, TCPNoPod: 30, TCPUnbound: 0},
 		IdentitySynced:  true, IdentityUpdated: start,
 	}
@@ -160,7 +160,7 @@ func options(s Source, optional flows.Optional) Options {
 		Source: s, Optional: optional, FlowSeriesLimit: 2000, ExternalSeriesLimit: 1000, UplinkSeriesLimit: 500,
 		Known: Known{
 			InterfaceStates: []string{"attached", "settling"}, UplinkStates: []string{"attached", "gone"}, Outcomes: []string{"full", "not_ip"},
-			LostReasons: []string{"unbound", "no_point"}, IdentityKinds: []string{"pods", "services"},
+			LostReasons: []string{"unbound", "no_interface"}, IdentityKinds: []string{"pods", "services"},
 		},
 		Version: "1.2.3", Revision: "abc", Logger: slog.New(slog.DiscardHandler),
 	}

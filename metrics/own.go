@@ -76,6 +76,9 @@ func coverage() []ownMetric {
 		own(prometheus.GaugeValue, "yielded_cgroups",
 			"Cgroups that podmeter does not attach to, as a foreign program there would no longer run.", []string{"programs"},
 			func(s *state, emit emit) { each(emit, []string{YieldedHostPods, YieldedSockets}, s.Yielded) }),
+		own(prometheus.GaugeValue, "unpopulated_pods",
+			"Running pods of this node in whose cgroup there is no process: their sockets are not known, and in the node's network they are not metered.",
+			nil, scalar(func(s *state) float64 { return float64(s.Unpopulated) })),
 	}
 }
 
@@ -109,6 +112,10 @@ func cardinality() []ownMetric {
 func identities() []ownMetric {
 	const gauge = prometheus.GaugeValue
 	return []ownMetric{
+		own(gauge, "geoip_databases", "Databases of places by whether they are in use.", []string{"state"},
+			func(s *state, emit emit) {
+				each(emit, []string{GeoIPCurrent, GeoIPOutdated, GeoIPMissing}, s.GeoIPDatabases)
+			}),
 		own(gauge, "identity_objects", "Objects in the identity cache by kind.", []string{"kind"},
 			func(s *state, emit emit) { each(emit, s.options.Known.IdentityKinds, s.IdentityObjects) }),
 		own(prometheus.CounterValue, "identity_bounded_total",

@@ -96,25 +96,27 @@ type OtherTotalPlace struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	OtherMapDisplaced0        = "displaced_0"
-	OtherMapDisplaced1        = "displaced_1"
-	OtherMapFlows0            = "flows_0"
-	OtherMapFlows1            = "flows_1"
-	OtherMapFront0            = "front_0"
-	OtherMapFront1            = "front_1"
-	OtherMapOutcomes          = "outcomes"
-	OtherMapTotals0           = "totals_0"
-	OtherMapTotals1           = "totals_1"
-	OtherMapWakeups           = "wakeups"
-	OtherProgPodmeterClock    = "podmeter_clock"
-	OtherProgPodmeterReceive  = "podmeter_receive"
-	OtherProgPodmeterTransmit = "podmeter_transmit"
-	OtherProgPodmeterXdp      = "podmeter_xdp"
-	OtherVarEpoch             = "epoch"
-	OtherVarFrontBuckets      = "front_buckets"
-	OtherVarHighWater         = "high_water"
-	OtherVarInserted0         = "inserted_0"
-	OtherVarInserted1         = "inserted_1"
+	OtherMapDisplaced0          = "displaced_0"
+	OtherMapDisplaced1          = "displaced_1"
+	OtherMapFlows0              = "flows_0"
+	OtherMapFlows1              = "flows_1"
+	OtherMapFront0              = "front_0"
+	OtherMapFront1              = "front_1"
+	OtherMapOutcomes            = "outcomes"
+	OtherMapTotals0             = "totals_0"
+	OtherMapTotals1             = "totals_1"
+	OtherMapWakeups             = "wakeups"
+	OtherProgPodmeterClock      = "podmeter_clock"
+	OtherProgPodmeterL3Receive  = "podmeter_l3_receive"
+	OtherProgPodmeterL3Transmit = "podmeter_l3_transmit"
+	OtherProgPodmeterReceive    = "podmeter_receive"
+	OtherProgPodmeterTransmit   = "podmeter_transmit"
+	OtherProgPodmeterXdp        = "podmeter_xdp"
+	OtherVarEpoch               = "epoch"
+	OtherVarFrontBuckets        = "front_buckets"
+	OtherVarHighWater           = "high_water"
+	OtherVarInserted0           = "inserted_0"
+	OtherVarInserted1           = "inserted_1"
 )
 
 // LoadOther returns the embedded CollectionSpec for Other.
@@ -159,10 +161,12 @@ type OtherSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type OtherProgramSpecs struct {
-	PodmeterClock    *ebpf.ProgramSpec `ebpf:"podmeter_clock"`
-	PodmeterReceive  *ebpf.ProgramSpec `ebpf:"podmeter_receive"`
-	PodmeterTransmit *ebpf.ProgramSpec `ebpf:"podmeter_transmit"`
-	PodmeterXdp      *ebpf.ProgramSpec `ebpf:"podmeter_xdp"`
+	PodmeterClock      *ebpf.ProgramSpec `ebpf:"podmeter_clock"`
+	PodmeterL3Receive  *ebpf.ProgramSpec `ebpf:"podmeter_l3_receive"`
+	PodmeterL3Transmit *ebpf.ProgramSpec `ebpf:"podmeter_l3_transmit"`
+	PodmeterReceive    *ebpf.ProgramSpec `ebpf:"podmeter_receive"`
+	PodmeterTransmit   *ebpf.ProgramSpec `ebpf:"podmeter_transmit"`
+	PodmeterXdp        *ebpf.ProgramSpec `ebpf:"podmeter_xdp"`
 }
 
 // OtherMapSpecs contains maps before they are loaded into the kernel.
@@ -254,15 +258,19 @@ type OtherVariables struct {
 //
 // It can be passed to LoadOtherObjects or ebpf.CollectionSpec.LoadAndAssign.
 type OtherPrograms struct {
-	PodmeterClock    *ebpf.Program `ebpf:"podmeter_clock"`
-	PodmeterReceive  *ebpf.Program `ebpf:"podmeter_receive"`
-	PodmeterTransmit *ebpf.Program `ebpf:"podmeter_transmit"`
-	PodmeterXdp      *ebpf.Program `ebpf:"podmeter_xdp"`
+	PodmeterClock      *ebpf.Program `ebpf:"podmeter_clock"`
+	PodmeterL3Receive  *ebpf.Program `ebpf:"podmeter_l3_receive"`
+	PodmeterL3Transmit *ebpf.Program `ebpf:"podmeter_l3_transmit"`
+	PodmeterReceive    *ebpf.Program `ebpf:"podmeter_receive"`
+	PodmeterTransmit   *ebpf.Program `ebpf:"podmeter_transmit"`
+	PodmeterXdp        *ebpf.Program `ebpf:"podmeter_xdp"`
 }
 
 func (p *OtherPrograms) Close() error {
 	return _OtherClose(
 		p.PodmeterClock,
+		p.PodmeterL3Receive,
+		p.PodmeterL3Transmit,
 		p.PodmeterReceive,
 		p.PodmeterTransmit,
 		p.PodmeterXdp,

@@ -16,25 +16,27 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	ShallowMapDisplaced0        = "displaced_0"
-	ShallowMapDisplaced1        = "displaced_1"
-	ShallowMapFlows0            = "flows_0"
-	ShallowMapFlows1            = "flows_1"
-	ShallowMapFront0            = "front_0"
-	ShallowMapFront1            = "front_1"
-	ShallowMapOutcomes          = "outcomes"
-	ShallowMapTotals0           = "totals_0"
-	ShallowMapTotals1           = "totals_1"
-	ShallowMapWakeups           = "wakeups"
-	ShallowProgPodmeterClock    = "podmeter_clock"
-	ShallowProgPodmeterReceive  = "podmeter_receive"
-	ShallowProgPodmeterTransmit = "podmeter_transmit"
-	ShallowProgPodmeterXdp      = "podmeter_xdp"
-	ShallowVarEpoch             = "epoch"
-	ShallowVarFrontBuckets      = "front_buckets"
-	ShallowVarHighWater         = "high_water"
-	ShallowVarInserted0         = "inserted_0"
-	ShallowVarInserted1         = "inserted_1"
+	ShallowMapDisplaced0          = "displaced_0"
+	ShallowMapDisplaced1          = "displaced_1"
+	ShallowMapFlows0              = "flows_0"
+	ShallowMapFlows1              = "flows_1"
+	ShallowMapFront0              = "front_0"
+	ShallowMapFront1              = "front_1"
+	ShallowMapOutcomes            = "outcomes"
+	ShallowMapTotals0             = "totals_0"
+	ShallowMapTotals1             = "totals_1"
+	ShallowMapWakeups             = "wakeups"
+	ShallowProgPodmeterClock      = "podmeter_clock"
+	ShallowProgPodmeterL3Receive  = "podmeter_l3_receive"
+	ShallowProgPodmeterL3Transmit = "podmeter_l3_transmit"
+	ShallowProgPodmeterReceive    = "podmeter_receive"
+	ShallowProgPodmeterTransmit   = "podmeter_transmit"
+	ShallowProgPodmeterXdp        = "podmeter_xdp"
+	ShallowVarEpoch               = "epoch"
+	ShallowVarFrontBuckets        = "front_buckets"
+	ShallowVarHighWater           = "high_water"
+	ShallowVarInserted0           = "inserted_0"
+	ShallowVarInserted1           = "inserted_1"
 )
 
 // LoadShallow returns the embedded CollectionSpec for Shallow.
@@ -79,10 +81,12 @@ type ShallowSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ShallowProgramSpecs struct {
-	PodmeterClock    *ebpf.ProgramSpec `ebpf:"podmeter_clock"`
-	PodmeterReceive  *ebpf.ProgramSpec `ebpf:"podmeter_receive"`
-	PodmeterTransmit *ebpf.ProgramSpec `ebpf:"podmeter_transmit"`
-	PodmeterXdp      *ebpf.ProgramSpec `ebpf:"podmeter_xdp"`
+	PodmeterClock      *ebpf.ProgramSpec `ebpf:"podmeter_clock"`
+	PodmeterL3Receive  *ebpf.ProgramSpec `ebpf:"podmeter_l3_receive"`
+	PodmeterL3Transmit *ebpf.ProgramSpec `ebpf:"podmeter_l3_transmit"`
+	PodmeterReceive    *ebpf.ProgramSpec `ebpf:"podmeter_receive"`
+	PodmeterTransmit   *ebpf.ProgramSpec `ebpf:"podmeter_transmit"`
+	PodmeterXdp        *ebpf.ProgramSpec `ebpf:"podmeter_xdp"`
 }
 
 // ShallowMapSpecs contains maps before they are loaded into the kernel.
@@ -174,15 +178,19 @@ type ShallowVariables struct {
 //
 // It can be passed to LoadShallowObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ShallowPrograms struct {
-	PodmeterClock    *ebpf.Program `ebpf:"podmeter_clock"`
-	PodmeterReceive  *ebpf.Program `ebpf:"podmeter_receive"`
-	PodmeterTransmit *ebpf.Program `ebpf:"podmeter_transmit"`
-	PodmeterXdp      *ebpf.Program `ebpf:"podmeter_xdp"`
+	PodmeterClock      *ebpf.Program `ebpf:"podmeter_clock"`
+	PodmeterL3Receive  *ebpf.Program `ebpf:"podmeter_l3_receive"`
+	PodmeterL3Transmit *ebpf.Program `ebpf:"podmeter_l3_transmit"`
+	PodmeterReceive    *ebpf.Program `ebpf:"podmeter_receive"`
+	PodmeterTransmit   *ebpf.Program `ebpf:"podmeter_transmit"`
+	PodmeterXdp        *ebpf.Program `ebpf:"podmeter_xdp"`
 }
 
 func (p *ShallowPrograms) Close() error {
 	return _ShallowClose(
 		p.PodmeterClock,
+		p.PodmeterL3Receive,
+		p.PodmeterL3Transmit,
 		p.PodmeterReceive,
 		p.PodmeterTransmit,
 		p.PodmeterXdp,

@@ -19,7 +19,7 @@ import (
 
 // startPrometheus runs one in a namespace, at the URL within it, that scrapes agent and
 // exporter each second and evaluates the shipped rules.
-func startPrometheus(t *testing.T, binary string, in *ktest.Namespace) (prometheus promv1.API, url string) {
+func startPrometheus(t *testing.T, binary string, in *ktest.Namespace, args ...string) (prometheus promv1.API, url string) {
 	t.Helper()
 	rules, err := filepath.Abs("../../deploy/prometheus/rules/*.rules.yml")
 	if err != nil {
@@ -29,7 +29,7 @@ func startPrometheus(t *testing.T, binary string, in *ktest.Namespace) (promethe
 {job_name: podmeter, honor_labels: true, static_configs: [{targets: ["127.0.0.1:9739"], labels: {instance: here, node: here, cluster: test}}]},
 {job_name: geoip, honor_labels: true, static_configs: [{targets: ["127.0.0.1:8080"], labels: {instance: geoip, cluster: test}}]}]}`, rules)
 	if err := in.Do(func() error { // the child is in the namespace of the thread that starts it
-		url = promtest.New(t, binary, config).URL
+		url = promtest.New(t, binary, config, args...).URL
 		return nil
 	}); err != nil {
 		t.Fatal(err)

@@ -42,6 +42,7 @@ type dashboardWorld struct {
 	talking     sync.WaitGroup
 	ctx         context.Context
 	discovered  chan struct{} // closed when the pod talks to a place that is new
+	late        int           // pods that came while an agent ran
 }
 
 func newDashboardWorld(t *testing.T) *dashboardWorld {
@@ -107,10 +108,11 @@ func (w *dashboardWorld) createPod(t *testing.T, namespace, workload, on, addres
 // knows its address is unattributed: attached by netlink its interface waits for that.
 func (w *dashboardWorld) addLate(t *testing.T) {
 	t.Helper()
-	const address = "10.1.9.2"
+	w.late++
+	name, address := fmt.Sprint("late-", w.late), fmt.Sprint("10.1.9.", 1+w.late)
 	pod := ktest.NewNamespace(t)
-	index := w.node.Veth(t, "veth-late", pod, "eth0")
-	w.node.Address(t, "veth-late", "10.1.9.1/32")
+	index := w.node.Veth(t, "veth-"+name, pod, "eth0")
+	w.node.Address(t, "veth-"+name, "10.1.9.1/32")
 	pod.Address(t, "eth0", address+"/24")
 	err := w.node.Do(func() error {
 		to := &net.IPNet{IP: net.ParseIP(address).To4(), Mask: net.CIDRMask(32, 32)}
@@ -120,7 +122,7 @@ func (w *dashboardWorld) addLate(t *testing.T) {
 		t.Fatalf("route to the late pod: %v", err)
 	}
 	pod.Send(t, "10.1.9.1:9", 100, 20)
-	w.createPod(t, "batch", "late", "here", address)
+	w.createPod(t, "batch", name, "here", address)
 }
 
 // talk lets a pod do something every 50 ms, in its cgroup and its network, until the end.

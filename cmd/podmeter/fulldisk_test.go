@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/podmeter/podmeter/cmd/podmeter/agent"
+	"github.com/podmeter/podmeter/cmd/podmeter/verify"
 	"github.com/podmeter/podmeter/internal/effort"
 	"golang.org/x/sys/unix"
 )
@@ -72,6 +73,7 @@ func TestKilledWithAFullDisk(t *testing.T) {
 			drained("what is saved")
 			filler := fill(t, disk)
 			h.await(t, p, "a checkpoint that cannot be written", func(s *agent.Status) bool { return s.CheckpointProblem != "" })
+			h.checkNotSaved(t)
 			h.send(t, 200)
 			pod := drained("what is not saved")
 			seen := counters(h.scrape(t, "/metrics"))
@@ -124,5 +126,17 @@ func TestKilledWithAFullDisk(t *testing.T) {
 			}
 			p.terminate(t)
 		})
+	}
+}
+
+// checkNotSaved wants verify to say that counters are right and cannot be saved.
+func (h *host) checkNotSaved(t *testing.T) {
+	t.Helper()
+	proof := h.verify(t)
+	if proof.code == verify.CodeUnequal || !strings.Contains(proof.report.CheckpointProblem, "no space left") {
+		t.Errorf("verify: got code %d, not saved because of %q; want nothing unequal, and the full disk", proof.code, proof.report.CheckpointProblem)
+	}
+	if got := h.verifying(t).stdout.String(); !strings.Contains(got, "not saved") {
+		t.Errorf("verify: got %s, want that it is not saved", got)
 	}
 }

@@ -20,7 +20,8 @@ that show places have to name DB-IP with a link, as dbip-lite.txt beside them sa
 A file that is recent stays, and so does any that is there when nothing newer can be
 had: this may run before each start. Who runs already reads a new file by itself.
 Where DB-IP cannot be reached, that of countries comes from the npm registry, which has
-one of some months ago; a --mirror is asked alone.
+one of some months ago; a --mirror is asked alone. With --give-up what cannot be had is
+no error: 'podmeter agent --geoip-optional' begins without places.
 
 MaxMind's GeoLite2, which needs an account, is fetched with their geoipupdate.`
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/podmeter/podmeter/cmd/podmeter/agent"
+	"github.com/podmeter/podmeter/flows/geo/demodb"
 	"github.com/podmeter/podmeter/internal/ktest"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
@@ -284,6 +285,36 @@ func TestAgentReloadsAtHangup(t *testing.T) {
 	h.await(t, p, "both pods are known", func(s *agent.Status) bool {
 		return s.Identity.Problem == "" && s.Identity.Objects["pod"] == 2
 	})
+}
+
+// An agent that can do without places starts without the file, says so in its status and a
+// metric, and takes it when it comes.
+func TestAgentStartsWithoutPlaces(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	file := filepath.Join(h.dir, "late.mmdb")
+	p := start(t, h.node, nil, h.flags("--geoip", file, "--geoip-optional")...)
+	h.awaitAttached(t, p)
+	status := h.await(t, p, "the file is missing", func(s *agent.Status) bool { return len(s.GeoIP) == 1 })
+	if g := status.GeoIP[0]; g.Path != file || g.Type != "" || !strings.Contains(g.Problem, "no such file") {
+		t.Errorf("got %+v, want that there is no such file", g)
+	}
+	for state, want := range map[string]float64{"missing": 1, "current": 0} {
+		if got := h.value(t, "podmeter_geoip_databases", "state", state); got != want {
+			t.Errorf("%s: got %v databases, want %v", state, got, want)
+		}
+	}
+	if err := os.WriteFile(file, demodb.City(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Process.Signal(unix.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	h.await(t, p, "the file is in use", func(s *agent.Status) bool { return s.GeoIP[0].Problem == "" && s.GeoIP[0].Type != "" })
+	if got := h.value(t, "podmeter_geoip_databases", "state", "current"); got != 1 {
+		t.Errorf("got %v databases in use, want 1", got)
+	}
+	p.terminate(t)
 }
 
 // What keeps an agent from starting is told in a line, with its exit code, and

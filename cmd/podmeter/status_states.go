@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/podmeter/podmeter/cmd/podmeter/agent"
 	"github.com/podmeter/podmeter/datapath"
@@ -28,7 +29,8 @@ func advice(state datapath.State) string {
 	case datapath.StateBypassed:
 		return "packets are redirected to the pod round its interface: exported as unattributed; switch bpf_redirect_peer off to see their flows"
 	case datapath.StateDiffers:
-		return "the interface counts other packets than podmeter: offloads, XDP, drops behind it or frames cut within a VLAN tag, see the README's questions"
+		return "the interface counts other packets than podmeter: offloads, XDP, a qdisc or program behind ours that drops or redirects, " +
+			"a program that redirects to the interface, or frames cut within a VLAN tag: see the README's questions"
 	case datapath.StateUnknown:
 		return "another's program could redirect packets round it and nothing counts them: Linux 6.7 and stable kernels with its fix would"
 	case datapath.StateGone:
@@ -97,4 +99,21 @@ func yieldedText(y *agent.YieldStatus) string {
 		return y.Cgroup
 	}
 	return y.Namespace + "/" + y.Pod
+}
+
+// writeUnpopulated lists the running pods in whose cgroup there is no process, if there are any.
+func writeUnpopulated(w io.Writer, pods []agent.UnpopulatedStatus, now time.Time) error {
+	if len(pods) == 0 {
+		return nil
+	}
+	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(table, "\nNO PROCESS\tIN THE CGROUP OF A POD THAT RUNS: ITS SOCKETS ARE WHERE PODMETER DOES NOT KNOW THEM")
+	for _, p := range pods {
+		consequence := "containers and TCP health unknown"
+		if p.HostNetwork {
+			consequence = "not counted"
+		}
+		fmt.Fprintf(table, "%s/%s\t%s, first seen %s: %s\n", p.Namespace, p.Pod, consequence, ago(p.Since, now), p.Cgroup)
+	}
+	return table.Flush()
 }

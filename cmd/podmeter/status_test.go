@@ -88,10 +88,18 @@ func sample() *agent.Status {
 			},
 			{Name: "veth4", Index: 14, Pod: "veth4", Attachment: "netlink", State: "bypassed", Bypassed: flows.Counters{Bytes: 512, Packets: 1}},
 		},
+		Waiting: []agent.WaitingStatus{
+			{Name: "veth0", Index: 10, Since: noon.Add(-time.Minute), Bytes: 1 << 20, Needs: []string{"10.0.0.9", "fd00::9"}},
+			{Name: "veth9", Index: 19, Since: noon.Add(-time.Hour), Gone: noon.Add(-2 * time.Minute), Bytes: 60},
+		},
 		Yielded: []agent.YieldStatus{
 			{Programs: "sockets", Cgroup: "/sys/fs/cgroup", Foreign: "program 7 (CGroupInet4Connect) on /sys/fs/cgroup"},
 			{Programs: "host_pods", Namespace: "kube-system", Pod: "proxy", Cgroup: "/sys/fs/cgroup/a", Foreign: "program 8 on /sys/fs/cgroup"},
 			{Programs: "host_pods", Cgroup: "/sys/fs/cgroup/b", Foreign: "program 8 on /sys/fs/cgroup"},
+		},
+		Unpopulated: []agent.UnpopulatedStatus{
+			{Namespace: "shop", Pod: "web-1", Cgroup: "/sys/fs/cgroup/kubepods/pod1", Since: noon.Add(-time.Minute)},
+			{Namespace: "kube-system", Pod: "proxy", HostNetwork: true, Cgroup: "/sys/fs/cgroup/kubepods/pod2", Since: noon.Add(-time.Hour)},
 		},
 	}
 }
@@ -115,14 +123,22 @@ shop/web-2  veth3 (13)  tcx         shadowed  0 B       0        0 B      0     
 settling  what passed before is not yet known: wait
 shadowed  a program before ours ends the chain: what it hides is exported as unattributed; attach it after ours, or let it return TC_ACT_UNSPEC
 bypassed  packets are redirected to the pod round its interface: exported as unattributed; switch bpf_redirect_peer off to see their flows
-differs   the interface counts other packets than podmeter: offloads, XDP, drops behind it or frames cut within a VLAN tag, see the README's questions
+differs   the interface counts other packets than podmeter: offloads, XDP, a qdisc or program behind ours that drops or redirects, a program that redirects to the interface, or frames cut within a VLAN tag: see the README's questions
 veth4     receive round it so far: 512 B
 veth3     transmit comes after TCX program 7 (link 3), TCX program 8, hidden so far: 4.0 KiB
+
+UNBOUND               BYTES    SINCE       WAITS FOR A POD OF THIS NODE WITH THE ADDRESS
+veth0 (10)            1.0 MiB  1m0s ago    10.0.0.9, fd00::9
+veth9, gone 2m0s ago  60 B     1h0m0s ago  no address of it is known
 
 NOT METERED        AS PODMETER'S PROGRAMS WOULD SWITCH OFF A FOREIGN ONE, WHICH BPF_F_ALLOW_MULTI WOULD KEEP ON
 sockets            program 7 (CGroupInet4Connect) on /sys/fs/cgroup
 kube-system/proxy  program 8 on /sys/fs/cgroup
 /sys/fs/cgroup/b   program 8 on /sys/fs/cgroup
+
+NO PROCESS         IN THE CGROUP OF A POD THAT RUNS: ITS SOCKETS ARE WHERE PODMETER DOES NOT KNOW THEM
+shop/web-1         containers and TCP health unknown, first seen 1m0s ago: /sys/fs/cgroup/kubepods/pod1
+kube-system/proxy  not counted, first seen 1h0m0s ago: /sys/fs/cgroup/kubepods/pod2
 
 POD         PORT          PROTOCOL  CONTAINER  COMMAND
 shop/web-1  [::]:80       tcp       front      nginx
@@ -321,6 +337,15 @@ func TestExplain(t *testing.T) {
 				t.Errorf("got %v, want %q", err, test.want)
 			}
 		})
+	}
+}
+
+// What other programs do to an interface without hiding anything from podmeter is among the causes.
+func TestDiffersNamesOtherPrograms(t *testing.T) {
+	for _, cause := range []string{"program behind ours that drops or redirects", "program that redirects to the interface"} {
+		if got := advice(datapath.StateDiffers); !strings.Contains(got, cause) {
+			t.Errorf("got %q, want %q in it", got, cause)
+		}
 	}
 }
 

@@ -46,7 +46,8 @@ func writeStatus(w io.Writer, s *agent.Status, now time.Time) error {
 	if err := table.Flush(); err != nil {
 		return err
 	}
-	return errors.Join(writeInterfaces(w, s.Interfaces), writeYields(w, s.Yielded), writeListeners(w, s.Interfaces),
+	return errors.Join(writeInterfaces(w, s.Interfaces), writeWaiting(w, s.Waiting, now), writeYields(w, s.Yielded),
+		writeUnpopulated(w, s.Unpopulated, now), writeListeners(w, s.Interfaces),
 		writeUplinks(w, s.Uplinks))
 }
 
@@ -170,6 +171,25 @@ func writeUplinks(w io.Writer, uplinks []agent.UplinkStatus) error {
 		}
 	}
 	return nil
+}
+
+// writeWaiting lists what waits for a pod, if anything does.
+func writeWaiting(w io.Writer, waiting []agent.WaitingStatus, now time.Time) error {
+	if len(waiting) == 0 {
+		return nil
+	}
+	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(table, "\nUNBOUND\tBYTES\tSINCE\tWAITS FOR A POD OF THIS NODE WITH THE ADDRESS")
+	for i := range waiting {
+		u := &waiting[i]
+		name := fmt.Sprintf("%s (%d)", u.Name, u.Index)
+		if !u.Gone.IsZero() {
+			name = fmt.Sprintf("%s, gone %s", u.Name, ago(u.Gone, now))
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", name, size(u.Bytes), ago(u.Since, now),
+			cmp.Or(strings.Join(u.Needs, ", "), "no address of it is known"))
+	}
+	return table.Flush()
 }
 
 func podText(i *agent.InterfaceStatus) string {

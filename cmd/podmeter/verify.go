@@ -36,7 +36,8 @@ interface judged; else it is looked at again, ten times at most. Each row has
 
 Below the table stand the invariants (flows and retired flows are the pod; external
 rows are the external flows; a pod's interfaces, with earlier ones, are the pod), and
-by name what is in no flow, waits for its pod, or is lost, and why. Pods in the
+by name what is in no flow, waits for its pod, or is lost, and why; and whether all
+of it is saved for a restart, which decides no exit code. Pods in the
 node's own network have no interface: the invariants alone apply to them.
 
 The agent is found as 'podmeter status' finds it: by --socket, PODMETER_SOCKET or its

@@ -44,7 +44,7 @@ func (s agentSource) Status(ctx context.Context) (*verify.Agent, error) {
 
 // verified is a status as it is verified.
 func verified(status *agent.Status) *verify.Agent {
-	a := &verify.Agent{Node: status.Node, Earlier: make(map[verify.Pod]verify.Pair, len(status.Earlier))}
+	a := &verify.Agent{Node: status.Node, CheckpointProblem: status.CheckpointProblem, Earlier: make(map[verify.Pod]verify.Pair, len(status.Earlier))}
 	for n := range status.Interfaces {
 		i := verifiedInterface(&status.Interfaces[n])
 		if status.Interfaces[n].Attachment == string(datapath.AttachCgroup) {

@@ -53,6 +53,9 @@ func newDatabase(data []byte) (*database, error) {
 	if err := db.sample(); err != nil {
 		return nil, err
 	}
+	if err := db.check(data); err != nil {
+		return nil, err
+	}
 	return db, nil
 }
 

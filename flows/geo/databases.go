@@ -41,6 +41,9 @@ type Options struct {
 	// PostalCodes is whether places have them. There are many to a city, each of
 	// which would be a place of its own to remember.
 	PostalCodes bool
+	// Optional lets Open succeed where a file is missing or broken: its places are unknown
+	// until [Databases.Watch] or Reload finds a database there.
+	Optional bool
 	// Interval is the time between two looks of [Databases.Watch] at the
 	// files; 5 s when zero.
 	Interval time.Duration
@@ -64,6 +67,7 @@ type Databases struct {
 	log         *slog.Logger
 	room        func() int64
 	postalCodes bool
+	optional    bool
 	interval    time.Duration
 	cache       *cache
 
@@ -93,7 +97,7 @@ type source struct {
 // Open reads and checks the databases. Its error names each file that is
 // missing, broken ([ErrNotMMDB]) or of no use ([ErrNoFields]), and says why.
 func Open(o Options) (*Databases, error) {
-	d := &Databases{log: o.Logger, room: o.room, postalCodes: o.PostalCodes, interval: o.Interval, cache: newCache(cacheSize)}
+	d := &Databases{log: o.Logger, room: o.room, postalCodes: o.PostalCodes, optional: o.Optional, interval: o.Interval, cache: newCache(cacheSize)}
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
 	}
@@ -118,8 +122,13 @@ func Open(o Options) (*Databases, error) {
 func (d *Databases) openAll(embedded []Embedded) error {
 	var errs []error
 	for _, s := range d.sources {
-		if !s.embedded {
-			errs = append(errs, d.load(s))
+		if s.embedded {
+			continue
+		}
+		if err := d.load(s); err != nil && d.optional {
+			d.log.Warn("geoip database cannot be used, its places stay unknown until it can", "path", s.name, "error", err)
+		} else {
+			errs = append(errs, err)
 		}
 	}
 	own := d.sources[len(d.sources)-len(embedded):]
@@ -211,7 +220,7 @@ func set(to *string, value string) {
 	}
 }
 
-// Info describes a database in use.
+// Info describes a database in use, or that is waited for.
 type Info struct {
 	// Path of its file, or the name of an embedded one.
 	Path string
@@ -224,8 +233,10 @@ type Info struct {
 	// Fields are those of [flows.Place] that it gives, in lower case.
 	Fields []string
 	// Problem is why the file now at Path is not used and an older copy of it
-	// is; empty when all is well.
+	// is, or none; empty when all is well.
 	Problem string
+	// Missing is whether none is in use; only Path and Problem are set then.
+	Missing bool
 }
 
 // Info describes the databases, in order; it is empty after Close.
@@ -235,6 +246,9 @@ func (d *Databases) Info() []Info {
 	var infos []Info
 	for _, s := range d.sources {
 		if s.db == nil {
+			if !d.closed {
+				infos = append(infos, Info{Path: s.name, Problem: s.problem, Missing: true})
+			}
 			continue
 		}
 		infos = append(infos, Info{

@@ -257,7 +257,7 @@ func TestOpenRefusesPipe(t *testing.T) {
 // A database for which there is no memory is refused, also in the place of one that is in
 // use, which stays.
 func TestNoRoom(t *testing.T) {
-	path, left := writeFile(t, "a.mmdb", demodb.City()), int64(len(demodb.City())+roomReserve)
+	path, left := writeFile(t, "a.mmdb", demodb.City()), int64(len(demodb.City())+roomReserve)+checkMemory(int64(len(demodb.City())))
 	d := open(t, Options{Paths: []string{path}, room: func() int64 { return left }})
 	left--
 	if err := d.Reload(); !errors.Is(err, ErrNoRoom) || !strings.Contains(err.Error(), path) {
@@ -267,7 +267,7 @@ func TestNoRoom(t *testing.T) {
 		t.Errorf("got %+v, want a problem, and the one that was there", info)
 	}
 	_, err := Open(Options{Paths: []string{sparseFile(t, sizeMax)}, room: func() int64 { return 600 << 20 }})
-	if !errors.Is(err, ErrNoRoom) || !strings.Contains(err.Error(), "takes 4.0 GiB") || !strings.Contains(err.Error(), "leaves 600 MiB") {
+	if !errors.Is(err, ErrNoRoom) || !strings.Contains(err.Error(), "takes 5.5 GiB") || !strings.Contains(err.Error(), "leaves 600 MiB") {
 		t.Errorf("got %v, want %v", err, ErrNoRoom)
 	}
 }
@@ -322,6 +322,33 @@ func TestFieldsOfSparseBeginning(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"country", "city"}, db.fields.names()); diff != "" {
 		t.Errorf("fields (-want +got):\n%s", diff)
+	}
+}
+
+// Who can do without a database begins so, says that it is missing, and takes it when it
+// comes.
+func TestOptional(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "late.mmdb")
+	d := open(t, Options{Paths: []string{path}, Embedded: []Embedded{{Name: "asn", Data: demodb.ASN()}}, Optional: true})
+	if got := d.Info(); len(got) != 2 || !got[0].Missing || got[0].Path != path || got[0].Problem == "" || got[1].Missing {
+		t.Errorf("got %+v, want the file missing, and why", got)
+	}
+	if got := d.Place(addr("198.51.100.7")); got.Country != "" || got.ASN == "" {
+		t.Errorf("got %+v, want the place that the other one knows alone", got)
+	}
+	if err := os.WriteFile(path, demodb.City(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d.poll() // sees it
+	d.poll() // it has kept still
+	if got := d.Info(); got[0].Missing || got[0].Problem != "" {
+		t.Errorf("got %+v, want the file in use", got[0])
+	}
+	if got := d.Place(addr("198.51.100.7")); got.Country == "" {
+		t.Error("got no country from the file that came")
+	}
+	if err := d.Close(); err != nil || len(d.Info()) != 0 {
+		t.Errorf("after Close: got %+v, %v, want nothing", d.Info(), err)
 	}
 }
 

@@ -56,9 +56,9 @@ func readDatabase(path string, room int64) (*database, error) {
 	switch size := info.Size(); {
 	case size == 0:
 		return nil, fmt.Errorf("%w: file is empty", ErrNotMMDB)
-	case size > room-roomReserve:
+	case size+checkMemory(size) > room-roomReserve:
 		return nil, fmt.Errorf("%w: it takes %s, and the limit of the process's memory leaves %s",
-			ErrNoRoom, humanize.IBytes(uint64(size)), humanize.IBytes(uint64(max(room, 0))))
+			ErrNoRoom, humanize.IBytes(uint64(size+checkMemory(size))), humanize.IBytes(uint64(max(room, 0))))
 	}
 	return mapDatabase(file, info)
 }

@@ -56,7 +56,7 @@ func (d *Databases) poll() {
 			continue
 		}
 		if err := d.load(s); err != nil {
-			d.log.Error("geoip database not reloaded, keeping the old one", "path", s.name, "error", err)
+			d.log.Error("geoip database not reloaded, keeping the old one if there is any", "path", s.name, "error", err)
 		}
 	}
 }

@@ -145,8 +145,8 @@ func TestCloseUnderReaders(t *testing.T) {
 	readers.Wait()
 }
 
-// TestUnreadableRecord damages a record after it was opened, as sampling does
-// not see all of a large file.
+// TestUnreadableRecord damages a record after it was opened and checked, as memory may
+// be.
 func TestUnreadableRecord(t *testing.T) {
 	data := one(t, m{"country": s("DE"), "extra": mmdbtype.Bool(true)})
 	var log bytes.Buffer

@@ -63,11 +63,13 @@ const (
 	BoundContainers                    // of a pod of this node
 	BoundExternal                      // the Service's external addresses found no room
 	BoundCgroups                       // of this node
+	BoundNetworks                      // of a pod's annotation, or it cannot be read
 )
 
 var boundNames = map[Bounds]string{
 	BoundText: "text", BoundAddresses: "addresses", BoundRanges: "ranges", BoundPorts: "ports",
 	BoundContainers: "containers", BoundExternal: "external", BoundCgroups: "cgroups",
+	BoundNetworks: "networks",
 }
 
 // text returns a name as it is kept.

@@ -123,7 +123,7 @@ func TestWhatIsKeptOfAnObjectIsBounded(t *testing.T) {
 	}
 	want := BoundText | BoundAddresses
 	for _, over := range []struct{ got, want Bounds }{
-		{local.Over, want}, {service.Over, want | BoundPorts}, {node.Over, want | BoundRanges},
+		{local.Over, want | BoundNetworks}, {service.Over, want | BoundPorts}, {node.Over, want | BoundRanges},
 	} {
 		if over.got != over.want {
 			t.Errorf("got bounds %b, want %b", over.got, over.want)
@@ -177,11 +177,11 @@ func TestBoundsAreCounted(t *testing.T) {
 		c.SetNode(nodeOf(vileNode()))
 	}
 	c.SetService(serviceOf(vileService()))
-	want := map[string]uint64{"text": 7, "addresses": 7, "ranges": 3, "ports": 1, "containers": 0, "external": 0, "cgroups": 0}
+	want := map[string]uint64{"text": 7, "addresses": 7, "ranges": 3, "ports": 1, "containers": 0, "external": 0, "cgroups": 0, "networks": 3}
 	if got := c.Bounded(); !reflect.DeepEqual(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
-	if got := strings.Count(log.String(), "beyond a bound,"); got != 4 {
+	if got := strings.Count(log.String(), "beyond a bound,"); got != 5 {
 		t.Errorf("got %d lines, want one for each bound:\n%s", got, log.String())
 	}
 }

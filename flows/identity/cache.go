@@ -45,10 +45,11 @@ type CacheOptions struct {
 //  8. the longest named range (cidr);
 //  9. a pod or service range of the cluster (cluster);
 //  10. a service, by externalIPs with protocol and port, if the address is private;
-//  11. a special range: link_local (link-local, loopback, unspecified),
+//  11. a pod, by the annotation of its further networks, if the address is private;
+//  12. a special range: link_local (link-local, loopback, unspecified),
 //     multicast (and the limited broadcast address), private (RFC 1918,
 //     RFC 6598, RFC 4193);
-//  12. everything else is external.
+//  13. everything else is external.
 //
 // A named range of 0.0.0.0/0 therefore takes all that 1 to 7 leave. A node's port
 // of a service is the node, and the broadcast address of a subnet is of the kind

@@ -296,6 +296,26 @@ func TestOwnerOfPod(t *testing.T) {
 	}
 }
 
+// A pod has one workload, whichever end of a flow it is; without a controller it is its own.
+func TestOneWorkloadAtBothEnds(t *testing.T) {
+	for _, test := range []struct{ controller, want flows.Workload }{
+		{flows.Workload{}, flows.Workload{Type: flows.BarePod, Name: "lone"}},
+		{flows.Workload{Type: "staticpod", Name: "lone"}, flows.Workload{Type: "staticpod", Name: "lone"}},
+		{flows.Workload{Type: "deployment", Name: "web"}, flows.Workload{Type: "deployment", Name: "web"}},
+	} {
+		c := newTestCache(&clock{start})
+		p := pod("lone", 0, "10.0.0.1")
+		p.Workload = test.controller
+		c.SetPod(p)
+		owner := c.Owner(query("10.0.0.1", 1, 2))
+		peer := flows.Workload{Type: owner.WorkloadType, Name: owner.Name}
+		metered := c.LocalPod(netip.MustParseAddr("10.0.0.1"), at(1), at(2)).Workload
+		if peer != test.want || metered != test.want {
+			t.Errorf("controller %v: got %v as a peer and %v metered, want %v", test.controller, peer, metered, test.want)
+		}
+	}
+}
+
 func TestServiceMoves(t *testing.T) {
 	k := &clock{start}
 	c := newTestCache(k)

@@ -41,6 +41,8 @@ type Cgroups struct {
 
 	mu   sync.Mutex
 	byID map[uint64]*cgroup
+	// unpopulated are the pods that run without a process, by what their cgroups call them.
+	unpopulated map[string]*UnpopulatedPod
 	// appeared is told when a pod's own cgroup is new.
 	appeared chan struct{}
 	// scanned is closed when the tree has been read for the first time.
@@ -93,6 +95,8 @@ func (c *Cgroups) Run(ctx context.Context) error {
 	close(c.scanned)
 	rescan := time.NewTicker(interval)
 	defer rescan.Stop()
+	processes := time.NewTicker(populatedInterval)
+	defer processes.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -106,6 +110,8 @@ func (c *Cgroups) Run(ctx context.Context) error {
 			c.scan(watcher)
 		case <-rescan.C:
 			c.scan(watcher)
+		case <-processes.C:
+			c.lookForProcesses()
 		}
 	}
 }

@@ -3,6 +3,7 @@
 package identity
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -399,4 +400,73 @@ func TestHostPodsOfFlatCgroups(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
+}
+
+// A running pod in whose cgroup there is no process is told of once, after a while, and until
+// there is one, wherever in the pod's cgroups.
+func TestUnpopulatedPods(t *testing.T) {
+	root := ktest.NewCgroup(t)
+	uid := func(n int) string { return fmt.Sprintf("00000000-0000-4000-8000-%012d", n) }
+	now := start
+	var log bytes.Buffer
+	cache := NewCache(CacheOptions{Node: "here", Now: func() time.Time { return now }})
+	c := NewCgroups(root.Path, cache, slog.New(slog.NewTextHandler(&log, nil)))
+	running := func(n int, change func(*Pod)) {
+		p := pod(fmt.Sprint("p", n), 0, "192.0.2.1")
+		p.UID, p.HostNetwork = uid(n), true
+		change(p)
+		cache.SetPod(p)
+	}
+	kubepods := root.Child(t, "kubepods")
+	var containers [8]*ktest.Cgroup
+	for n := range containers {
+		containers[n] = kubepods.Child(t, "pod"+uid(n)).Child(t, cgroupID)
+	}
+	running(0, func(*Pod) {})
+	running(1, func(*Pod) {}) // gets a process
+	running(2, func(p *Pod) { p.Finished = true })
+	running(3, func(p *Pod) { p.Addresses = nil })
+	running(4, func(p *Pod) { p.Node = "there" })
+	running(5, func(p *Pod) { p.HostNetwork = false })
+	running(6, func(p *Pod) { p.Leaving = true })
+	flat := root.Child(t, "system.slice").Child(t, "kubepods-burstable-pod"+strings.ReplaceAll(uid(7), "-", "_")+".slice:cri-containerd:"+cgroupID)
+	running(7, func(*Pod) {}) // its processes are beside the kubelet's cgroup
+	c.scan(&fsnotify.Watcher{})
+
+	look := func(seconds float64, want ...string) {
+		t.Helper()
+		now = at(seconds)
+		c.lookForProcesses()
+		var got []string
+		for _, pod := range c.Unpopulated() {
+			got = append(got, pod.Name)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("after %v s: got %v, want %v", seconds, got, want)
+		}
+	}
+	inside := func(cgroup *ktest.Cgroup, f func()) {
+		t.Helper()
+		if err := cgroup.Do(ktest.NewNamespace(t), func() error { f(); return nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	inside(flat, func() {
+		inside(containers[1], func() {
+			look(0)
+			look(29)
+			look(30, "p0", "p5")
+		})
+		look(40, "p0", "p5")
+		look(71, "p0", "p1", "p5")
+	})
+	if got := c.Unpopulated(); !got[0].HostNetwork || got[2].HostNetwork || !got[1].Since.Equal(at(40)) ||
+		got[0].Cgroup != filepath.Join(kubepods.Path, "pod"+uid(0)) {
+		t.Errorf("got %+v", got)
+	}
+	if got := strings.Count(log.String(), "no process in the cgroup"); got != 3 {
+		t.Errorf("got %d warnings, want one for each of three pods:\n%s", got, log.String())
+	}
+	inside(containers[0], func() { inside(flat, func() { look(80, "p1", "p5") }) })
+	inside(flat, func() { look(81, "p1", "p5") })
 }

@@ -24,7 +24,9 @@ const (
 // holder is an object that has addresses.
 type holder struct {
 	owner *flows.Owner
-	pod   *flows.Pod // only of this node
+	// announcer is the owner of the addresses that the object has by its own word alone.
+	announcer *flows.Owner
+	pod       *flows.Pod // only of this node
 	// started is when the pod did, told when it was first heard of; leaving is set while it
 	// is being deleted.
 	started int64
@@ -95,7 +97,7 @@ type claims struct {
 	// ended lists ended claims in the order in which their end was noticed; endedOf counts
 	// them by the rank that they had then.
 	ended   []endedClaim
-	endedOf [rankExternalIP + 1]int
+	endedOf [rankAnnounced + 1]int
 }
 
 type endedClaim struct {
@@ -108,7 +110,7 @@ type endedClaim struct {
 // of reports whether it may be this claim of the address that ended: one of a pod may
 // have got another rank.
 func (e *endedClaim) of(c *claim) bool {
-	return c.holder == e.holder && !c.asserted() && (c.rank == e.rank || e.rank.ofPod())
+	return c.holder == e.holder && !c.asserted() && (c.rank == e.rank || c.rank.ofPod() && e.rank.ofPod())
 }
 
 // asserted reports whether the object makes the claim still.
@@ -118,11 +120,12 @@ func (c *claim) asserted() bool { return c.to == forever || c.yielded }
 func (c *claim) node() string { return c.holder.owner.Node }
 
 // localPod returns the pod whose interface was there from first to last, as far
-// as can be told from the address: nil if that may be none or several.
+// as can be told from the address: nil if that may be none or several. What a pod announces
+// is no evidence of its interface.
 func (c *claims) localPod(address netip.Addr, first, last int64) *flows.Pod {
 	var found *holder
 	for _, cl := range c.byAddress[address] {
-		if cl.holder.pod == nil || !cl.possible(first, last) {
+		if cl.holder.pod == nil || cl.rank == rankAnnounced || !cl.possible(first, last) {
 			continue
 		}
 		if cl.uncertain(last) || found != nil && found != cl.holder {

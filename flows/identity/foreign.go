@@ -10,7 +10,7 @@ import (
 )
 
 // Foreign implements [flows.OwnAddresses]. A pod's own addresses are those in its status at
-// the time, give or take what news of them may be late.
+// the time, give or take what news of them may be late, and not what it announces.
 func (c *Cache) Foreign(pod *flows.Pod, address netip.Addr, first, last time.Time) bool {
 	from, to := c.bounds(first, last)
 	c.mu.RLock()
@@ -20,7 +20,7 @@ func (c *Cache) Foreign(pod *flows.Pod, address netip.Addr, first, last time.Tim
 		return false
 	}
 	for _, cl := range c.claims.byAddress[address.Unmap()] {
-		if cl.holder == e.holder && (cl.asserted() || cl.touches(from-tolerance, to+tolerance)) {
+		if cl.holder == e.holder && cl.rank.ofPod() && (cl.asserted() || cl.touches(from-tolerance, to+tolerance)) {
 			return false
 		}
 	}

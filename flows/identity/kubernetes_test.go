@@ -174,7 +174,8 @@ func TestLateBinding(t *testing.T) {
 			c.Errorf("while its address's last owner may still be to end: got %v, want nothing", got)
 		}
 		c.at(7)
-		want := &flows.Pod{UID: "uid-a", Namespace: "ns", Name: "a", Node: "here", Container: "main"}
+		want := &flows.Pod{UID: "uid-a", Namespace: "ns", Name: "a", Node: "here", Container: "main",
+			Workload: flows.Workload{Type: flows.BarePod, Name: "a"}}
 		if diff := cmp.Diff(want, bind()); diff != "" {
 			c.Error(diff)
 		}

@@ -39,6 +39,7 @@ func podOf(p *corev1.Pod) *Pod {
 	if len(pod.Addresses) == 0 {
 		pod.Addresses = appendAddress(nil, p.Status.PodIP)
 	}
+	pod.Secondary = over.secondaryOf(p, pod.Addresses)
 	ended := endOf(p)
 	final := p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
 	if pod.Finished = final || pod.Leaving && !ended.IsZero(); pod.Finished {

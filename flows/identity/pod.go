@@ -3,7 +3,6 @@
 package identity
 
 import (
-	"cmp"
 	"net/netip"
 	"time"
 
@@ -16,6 +15,8 @@ type Pod struct {
 	// Addresses are those of its status; HostNetwork pods own none of them.
 	Addresses   []netip.Addr
 	HostNetwork bool
+	// Secondary are those that only its annotation tells, by the word of who may write it.
+	Secondary []netip.Addr
 	// Containers are those of a pod of this node that has several, each with the id that
 	// its last start has given it.
 	Containers []Container
@@ -65,6 +66,7 @@ func (c *Cache) SetPod(p *Pod) {
 	if old != nil {
 		entry.holder = old.holder
 		c.leaveNode(old)
+		c.withdraw(old, without(old.announced(), p.announced()), p, now)
 	} else {
 		entry.holder = &holder{told: now}
 	}
@@ -73,7 +75,11 @@ func (c *Cache) SetPod(p *Pod) {
 	c.joinNode(entry)
 	c.describePod(entry)
 	c.movePod(old, entry, now)
-	c.excess.note("pod", p.Namespace, p.Name, p.Over)
+	over := p.Over
+	if !c.announce(old, entry, now) {
+		over |= BoundNetworks
+	}
+	c.excess.note("pod", p.Namespace, p.Name, over)
 	c.rerank(entry, now, now)
 }
 
@@ -92,6 +98,7 @@ func (c *Cache) DeletePod(p *Pod) {
 	for _, address := range entry.owned() {
 		c.endPodClaim(entry.holder, address, p, now)
 	}
+	c.withdraw(entry, entry.announced(), p, now)
 }
 
 // movePod ends the claims of addresses that a pod lost and opens those of
@@ -161,17 +168,23 @@ func (p *Pod) owned() []netip.Addr {
 
 // describePod builds what queries about a pod return.
 func (c *Cache) describePod(e *podEntry) {
-	zone := c.zone(e.Node)
+	zone, workload := c.zone(e.Node), e.OwnWorkload()
 	e.holder.started, e.holder.leaving = nanoseconds(e.Started), e.Leaving
 	e.holder.owner = &flows.Owner{
 		Kind: flows.PeerPod, Namespace: e.Namespace,
-		Name: cmp.Or(e.Workload.Name, e.Name), WorkloadType: e.Workload.Type,
+		Name: workload.Name, WorkloadType: workload.Type,
 		Pod: e.Name, Node: e.Node, Zone: zone,
+	}
+	e.holder.announcer = nil
+	if len(e.announced()) > 0 {
+		announced := *e.holder.owner
+		announced.Announced = true
+		e.holder.announcer = &announced
 	}
 	e.holder.pod = nil
 	if c.isLocal(e.Pod) {
 		pod := e.Pod.Pod
-		pod.Zone = zone
+		pod.Zone, pod.Workload = zone, workload
 		e.holder.pod = &pod
 	}
 }
@@ -188,12 +201,29 @@ func (c *Cache) LocalPods() []LocalPod {
 		return nil
 	}
 	for e := range node.pods {
-		local = append(local, LocalPod{
-			UID: e.UID, Namespace: e.Namespace, Name: e.Name, HostNetwork: e.HostNetwork,
-			Running: !e.Finished && len(e.Addresses) > 0,
-		})
+		local = append(local, e.local())
 	}
 	return local
+}
+
+func (e *podEntry) local() LocalPod {
+	return LocalPod{
+		UID: e.UID, Namespace: e.Namespace, Name: e.Name, HostNetwork: e.HostNetwork,
+		Running: !e.Finished && len(e.Addresses) > 0,
+	}
+}
+
+// runningPod returns the pod of this node that a cgroup calls so, and whether it runs and is
+// not being deleted.
+func (c *Cache) runningPod(uid string) (pod LocalPod, running bool) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	e := c.podByCgroup(uid)
+	if e == nil || c.pods[e.UID] != e || !c.isLocal(e.Pod) {
+		return LocalPod{}, false
+	}
+	pod = e.local()
+	return pod, pod.Running && !e.Leaving
 }
 
 // nanoseconds returns a time as claims hold it.

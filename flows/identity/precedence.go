@@ -36,6 +36,9 @@ const (
 	// rankExternalIP is spec.externalIPs of a Service and its ports: whoever may create a
 	// Service can claim any address there.
 	rankExternalIP
+	// rankAnnounced is a pod's annotation of its further networks: whoever may patch a pod
+	// can claim any address there.
+	rankAnnounced
 )
 
 func (r rank) ofPod() bool {
@@ -88,6 +91,14 @@ func (c *Cache) strayRank(list []claim, address netip.Addr) rank {
 	return rankStray
 }
 
+// ownerBy returns the owner that a claim of a rank shows.
+func (h *holder) ownerBy(r rank) *flows.Owner {
+	if r == rankAnnounced && h.announcer != nil {
+		return h.announcer
+	}
+	return h.owner
+}
+
 // decide returns the owner of an address, given by whom it is claimed.
 func (c *Cache) decide(address netip.Addr, claimed *flows.Owner, r rank) *flows.Owner {
 	_, onHost := c.host[address]
@@ -109,7 +120,7 @@ func (c *Cache) decide(address netip.Addr, claimed *flows.Owner, r rank) *flows.
 	if _, ok := c.cluster.lookup(address); ok {
 		return ownerCluster
 	}
-	if claimed != nil && r == rankExternalIP && !outside {
+	if claimed != nil && r >= rankExternalIP && !outside {
 		return claimed
 	}
 	return special(address)
@@ -192,8 +203,8 @@ func pick(list []claim, q *flows.Query, first, last, slack int64, stray rank) (*
 		case t.best == nil:
 			return nil, 0
 		case certain:
-			return t.best.owner, t.rank
-		case t.rank == rankExternalIP, t.rank.ofPorts() && t.tied: // the address is what it is without
+			return t.best.ownerBy(t.rank), t.rank
+		case t.rank >= rankExternalIP, t.rank.ofPorts() && t.tied: // the address is what it is without
 		default:
 			return ownerAmbiguous, t.rank
 		}
@@ -252,7 +263,7 @@ func (c *claims) rerank(address netip.Addr, h *holder, r rank, at, now int64) {
 	list := c.byAddress[address]
 	old := r
 	for i := range list {
-		if cl := &list[i]; cl.holder == h {
+		if cl := &list[i]; cl.holder == h && cl.rank.ofPod() {
 			old, cl.rank = cl.rank, r
 		}
 	}

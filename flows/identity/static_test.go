@@ -78,7 +78,8 @@ func TestStaticBinds(t *testing.T) {
 		want *flows.Pod
 	}{
 		{"by device", flows.Interface{Name: "veth-batch", Addresses: addresses("10.1.0.5")},
-			&flows.Pod{UID: "static:shop/batch", Namespace: "shop", Name: "batch", Node: "edge-1", Zone: "z1"}},
+			&flows.Pod{UID: "static:shop/batch", Namespace: "shop", Name: "batch",
+				Workload: flows.Workload{Type: flows.BarePod, Name: "batch"}, Node: "edge-1", Zone: "z1"}},
 		{"by address", flows.Interface{Name: "veth0", Addresses: addresses("10.1.0.5", "2001:db8:1::5")},
 			&flows.Pod{UID: "static:shop/web-0", Namespace: "shop", Name: "web-0", Container: "nginx",
 				Workload: flows.Workload{Type: "statefulset", Name: "web"}, Node: "edge-1", Zone: "z1"}},

@@ -47,7 +47,8 @@ within() { [ "${WITHIN_CLUSTER:-}" = "$CLUSTER" ]; }
 inside() {
 	local enter=(nsenter --target "$NODE_PID" --net --mount --pid --wd=/)
 	within && enter=(env --chdir /)
-	PATH=$state/bin:$PATH KUBECONFIG=$state/kubeconfig CONTAINERD_NAMESPACE=k8s.io \
+	# kubectl would keep what it has discovered in the home directory.
+	PATH=$state/bin:$PATH KUBECONFIG=$state/kubeconfig KUBECACHEDIR=$state/kubectl CONTAINERD_NAMESPACE=k8s.io \
 		WITHIN_CLUSTER=$CLUSTER "${enter[@]}" "$@"
 }
 

@@ -118,6 +118,8 @@ configuration() {
 		version = 2
 		root = "/var/lib/containerd"
 		state = "/run/containerd"
+		[plugins."io.containerd.internal.v1.opt"]
+		  path = "/var/lib/containerd/opt" # not the machine's /opt
 		[plugins."io.containerd.grpc.v1.cri"]
 		  sandbox_image = "docker.io/local/pause:1"
 		  restrict_oom_score_adj = true
@@ -132,6 +134,7 @@ configuration() {
 		authorization: {mode: AlwaysAllow}
 		cgroupDriver: cgroupfs
 		cgroupRoot: /$cgroup
+		volumePluginDir: /var/lib/kubelet/plugins/volume # not the machine's /usr/libexec
 		failCgroupV1: false
 		failSwapOn: false
 		enforceNodeAllocatable: []

@@ -77,7 +77,7 @@ func examples() map[string]any {
 		"attach": "netlink", "drainInterval": "1m30s", "mapMemory": "128Mi", "pinPath": "/bpf/other", "stateDir": "/run/podmeter/other",
 		"identity": "kubernetes", "scope": "node", "kubeconfig": "/etc/podmeter/kubeconfig", "nodeName": "node-a", "daemonset": "meters/podmeter",
 		"sockets": "on", "hostPods": "on", "cgroupRoot": "/host/cgroup",
-		"cidrFile": "/etc/podmeter/cidrs.yaml", "nat64Prefix": []any{"64:ff9b:1::/96"}, "geoip": []any{"/geoip/city.mmdb", "/geoip/asn.mmdb"},
+		"cidrFile": "/etc/podmeter/cidrs.yaml", "nat64Prefix": []any{"64:ff9b:1::/96"}, "geoip": []any{"/geoip/city.mmdb", "/geoip/asn.mmdb"}, "geoipOptional": true,
 		"flowLabels": []any{"peer_ip"}, "externalLabels": []any{"city"},
 		"rttBuckets": "off", "flowSeriesLimit": 3000, "externalSeriesLimit": 0, "uplinkSeriesLimit": 10_000_000, "flowIdle": "2h", "seriesGrace": "10m",
 		"remoteWriteUrl": []any{"https://a/w", "https://b/w"}, "remoteWriteHttpConfigFile": "/etc/podmeter/client.yaml", "remoteWriteLabels": []any{"cluster=prod"},
@@ -254,14 +254,14 @@ func TestFetchedDatabases(t *testing.T) {
 		hasOwnStorage bool
 	}{
 		{"default", map[string]any{"fetch": map[string]any{"enabled": true}}, map[string]any{},
-			[]string{"geoip", "fetch", "--dir=/geoip", "--database=country"}, []string{"--geoip=/geoip/dbip-country-lite.mmdb"}, true},
+			[]string{"geoip", "fetch", "--dir=/geoip", "--database=country", "--give-up=2m"}, []string{"--geoip=/geoip/dbip-country-lite.mmdb"}, true},
 		{"two, of a mirror, to a volume", map[string]any{
 			"fetch":  map[string]any{"enabled": true, "databases": []any{"city", "asn"}, "mirror": "http://mirror.example.com/dbip"},
 			"volume": map[string]any{"hostPath": map[string]any{"path": "/var/lib/GeoIP"}},
-		}, map[string]any{}, []string{"geoip", "fetch", "--dir=/geoip", "--database=city,asn", "--mirror=http://mirror.example.com/dbip"},
+		}, map[string]any{}, []string{"geoip", "fetch", "--dir=/geoip", "--database=city,asn", "--mirror=http://mirror.example.com/dbip", "--give-up=2m"},
 			[]string{"--geoip=/geoip/dbip-city-lite.mmdb,/geoip/dbip-asn-lite.mmdb"}, false},
 		{"named", map[string]any{"fetch": map[string]any{"enabled": true}}, map[string]any{"geoip": []any{"/geoip/own.mmdb"}},
-			[]string{"geoip", "fetch", "--dir=/geoip", "--database=country"}, []string{"--geoip=/geoip/own.mmdb"}, true},
+			[]string{"geoip", "fetch", "--dir=/geoip", "--database=country", "--give-up=2m"}, []string{"--geoip=/geoip/own.mmdb"}, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			pod := daemonSet(t, helm(t, map[string]any{"geoip": test.geoip, "agent": test.agent})).Spec.Template.Spec
@@ -270,6 +270,9 @@ func TestFetchedDatabases(t *testing.T) {
 			}
 			if diff := cmp.Diff(test.fetch, pod.InitContainers[0].Args); diff != "" {
 				t.Errorf("arguments (-want +got):\n%s", diff)
+			}
+			if !slices.Contains(pod.Containers[0].Args, "--geoip-optional=true") {
+				t.Errorf("agent's: got %q, want it to start without databases", pod.Containers[0].Args)
 			}
 			var args []string
 			for _, arg := range pod.Containers[0].Args {

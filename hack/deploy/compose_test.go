@@ -46,6 +46,18 @@ func TestComposeIsTheStack(t *testing.T) {
 	}
 }
 
+// Its Prometheus has the features of the stack's, that of created timestamps among them.
+func TestComposeFeatures(t *testing.T) {
+	features := func(args []string) []string {
+		return slices.DeleteFunc(slices.Clone(args), func(arg string) bool { return !strings.HasPrefix(arg, "--enable-feature=") })
+	}
+	prometheus := pods(t, kustomize(t, "overlays/stack"))["apps/v1 Deployment podmeter-monitoring/prometheus"]
+	want := features(prometheus.Containers[0].Args)
+	if got := features(compose(t)["prometheus"].Command); len(want) == 0 || !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 // Its Prometheus has the rules of the stack's.
 func TestComposeRules(t *testing.T) {
 	var want, got []string

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/podmeter/podmeter/internal/ktest"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
@@ -150,8 +151,19 @@ func compare(t *testing.T, s series, highest map[string]float64) {
 // own reads the counters of a pod's interface in the pod itself.
 func (c *cluster) own(t *testing.T, namespace, pod string) (own counters) {
 	t.Helper()
-	out := c.kubectl(t, "", "exec", "--namespace", namespace, pod, "--", "sh", "-c",
-		"cd /sys/class/net/eth0/statistics && cat tx_bytes tx_packets rx_bytes rx_packets")
+	var out []byte
+	// A kubelet that has just started does not know its pods yet.
+	ktest.AwaitWithin(t, patience, "counters of the interface of "+namespace+"/"+pod, func() string {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		var err error
+		out, err = run(ctx, "", "exec", "--namespace", namespace, pod, "--", "sh", "-c",
+			"cd /sys/class/net/eth0/statistics && cat tx_bytes tx_packets rx_bytes rx_packets")
+		if err != nil {
+			return err.Error()
+		}
+		return ""
+	})
 	_, err := fmt.Fscan(strings.NewReader(string(out)),
 		&own.transmitBytes, &own.transmitPackets, &own.receiveBytes, &own.receivePackets)
 	if err != nil {

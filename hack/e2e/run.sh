@@ -14,11 +14,25 @@ cd "$(dirname "$0")/../.."
 export CLUSTER=${CLUSTER:-podmeter-e2e} POD_IPS=${POD_IPS:-40}
 . hack/cluster/common.sh
 plugins=(${CNI:-ptp bridge})
-declare -A tests=([ptp]=. [bridge]='^(TestParity|TestParityAcrossRollouts|TestAttribution|TestContainers|TestHostPods)$')
+declare -A tests=([ptp]=. [bridge]='^(TestParity|TestParityAcrossRollouts|TestAttribution|TestContainers|TestHostPods|TestPodsOfASecondOnOneAddress)$')
 work=$(mktemp -d)
+# folders are those of the machine among which a cluster might leave some.
+folders() {
+	find /etc /opt /usr/libexec /var/lib /var/log "$HOME" -xdev -maxdepth 2 -type d \
+		! -path "$HOME/.cache/*" ! -path "$HOME/go/*" 2>/dev/null | sort
+}
+before=$(folders)
 finish() {
-	[ -n "${KEEP:-}" ] || hack/cluster/down.sh
+	local status=$? left
 	rm -rf "$work"
+	[ -z "${KEEP:-}" ] || return "$status"
+	hack/cluster/down.sh
+	left=$(comm -13 <(echo "$before") <(folders))
+	[ -z "$left" ] || {
+		echo "the cluster has left folders behind:"$'\n'"$left" >&2
+		exit 1
+	}
+	exit "$status"
 }
 trap finish EXIT
 
@@ -44,7 +58,7 @@ for plugin in "${plugins[@]}"; do
 	CNI=$plugin hack/cluster/up.sh
 	. "$state/env"
 	hack/cluster/load.sh bin/podmeter-image.tar "$work/traffic.tar"
-	if selects "$pattern" Prometheus QuickStart RemoteWrite Stack; then
+	if selects "$pattern" Prometheus QuickStart RemoteWrite Stack JobsOfASecond; then
 		hack/e2e/prometheus.sh
 	fi
 	if selects "$pattern" Helm; then

@@ -103,7 +103,8 @@ func TestPage(t *testing.T) {
 		run  func(*testing.T, *reader, *node)
 	}{
 		{"traffic", testTraffic}, {"hostile name", testHostileName}, {"keyboard", testKeyboard}, {"themes", testThemes}, {"numbers", testNumbers},
-		{"narrow", testNarrow}, {"nothing from elsewhere", testRequests}, {"restart", testRestart},
+		{"rate of all pods", testRateOfAllPods},
+		{"what waits", testWaiting}, {"narrow", testNarrow}, {"nothing from elsewhere", testRequests}, {"restart", testRestart},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, &reader{t, r.Browser}, n) })
 	}
@@ -254,6 +255,54 @@ func testNumbers(t *testing.T, r *reader, _ *node) {
 			t.Errorf("%s: got %s, want %s", call, got, want)
 		}
 	}
+}
+
+// amended lets the page see answers that a script has changed, until the test ends.
+func (r *reader) amended(t *testing.T, change string) {
+	t.Helper()
+	value[bool](r, `{
+		window.unamended ??= window.fetch;
+		window.fetch = async (...asked) => {
+			const state = await (await window.unamended(...asked)).json();
+			`+change+`
+			return new Response(JSON.stringify(state));
+		};
+	} true`)
+	t.Cleanup(func() { value[bool](r, `(window.fetch = window.unamended) && true`) })
+}
+
+// The rate of all pods is the sum of the pods' own, whatever the last two seconds were like.
+func testRateOfAllPods(t *testing.T, r *reader, _ *node) {
+	r.amended(t, `state.watch = 1; // another line of the chart
+		state.moved = [state.asOf, state.asOf]; // 8 kbit/s
+		state.grownSeconds = 8;
+		state.pods = { rows: [{ namespace: "shop", name: "a", total: [1e9, 1e9], grown: [3e6, 1e6] }, { namespace: "shop", name: "b", total: [1e9, 1e9], grown: [1e6, 0] }],
+			others: 2, rest: { total: [1e9, 1e9], grown: [1e6, 0] } };
+		state.grown = [5e6, 1e6];`)
+	r.await("the sum of the rows", `["sent", "received"].map(k => document.querySelector("#now-" + k).textContent).join() === "5.00 Mbit/s,1.00 Mbit/s"`)
+	const press = `document.querySelector("#chart").dispatchEvent(new KeyboardEvent("keydown", { key: %q })) && `
+	r.await("what the chart has at a point", fmt.Sprintf(press, "End")+`document.querySelector("#now-sent").textContent === "8.00 kbit/s"`)
+	r.await("the sum of the rows again", fmt.Sprintf(press, "Escape")+`document.querySelector("#now-sent").textContent === "5.00 Mbit/s"`)
+}
+
+// While bytes wait for a pod, or were lost, the page is not green, and says which.
+func testWaiting(t *testing.T, r *reader, _ *node) {
+	t.Run("waiting", func(t *testing.T) {
+		r.amended(t, `state.unboundBytes = 12345;
+			state.waiting = [{ interface: "eth0", since: state.now - 180_000, gone: 0, bytes: 12000, needs: ["10.0.0.9", "fd00::9"] },
+				{ interface: "<b>", since: state.now - 60_000, gone: state.now, bytes: 345, needs: [] }];`)
+		r.await("the verdict", `document.querySelector("#verdict.waits:not(.good)")?.textContent === "…12.3 kB wait for their pod"`)
+		r.await("the books", `document.querySelector("#books-verdict.waits").textContent.startsWith("… Not all: 12,345 bytes are on no series")`)
+		const rows = `[...document.querySelectorAll("#waiting-rows tr")].map(row => [...row.children].map(c => c.textContent).join("|")).join("\n")`
+		if got, want := r.text(rows), "eth0|10.0.0.9, fd00::9|3 min ago|12,000\n<b> (gone)|not known|60 s ago|345"; got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	})
+	t.Run("lost", func(t *testing.T) {
+		r.amended(t, `state.lostBytes = 7;`)
+		r.await("the verdict", `document.querySelector("#verdict.waits:not(.good)")?.textContent === "…7 B lost"`)
+	})
+	r.await("the tick again", `document.querySelector("#verdict.good").textContent === "✓Every byte accounted for" && document.querySelector("#waiting").hidden`)
 }
 
 func testRequests(t *testing.T, r *reader, _ *node) {

@@ -89,7 +89,7 @@ report() {
 kernel=$("$vm/kernel.sh")
 initramfs
 boots=("$@")
-[ $# -gt 0 ] || boots=(plain nohz_full cpus64)
+[ $# -gt 0 ] || boots=(plain nohz_full cpus64 lockdown)
 failed=0
 for name in "${boots[@]}"; do
 	: >"$logs/$name.tests"

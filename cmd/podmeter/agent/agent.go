@@ -124,7 +124,7 @@ func (a *Agent) openPlaces(context.Context) (err error) {
 	if len(a.config.GeoIP) == 0 {
 		return nil
 	}
-	a.places, err = geo.Open(geo.Options{Paths: a.config.GeoIP, Logger: a.log})
+	a.places, err = geo.Open(geo.Options{Paths: a.config.GeoIP, Optional: a.config.GeoIPOptional, Logger: a.log})
 	return Usage(about("geoip", err))
 }
 
@@ -138,9 +138,11 @@ func (a *Agent) makeTable(context.Context) error {
 	if a.optional, err = flows.ParseOptional(a.config.FlowLabels, a.config.ExternalLabels); err != nil {
 		return Usage(err)
 	}
+	a.optional.LinkLocalPeers = a.config.LinkLocalPeers
 	a.table = flows.NewTable(flows.TableOptions{
 		FlowLimit: a.config.FlowSeriesLimit, ExternalLimit: a.config.ExternalSeriesLimit,
 		FlowIdle: a.config.FlowIdle, SeriesGrace: a.config.SeriesGrace,
+		LinkLocalPeers: a.config.LinkLocalPeers,
 	})
 	options := flows.PublisherOptions{
 		Table: a.table, Directory: a.identity.cache, Binder: a.identity.source.Binder(), Places: a.whereabouts(),

@@ -93,3 +93,20 @@ func (a *Agent) hostPods() (all []datapath.HostPod) {
 	}
 	return all
 }
+
+// unpopulated are the running pods in whose cgroup there is no process.
+func (a *Agent) unpopulated() []identity.UnpopulatedPod {
+	if a.cgroups == nil {
+		return nil
+	}
+	return a.cgroups.Unpopulated()
+}
+
+func (a *Agent) unpopulatedStatus() (all []UnpopulatedStatus) {
+	for _, pod := range a.unpopulated() {
+		all = append(all, UnpopulatedStatus{
+			Namespace: pod.Namespace, Pod: pod.Name, HostNetwork: pod.HostNetwork, Cgroup: pod.Cgroup, Since: pod.Since,
+		})
+	}
+	return all
+}

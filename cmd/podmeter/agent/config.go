@@ -73,6 +73,8 @@ type Config struct {
 	NAT64Prefix []string
 	// GeoIP are MaxMind databases (.mmdb).
 	GeoIP []string
+	// GeoIPOptional is whether the agent starts without those that cannot be used.
+	GeoIPOptional bool
 	// ServiceTranslation is auto or off: whether the backends of Services are looked up.
 	ServiceTranslation string
 	// Sockets is auto, on or off: whether sockets tell the container and process of flows.
@@ -90,6 +92,8 @@ type Config struct {
 	FlowSeriesLimit, ExternalSeriesLimit int
 	// UplinkSeriesLimit is the most label sets of all uplinks.
 	UplinkSeriesLimit int
+	// LinkLocalPeers gives link-local and multicast peers and neighbour discovery rows as others have.
+	LinkLocalPeers bool
 	// FlowIdle is after how long without a byte a flow series is retired.
 	FlowIdle time.Duration
 	// SeriesGrace is how long the series of a pod outlive it.

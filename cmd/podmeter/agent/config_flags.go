@@ -105,6 +105,8 @@ func addIdentityFlags(fs *pflag.FlagSet, c *Config) {
 	fs.StringSliceVar(&c.GeoIP, "geoip", c.GeoIP,
 		"MaxMind database `files` (.mmdb: country, city, ASN) for the places of external peers, of pods and of uplinks; repeatable; "+
 			"read again when they change")
+	fs.BoolVar(&c.GeoIPOptional, "geoip-optional", c.GeoIPOptional,
+		"start without the files of --geoip that are missing or broken, and take them when they come")
 	fs.StringVar(&c.ServiceTranslation, "service-translation", c.ServiceTranslation,
 		"`mode` of finding the pods behind Services: "+oneOf("service-translation")+"; auto asks the kernel's conntrack table "+
 			"for each connection to a Service, off shows the Service as the peer")
@@ -149,6 +151,9 @@ func addSeriesFlags(fs *pflag.FlagSet, c *Config) {
 		"most label sets of podmeter_external_*, a quarter of it for one pod, and an equal share for each; others are folded into country=\"other\"")
 	fs.IntVar(&c.UplinkSeriesLimit, "uplink-series-limit", c.UplinkSeriesLimit,
 		"most label sets of podmeter_uplink_*, of all uplinks together; later ones are folded into peer=\"other\"")
+	fs.BoolVar(&c.LinkLocalPeers, "link-local-peers", c.LinkLocalPeers,
+		"rows by peer and container, within --flow-series-limit, for link-local and multicast peers, neighbour discovery and frames without an IP "+
+			"header too; without it they are one row a pod, kind and protocol, outside of the limit")
 	fs.DurationVar(&c.FlowIdle, "flow-idle", c.FlowIdle,
 		"after this long without a byte a series goes to the podmeter_*_retired_* of its family")
 	fs.DurationVar(&c.SeriesGrace, "series-grace", c.SeriesGrace,

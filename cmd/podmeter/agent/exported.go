@@ -39,6 +39,19 @@ type OrphanStatus struct {
 	Waiting [flows.Directions]flows.Counters `json:"waiting"`
 }
 
+// WaitingStatus is an interface whose bytes wait for its pod.
+type WaitingStatus struct {
+	Name  string `json:"name"`
+	Index int    `json:"index"`
+	// Since is when the first of these bytes was counted, Gone when the interface vanished, if
+	// it has.
+	Since time.Time `json:"since"`
+	Gone  time.Time `json:"gone,omitzero"`
+	Bytes uint64    `json:"bytes"` // in both directions
+	// Needs are addresses that a pod of this node would have to have, or some of them.
+	Needs []string `json:"needs,omitempty"`
+}
+
 // attachmentID identifies an attachment: ifindexes come back.
 type attachmentID struct {
 	point    flows.Point
@@ -69,6 +82,27 @@ func (e *exported) take(point flows.Point, attached time.Time) ExportedStatus {
 	found := e.of[id]
 	delete(e.of, id)
 	return ExportedStatus{Exported: found.Counters, Waiting: found.Waiting, ExportedPartly: found.Partial}
+}
+
+// waiting lists the interfaces whose bytes wait, those of most bytes first.
+func (e *exported) waiting() (all []WaitingStatus) {
+	for _, point := range e.of {
+		if !point.Waits() {
+			continue
+		}
+		waiting := WaitingStatus{
+			Name: point.Name, Index: int(point.Point), Since: point.Since, Gone: point.Gone,
+			Bytes: point.Waiting[flows.Transmit].Bytes + point.Waiting[flows.Receive].Bytes,
+		}
+		for _, address := range point.Needs {
+			waiting.Needs = append(waiting.Needs, address.String())
+		}
+		all = append(all, waiting)
+	}
+	slices.SortFunc(all, func(a, b WaitingStatus) int {
+		return cmp.Or(cmp.Compare(b.Bytes, a.Bytes), cmp.Compare(a.Index, b.Index), a.Since.Compare(b.Since))
+	})
+	return all
 }
 
 // rest returns what nobody has taken: of each pod that has some, and of interfaces that

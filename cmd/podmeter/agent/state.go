@@ -76,11 +76,13 @@ func (a *Agent) Agent() metrics.Agent {
 		Uplinks:         a.uplinks.states(),
 		Pods:            a.countPods(interfaces, pods),
 		Yielded:         a.countYields(),
+		Unpopulated:     len(a.unpopulated()),
 		ParsedPackets:   a.outcomes(),
 		IdentityObjects: source.Objects,
 		IdentityBounded: a.identity.cache.Bounded(),
 		IdentitySynced:  source.Synced,
 		IdentityUpdated: source.Updated,
+		GeoIPDatabases:  a.countDatabases(),
 		ServiceLookups: map[string]uint64{
 			metrics.LookupFound: lookups.Found, metrics.LookupMissing: lookups.Missing,
 			metrics.LookupSkipped: lookups.Skipped, metrics.LookupError: lookups.Errors,
@@ -119,10 +121,14 @@ func countStates(interfaces []datapath.InterfaceStatus) map[string]int {
 func (a *Agent) countPods(interfaces []datapath.InterfaceStatus, pods map[flows.Point]*flows.Pod) map[string]int {
 	interfaces = append(interfaces, a.meter.HostPods()...)
 	metered := make(map[string]string) // UID → state
+	unpopulated := make(map[string]bool)
+	for _, pod := range a.unpopulated() {
+		unpopulated[pod.UID] = pod.HostNetwork
+	}
 	for _, i := range interfaces {
 		pod := pods[i.Point]
 		switch {
-		case pod == nil, i.State == datapath.StateGone:
+		case pod == nil, i.State == datapath.StateGone, unpopulated[pod.UID]:
 		case i.State.Partly():
 			metered[pod.UID] = metrics.PodPartly
 		case metered[pod.UID] == "":
@@ -188,8 +194,10 @@ func (a *Agent) Status() Status {
 		GeoIP:                  a.geoStatus(),
 		Uplinks:                a.uplinks.status(),
 		Yielded:                a.yieldStatus(),
+		Unpopulated:            a.unpopulatedStatus(),
 	}
 	e := a.exported()
+	s.Waiting = e.waiting()
 	s.Interfaces = a.interfaceStatus(&e)
 	s.Earlier, s.Orphans = e.rest()
 	s.Node = a.node()
@@ -215,6 +223,25 @@ func (a *Agent) geoStatus() []GeoIPStatus {
 		all = append(all, GeoIPStatus{Path: i.Path, Type: i.Type, Built: i.Built, Fields: i.Fields, Problem: i.Problem})
 	}
 	return all
+}
+
+// countDatabases counts the databases of places by the states of package metrics.
+func (a *Agent) countDatabases() map[string]int {
+	counts := make(map[string]int)
+	if a.places == nil {
+		return counts
+	}
+	for _, i := range a.places.Info() {
+		switch {
+		case i.Missing:
+			counts[metrics.GeoIPMissing]++
+		case i.Problem != "":
+			counts[metrics.GeoIPOutdated]++
+		default:
+			counts[metrics.GeoIPCurrent]++
+		}
+	}
+	return counts
 }
 
 // interfaceStatus takes from e what is exported of each interface.

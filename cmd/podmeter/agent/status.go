@@ -50,10 +50,14 @@ type Status struct {
 	Earlier []EarlierStatus `json:"earlier,omitempty"`
 	// Orphans wait for their pods, and have vanished.
 	Orphans []OrphanStatus `json:"orphans,omitempty"`
+	// Waiting are those of Interfaces and Orphans whose bytes wait for their pods.
+	Waiting []WaitingStatus `json:"waiting,omitempty"`
 	// Uplinks are none of Interfaces.
 	Uplinks []UplinkStatus `json:"uplinks,omitempty"`
 	// Yielded are the cgroups that podmeter does not attach to.
 	Yielded []YieldStatus `json:"yielded,omitempty"`
+	// Unpopulated are the running pods in whose cgroup there is no process.
+	Unpopulated []UnpopulatedStatus `json:"unpopulated,omitempty"`
 }
 
 // IdentityStatus is where the names of pods come from and how fresh they are.
@@ -91,7 +95,8 @@ type GeoIPStatus struct {
 	Built time.Time `json:"built,omitzero"`
 	// Fields are what it adds: country, city, location, asn, organization.
 	Fields []string `json:"fields,omitempty"`
-	// Problem is why the file's last version is not in use, empty if it is.
+	// Problem is why the file's last version is not in use, empty if it is. Without a type
+	// no version of it is.
 	Problem string `json:"problem,omitempty"`
 }
 
@@ -179,4 +184,14 @@ type YieldStatus struct {
 	Cgroup    string `json:"cgroup"`
 	// Foreign is the program, in words.
 	Foreign string `json:"foreign"`
+}
+
+// UnpopulatedStatus is a pod that runs, though there is no process in its cgroup.
+type UnpopulatedStatus struct {
+	Namespace string `json:"namespace"`
+	Pod       string `json:"pod"`
+	// HostNetwork pods are not metered then.
+	HostNetwork bool      `json:"hostNetwork"`
+	Cgroup      string    `json:"cgroup"`
+	Since       time.Time `json:"since"`
 }

@@ -20,6 +20,8 @@ type Agent struct {
 	Orphans []Orphan
 	// Uplinks are the ifindexes of interfaces that lead out of the node.
 	Uplinks []int
+	// CheckpointProblem is why counters cannot be saved for a restart, empty if they are.
+	CheckpointProblem string
 }
 
 // Pair are counters of both directions, indexed by [flows.Direction].

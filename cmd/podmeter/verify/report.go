@@ -39,6 +39,10 @@ type Report struct {
 	Lost    map[string]uint64 `json:"lostBytes"`
 	// HostNetwork are pods without an interface, to which the invariants apply alone.
 	HostNetwork []Pod `json:"hostNetwork,omitempty"`
+	// CheckpointProblem is why the numbers, equal or not, cannot be saved now: after a kill
+	// the next agent would not know what came since. It is empty if they are, and decides
+	// no exit code.
+	CheckpointProblem string `json:"checkpointProblem,omitempty"`
 	// NotMetered are veths into other network namespaces that the agent does not meter.
 	NotMetered []string `json:"notMetered,omitempty"`
 }
@@ -100,6 +104,7 @@ func (r *Report) describe(o *Observation) {
 	for _, orphan := range o.Second.Orphans {
 		r.wait(Unbound{Interface: orphan.Name, Gone: orphan.Gone, Bytes: orphan.Waiting.bytes()})
 	}
+	r.CheckpointProblem = o.Second.CheckpointProblem
 	r.NotMetered = o.notMetered()
 	r.Code = r.code()
 }

@@ -31,6 +31,7 @@ func eventful(t *testing.T) *Observation {
 		a.Interfaces = append(a.Interfaces, unbound)
 		a.HostPods = []HostPod{{Pod: Pod{"kube-system", "proxy"}, Cgroup: "pod1"}, {Cgroup: "pod2", Waiting: Pair{counters(9, 1), {}}}}
 		a.Uplinks = []int{6}
+		a.CheckpointProblem = "write checkpoint: no space left on device"
 		a.Orphans = []Orphan{{Name: "veth8", Gone: time.Date(2030, 1, 2, 12, 0, 0, 0, time.UTC), Waiting: Pair{counters(70, 1), {}}}}
 	}
 	for _, kernel := range []Kernel{o.Before, o.After} {

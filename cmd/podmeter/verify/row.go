@@ -119,11 +119,11 @@ func causes(d flows.Direction, by Delta) string {
 	case by.Packets == 0:
 		return "the same packets, of other lengths: XDP at one end, or VLAN tags in the frame"
 	case d == flows.Receive && by.Packets < 0:
-		return "handed to the interface and dropped behind podmeter: a qdisc (tbf), the pod's MTU, a full backlog"
+		return "handed to the interface and dropped behind podmeter: a qdisc (tbf), the pod's MTU, a full backlog, another's program on egress, or redirected by it"
 	case d == flows.Receive:
-		return "cut to segments behind podmeter (TSO off at the host's end), XDP, or sent past TC (PACKET_QDISC_BYPASS)"
+		return "cut to segments behind podmeter (TSO off at the host's end), XDP, or sent past TC (PACKET_QDISC_BYPASS, XDP_REDIRECT)"
 	case by.Packets < 0:
-		return "redirected to the interface's ingress by another's program"
+		return "redirected to the interface's ingress by another's program (BPF_F_INGRESS): the pod has not sent it"
 	}
 	return "segments that podmeter saw merged (TSO off at the pod's end, GRO on at the host's), XDP, or a program that hid packets for a moment"
 }

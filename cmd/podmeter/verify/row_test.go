@@ -176,4 +176,15 @@ func TestCausesAreTold(t *testing.T) {
 	if len(texts) != 5 { // that of other lengths is of both directions
 		t.Errorf("got %d texts, want 5: %v", len(texts), texts)
 	}
+	for _, test := range []struct {
+		direction flows.Direction
+		packets   int64
+		want      string
+	}{
+		{flows.Transmit, -1, "BPF_F_INGRESS"}, {flows.Receive, 1, "XDP_REDIRECT"}, {flows.Receive, -1, "another's program on egress"},
+	} {
+		if got := causes(test.direction, Delta{5, test.packets}); !strings.Contains(got, test.want) {
+			t.Errorf("%s, %d packets: got %q, want %q in it", test.direction, test.packets, got, test.want)
+		}
+	}
 }

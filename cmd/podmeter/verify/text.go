@@ -92,6 +92,9 @@ func (r *Report) writeRest(b *strings.Builder) {
 	line := func(what, format string, arguments ...any) {
 		lines = append(lines, []string{what, fmt.Sprintf(format, arguments...)})
 	}
+	if r.CheckpointProblem != "" {
+		line("not saved", "a restart would not know what came since, and series by peer would begin anew: %s", r.CheckpointProblem)
+	}
 	for _, p := range r.Unattributed {
 		line("unattributed", "%s: %s bytes are exported and in no flow", Pod{p.Namespace, p.Pod}, grouped(p.Bytes))
 	}
@@ -144,8 +147,8 @@ func (r *Report) Conclusion() string {
 	if explained > 0 {
 		text = fmt.Sprintf("All equal or explained (%d)", explained)
 	}
-	return fmt.Sprintf("%s: %s bytes in %s packets on %d interfaces, in both directions.%s",
-		text, grouped(all.Bytes), grouped(all.Packets), len(names), r.waiting())
+	return fmt.Sprintf("%s: %s bytes in %s packets on %d interfaces, in both directions.%s%s",
+		text, grouped(all.Bytes), grouped(all.Packets), len(names), r.waiting(), r.unsaved())
 }
 
 // waiting says how much is on no series yet.
@@ -158,6 +161,14 @@ func (r *Report) waiting() string {
 		return ""
 	}
 	return fmt.Sprintf(" %s bytes wait for their pods, and are on no series yet.", grouped(sum))
+}
+
+// unsaved says that it could not be saved.
+func (r *Report) unsaved() string {
+	if r.CheckpointProblem == "" {
+		return ""
+	}
+	return " The counters cannot be saved for a restart."
 }
 
 // Counters is bytes / packets.

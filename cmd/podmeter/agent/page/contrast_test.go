@@ -35,6 +35,7 @@ func TestContrast(t *testing.T) {
 		}{
 			{"ink", "card", 4.5}, {"ink", "ground", 4.5}, {"muted", "card", 4.5}, {"muted", "ground", 4.5}, {"ink", "faint", 4.5}, {"ink", "sea", 4.5},
 			{"good", "good-ground", 4.5}, {"bad", "bad-ground", 4.5}, {"good", "card", 4.5}, {"bad", "card", 4.5}, {"card", "good", 4.5}, {"card", "bad", 4.5},
+			{"waits", "waits-ground", 4.5}, {"waits", "card", 4.5}, {"card", "waits", 4.5},
 			{"sent", "card", 3}, {"received", "card", 3}, {"sent", "land", 3}, {"sent", "sea", 3}, {"focus", "card", 3}, {"focus", "ground", 3},
 		} {
 			front, ok1 := colours[c.front]

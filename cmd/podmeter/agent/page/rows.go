@@ -132,7 +132,7 @@ func (e *ends) add(r row, byPeer bool) {
 
 // isHere tells whether a peer is a pod of this node. Where pods are known without their
 // nodes, as those of a static file may be, it is if it is a pod that is metered: that is
-// certain of one that is known by its own name and not its workload's.
+// certain of one that is its own workload, which rows of an earlier build have without a type.
 func isHere(l *flows.FlowLabels, metered map[pod]bool) bool {
 	switch {
 	case l.PeerKind != flows.PeerPod:
@@ -142,5 +142,6 @@ func isHere(l *flows.FlowLabels, metered map[pod]bool) bool {
 	case l.PeerPod != "":
 		return metered[pod{l.PeerNamespace, l.PeerPod}]
 	}
-	return l.PeerWorkloadType == "" && metered[pod{l.PeerNamespace, l.Peer}]
+	own := l.PeerWorkloadType == flows.BarePod || l.PeerWorkloadType == ""
+	return own && metered[pod{l.PeerNamespace, l.Peer}]
 }

@@ -25,6 +25,14 @@ func bare(with func(*flows.Snapshot)) func(*flows.Snapshot) {
 	}
 }
 
+// toBare makes the last row one to a pod without a controller.
+func toBare(with func(*flows.Snapshot)) func(*flows.Snapshot) {
+	return func(s *flows.Snapshot) {
+		with(s)
+		s.Flows[len(s.Flows)-1].Labels.PeerWorkloadType = flows.BarePod
+	}
+}
+
 // ofReplica gives the last row to a pod of another name.
 func ofReplica(name string, with func(*flows.Snapshot)) func(*flows.Snapshot) {
 	return func(s *flows.Snapshot) {
@@ -64,6 +72,11 @@ func TestMirrors(t *testing.T) {
 			withPod("shop", "client", 10, 200), withPod("shop", "web", 201, 11),
 			bare(withFlow("shop", "client", toPod("shop", "web", unknown), 10, 200)),
 			bare(withFlow("shop", "web", toPod("shop", "client", unknown), 201, 11)),
+		}, map[edge]pair{{client, web, near}: {10, 201}}},
+		{"pods without nodes and controllers", []func(*flows.Snapshot){
+			withPod("shop", "client", 10, 200), withPod("shop", "web", 201, 11),
+			toBare(withFlow("shop", "client", toPod("shop", "web", unknown), 10, 200)),
+			toBare(withFlow("shop", "web", toPod("shop", "client", unknown), 201, 11)),
 		}, map[edge]pair{{client, web, near}: {10, 201}}},
 		{"one of which is not metered", []func(*flows.Snapshot){
 			withPod("shop", "web", 3, 4), bare(withFlow("shop", "web", toPod("shop", "client", unknown), 3, 4)),

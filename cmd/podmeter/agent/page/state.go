@@ -10,6 +10,7 @@ import (
 
 	"github.com/podmeter/podmeter/flows"
 	"github.com/podmeter/podmeter/flows/geo"
+	"github.com/podmeter/podmeter/flows/plain"
 	"github.com/podmeter/podmeter/metrics"
 )
 
@@ -36,12 +37,15 @@ type state struct {
 
 	ConservationErrorBytes uint64         `json:"conservationErrorBytes"`
 	LostBytes              uint64         `json:"lostBytes"`
-	UnboundBytes           uint64         `json:"unboundBytes"`
+	UnboundBytes           uint64         `json:"unboundBytes"` // of all that wait
+	Waiting                []waitingRow   `json:"waiting"`
 	Books                  books          `json:"books"`
 	Interfaces             map[string]int `json:"interfaces"`
 	PodStates              map[string]int `json:"podStates"`
 
+	// Total and Grown are those of all pods' rows.
 	Total   pair             `json:"total"`
+	Grown   pair             `json:"grown"`
 	Pods    section[podRow]  `json:"pods"`
 	Edges   section[edgeRow] `json:"edges"`
 	Located bool             `json:"located"`
@@ -109,6 +113,15 @@ type atRow struct {
 	row
 }
 
+// waitingRow is an interface whose bytes wait for its pod. Gone is 0 while it is there.
+type waitingRow struct {
+	Interface string   `json:"interface"`
+	Since     int64    `json:"since"`
+	Gone      int64    `json:"gone"`
+	Bytes     uint64   `json:"bytes"`
+	Needs     []string `json:"needs"` // addresses of the pod
+}
+
 // describe returns the state of a snapshot, which is the last that the history has.
 func (p *Page) describe(snapshot *flows.Snapshot, a metrics.Agent) *state {
 	h := &p.history
@@ -118,7 +131,7 @@ func (p *Page) describe(snapshot *flows.Snapshot, a metrics.Agent) *state {
 		Node: p.options.Node(), Version: p.options.Version, Started: milliseconds(p.started), Now: milliseconds(time.Now()),
 		AsOf: milliseconds(snapshot.End), Watch: milliseconds(h.began), Moved: h.moved,
 		LastDrain: milliseconds(a.LastDrain), GrownSeconds: h.span().Seconds(),
-		ConservationErrorBytes: a.ConservationErrorBytes, UnboundBytes: a.UnboundBytes, Books: newBooks(snapshot),
+		ConservationErrorBytes: a.ConservationErrorBytes, Books: newBooks(snapshot),
 		Interfaces: a.Interfaces, PodStates: a.Pods, Located: p.options.Databases != nil, Attributions: p.attributions(),
 		Pods:   top(pods, pod.compare, func(k pod, r row) podRow { return podRow{k.Namespace, k.Name, r} }),
 		Edges:  top(edgesOf(snapshot, before.flows), edge.compare, newEdgeRow),
@@ -129,8 +142,31 @@ func (p *Page) describe(snapshot *flows.Snapshot, a metrics.Agent) *state {
 	}
 	for _, r := range pods {
 		s.Total.add(r.Total)
+		s.Grown.add(r.Grown)
 	}
+	s.Waiting, s.UnboundBytes = waitingRows(snapshot.Exported)
 	return s
+}
+
+// waitingRows returns what waits for a pod, the rows of most bytes and the sum of all.
+func waitingRows(points []flows.Exported) (rows []waitingRow, sum uint64) {
+	rows = []waitingRow{}
+	for i := range points {
+		point := &points[i]
+		if !point.Waits() {
+			continue
+		}
+		r := waitingRow{
+			Interface: plain.Text(point.Name, plain.KernelLimit), Since: milliseconds(point.Since), Gone: milliseconds(point.Gone),
+			Bytes: point.Waiting[flows.Transmit].Bytes + point.Waiting[flows.Receive].Bytes, Needs: []string{},
+		}
+		for _, address := range point.Needs {
+			r.Needs = append(r.Needs, address.String())
+		}
+		rows, sum = append(rows, r), sum+r.Bytes
+	}
+	slices.SortStableFunc(rows, func(a, b waitingRow) int { return cmp.Compare(b.Bytes, a.Bytes) })
+	return rows[:min(len(rows), mostRows)], sum
 }
 
 // attributions returns each once.

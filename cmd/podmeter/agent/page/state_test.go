@@ -3,7 +3,10 @@
 package page
 
 import (
+	"net/netip"
+	"strconv"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/podmeter/podmeter/flows"
@@ -127,13 +130,13 @@ func TestStateBeforeTheFirstDrain(t *testing.T) {
 
 func TestStateOfTheAgent(t *testing.T) {
 	s := &source{snapshot: balanced(), agent: metrics.Agent{
-		ConservationErrorBytes: 3, LostBytes: map[string]uint64{"unbound": 4, "no_interface": 5}, UnboundBytes: 6, LastDrain: noon,
+		ConservationErrorBytes: 3, LostBytes: map[string]uint64{"unbound": 4, "no_interface": 5}, LastDrain: noon,
 		Interfaces: map[string]int{"attached": 2}, Pods: map[string]int{"metered": 1},
 	}}
 	got := ask(t, newPage(s))
 	want := state{
 		Node: "node-a", Version: "1.2.3", Started: got.Started, Now: got.Now, AsOf: noon.UnixMilli(), Watch: noon.UnixMilli(),
-		LastDrain: noon.UnixMilli(), ConservationErrorBytes: 3, LostBytes: 9, UnboundBytes: 6, Books: newBooks(balanced()),
+		LastDrain: noon.UnixMilli(), ConservationErrorBytes: 3, LostBytes: 9, Waiting: []waitingRow{}, Books: newBooks(balanced()),
 		Interfaces: map[string]int{"attached": 2}, PodStates: map[string]int{"metered": 1}, Total: pair{130, 60}, Located: true,
 		Attributions: []geo.Attribution{{Text: "IP Geolocation by DB-IP", URL: "https://db-ip.com"}},
 		Pods:         got.Pods, Edges: got.Edges, Places: got.Places,
@@ -143,5 +146,66 @@ func TestStateOfTheAgent(t *testing.T) {
 	}
 	if got.Started == 0 || got.Now < got.Started || len(got.Pods.Rows) != 1 || len(got.Edges.Rows) != 3 || len(got.Places.Rows) != 1 {
 		t.Errorf("got %+v", got)
+	}
+}
+
+// What waits for a pod is told of by interface, as of the same moment as all else: the rows of
+// most bytes, and the sum of all.
+func TestWaiting(t *testing.T) {
+	snapshot := balanced()
+	waits := func(name string, sent, received uint64, needs ...string) {
+		e := flows.Exported{Name: name, Since: noon.Add(-time.Minute), Waiting: [flows.Directions]flows.Counters{{Bytes: sent}, {Bytes: received}}}
+		for _, address := range needs {
+			e.Needs = append(e.Needs, netip.MustParseAddr(address))
+		}
+		snapshot.Exported = append(snapshot.Exported, e)
+	}
+	waits("bound", 0, 0)
+	waits("few", 1, 2)
+	waits("<b>", 40, 2, "10.0.0.9", "fd00::9")
+	snapshot.Exported[2].Gone = noon
+	got := ask(t, newPage(&source{snapshot: snapshot}))
+	minuteAgo := noon.Add(-time.Minute).UnixMilli()
+	want := []waitingRow{
+		{"\ufffdb\ufffd", minuteAgo, noon.UnixMilli(), 42, []string{"10.0.0.9", "fd00::9"}}, {"few", minuteAgo, 0, 3, []string{}},
+	}
+	if diff := cmp.Diff(want, got.Waiting); diff != "" || got.UnboundBytes != 45 {
+		t.Errorf("got a sum of %d, want 45 (-want +got):\n%s", got.UnboundBytes, diff)
+	}
+	for i := range 2 * mostRows {
+		waits("veth"+strconv.Itoa(i), 1, 0)
+	}
+	if got := ask(t, newPage(&source{snapshot: snapshot})); len(got.Waiting) != mostRows || got.UnboundBytes != 45+2*mostRows {
+		t.Errorf("got %d rows and %d bytes, want %d and %d", len(got.Waiting), got.UnboundBytes, mostRows, 45+2*mostRows)
+	}
+}
+
+// The rate of all pods is that of their rows: of the same counters over the same time, also of
+// rows that are not sent, of pods that begin, and not of those that have ended.
+func TestRateOfAllPodsIsThatOfTheRows(t *testing.T) {
+	s := &source{}
+	p := newPage(s)
+	var got state
+	for i, seconds := range []int{0, 4, 6} { // the busiest of it passes before the last two seconds
+		snapshot := snapshotAt(seconds)
+		for n := range 2 * mostRows {
+			withPod("shop", "web-"+strconv.Itoa(n), []uint64{0, 1000, 1100}[i], []uint64{5, 25, 26}[i])(snapshot)
+		}
+		if i == 0 {
+			withPod("shop", "ends", 1e9, 1e9)(snapshot)
+		} else {
+			withPod("shop", "begins", 7, 8)(snapshot)
+		}
+		s.put(snapshot)
+		got = ask(t, p)
+		p.answer = nil // of which all that ask would get a share
+	}
+	sum := got.Pods.Rest
+	for _, r := range got.Pods.Rows {
+		sum.add(r.row)
+	}
+	want := pair{2*mostRows*1100 + 7, 2*mostRows*21 + 8}
+	if got.Grown != want || sum.Grown != want || got.GrownSeconds != 6 {
+		t.Errorf("got %v, rows of %v, in %v s, want %v in 6 s", got.Grown, sum.Grown, got.GrownSeconds, want)
 	}
 }

@@ -27,6 +27,9 @@ type Config struct {
 	Mirror string
 	// Timeout is the most that one source may take for a file.
 	Timeout time.Duration
+	// GiveUp is the most time that all may take, after which, or when it is clear that
+	// nothing can be had, Run ends without an error; 0 for none: what cannot be had is one.
+	GiveUp time.Duration
 	// LogFormat is text or json.
 	LogFormat string
 }
@@ -46,6 +49,9 @@ func AddFlags(fs *pflag.FlagSet, c *Config) {
 	fs.StringVar(&c.Mirror, "mirror", c.Mirror,
 		"`URL` of a folder with DB-IP's files by their own names, dbip-country-lite-2026-11.mmdb.gz; nothing else is asked then")
 	fs.DurationVar(&c.Timeout, "timeout", c.Timeout, "the most `time` that one source may take for a file")
+	fs.DurationVar(&c.GiveUp, "give-up", c.GiveUp,
+		"the most `time` for all; a database that cannot be had by then is no error, so that what is started next begins without it; "+
+			"0 waits, and it is one")
 	fs.StringVar(&c.LogFormat, "log-format", c.LogFormat, "`format` of the log on stderr: "+strings.Join(agent.Choices("log-format"), " or "))
 }
 
@@ -66,6 +72,9 @@ func (c Config) Validate() error {
 	}
 	if c.MaxAge < 0 {
 		faults = append(faults, agent.NewFault("max-age", c.MaxAge, "0 or more is expected"))
+	}
+	if c.GiveUp < 0 {
+		faults = append(faults, agent.NewFault("give-up", c.GiveUp, "0 or more is expected"))
 	}
 	if c.Timeout <= 0 {
 		faults = append(faults, agent.NewFault("timeout", c.Timeout, "more than 0 is expected"))

@@ -42,9 +42,10 @@ type fetcher struct {
 }
 
 // Run fetches the databases of a configuration that is valid. One that cannot be had is
-// an error, unless an older file of it is there, which is kept.
+// an error, unless an older file of it is there, which is kept, or the configuration gives
+// up.
 func Run(ctx context.Context, config Config, log *slog.Logger) error {
-	return newFetcher(config, log).run(ctx)
+	return newFetcher(config, log).runWithin(ctx)
 }
 
 func newFetcher(config Config, log *slog.Logger) *fetcher {
@@ -54,6 +55,21 @@ func newFetcher(config Config, log *slog.Logger) *fetcher {
 		},
 		registry: registry, now: time.Now, maxSize: maxSize,
 	}
+}
+
+// runWithin is run within the time after which it is given up, if there is one.
+func (f *fetcher) runWithin(ctx context.Context) error {
+	if f.config.GiveUp == 0 {
+		return f.run(ctx)
+	}
+	within, cancel := context.WithTimeout(ctx, f.config.GiveUp)
+	defer cancel()
+	err := f.run(within)
+	if err != nil && ctx.Err() == nil {
+		f.log.Warn("given up: there will be no places until a database is there", "dir", f.config.Dir, "error", err)
+		return nil
+	}
+	return err
 }
 
 func (f *fetcher) run(ctx context.Context) error {

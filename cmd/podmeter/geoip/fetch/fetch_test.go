@@ -202,6 +202,15 @@ func TestFetchFromRegistry(t *testing.T) {
 	}
 }
 
+// damaged returns a database that opens and has a wrong byte between its search tree and its
+// data.
+func damaged(database []byte) []byte {
+	database = bytes.Clone(database)
+	end := bytes.Index(database, make([]byte, 16))
+	database[end+15] ^= 1
+	return database
+}
+
 // What is there goes only for something better.
 func TestFetchKeeps(t *testing.T) {
 	for _, test := range []struct {
@@ -217,6 +226,7 @@ func TestFetchKeeps(t *testing.T) {
 		{name: "old", there: demodb.ASN(), age: 8 * 24 * time.Hour, answer: demodb.City(), fetched: true, asked: 1},
 		{name: "old, and nothing new", there: demodb.ASN(), age: 8 * 24 * time.Hour, asked: 2},
 		{name: "old, and the new one is broken", there: demodb.ASN(), age: 8 * 24 * time.Hour, answer: demodb.City()[:1000], asked: 2},
+		{name: "old, and the new one is damaged", there: demodb.ASN(), age: 8 * 24 * time.Hour, answer: damaged(demodb.City()), asked: 2},
 		{name: "recent and broken", there: []byte("x"), age: time.Hour, answer: demodb.City(), fetched: true, asked: 1},
 		{name: "broken, and nothing new", there: []byte("x"), age: time.Hour, asked: 2, err: "404 Not Found"},
 	} {
@@ -268,6 +278,30 @@ func TestFetchTimesOut(t *testing.T) {
 	f.config.Timeout = 50 * time.Millisecond
 	if err := f.run(t.Context()); err == nil || !strings.Contains(err.Error(), context.DeadlineExceeded.Error()) {
 		t.Errorf("got %v, want that the time is over", err)
+	}
+}
+
+// Who is started next can do without a database: neither a server that says nothing more
+// nor one that has nothing makes the fetch fail, and the time for all is bounded.
+func TestFetchGivesUp(t *testing.T) {
+	silent := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		<-r.Context().Done()
+	}))
+	t.Cleanup(silent.Close)
+	for name, s := range map[string]*server{"silent": {Server: silent}, "empty": newServer(t)} {
+		t.Run(name, func(t *testing.T) {
+			f := fetcherOf(t, s, true)
+			var log strings.Builder
+			f.log, f.config.GiveUp = slog.New(slog.NewTextHandler(&log, nil)), 50*time.Millisecond
+			if err := f.runWithin(t.Context()); err != nil || !strings.Contains(log.String(), "there will be no places") {
+				t.Errorf("got %v, log %q, want no error, and that it is said", err, &log)
+			}
+			ended, cancel := context.WithCancel(t.Context())
+			cancel()
+			if err := f.runWithin(ended); err == nil {
+				t.Error("interrupted: got no error")
+			}
+		})
 	}
 }
 

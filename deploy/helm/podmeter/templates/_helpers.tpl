@@ -38,6 +38,9 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- $_ := set $flags "geoip" $files }}
 {{- end }}
+{{- if and .Values.geoip.fetch.enabled (kindIs "invalid" $flags.geoipOptional) }}
+{{- $_ := set $flags "geoipOptional" true }}
+{{- end }}
 {{- if kindIs "invalid" $flags.daemonset }}
 {{- $_ := set $flags "daemonset" (printf "%s/podmeter" .Release.Namespace) }}
 {{- end }}
@@ -95,7 +98,7 @@ has read as true or false. */ -}}
 {{- end }}
 {{- end }}
 {{- range $key, $value := .Values.agent }}
-{{- if and (kindIs "bool" $value) (not (has $key (list "page" "pprof" "remoteWriteNativeHistograms"))) }}
+{{- if and (kindIs "bool" $value) (not (has $key (list "geoipOptional" "page" "pprof" "remoteWriteNativeHistograms"))) }}
 {{- fail (printf "agent.%s: YAML reads on and off without quotes as true and false: write %s: %q" $key $key (ternary "on" "off" $value)) }}
 {{- end }}
 {{- end }}

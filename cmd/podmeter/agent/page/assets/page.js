@@ -23,6 +23,7 @@ const world = new WorldMap(by("map"));
 const chart = new Chart(by("chart"), by("chart-text"), showRates);
 
 let last = null; // the answer before
+let now = null; // the rates of all pods in it; null for none yet
 let paused = false;
 let silentSince = null;
 let timer = 0;
@@ -33,8 +34,10 @@ function show(state) {
   set("node", state.node || "this node");
   set("version", state.version);
   document.title = `${state.node || "podmeter"} – podmeter`;
-  extend(state);
   const rates = ratesOf(state);
+  now = rates({ grown: state.grown, total: state.total }, {});
+  extend(state);
+  showRates(chart.chosen);
   tables.pods.show(state.pods.rows.map((r) => rates(r, nameOfPod(r))), restOf(state.pods, rates, "pods"));
   tables.edges.show(state.edges.rows.map((r) => rates(r, nameOfEdge(r))), restOf(state.edges, rates, "pairs"));
   by("map-none").hidden = state.located;
@@ -58,11 +61,13 @@ function extend(state) {
   chart.add(goesOn ? { at: state.asOf, sent: bits(0), received: bits(1) } : { at: state.asOf, sent: null, received: null });
 }
 
+// showRates shows those of a point of the chart, or of now: these are of the same counters and
+// the same time as the rates of rows, so that all pods' are their sum.
 function showRates(point) {
-  const at = point ?? chart.points.findLast((p) => p.sent !== null);
+  const at = point ?? now;
   set("chart-when", point ? format.time(point.at) : "now");
   for (const kind of ["sent", "received"]) {
-    if (!at) continue;
+    if (at === null || at[kind] === null) continue;
     const { number, unit } = format.rateParts(at[kind]);
     by(`now-${kind}`).replaceChildren(number, " ", element("small", "", unit));
   }
@@ -157,22 +162,50 @@ function spotsOf(rows, rates) {
 function showBooks(state) {
   const { books, conservationErrorBytes: error } = state;
   const wrong = error + books.difference;
-  const nothing = books.pods === 0;
   set("sum-flows", format.exactly(books.flows));
   set("sum-retired", format.exactly(books.flowsRetired));
   set("sum-pods", format.exactly(books.pods));
   set("sum-places", format.exactly(books.places));
   set("sum-places-retired", format.exactly(books.placesRetired));
   set("sum-external", format.exactly(books.external));
-  const verdict = by("verdict");
-  verdict.classList.toggle("good", wrong === 0 && !nothing);
-  verdict.classList.toggle("bad", wrong > 0);
-  set("verdict-sign", wrong > 0 ? "!" : nothing ? "·" : "✓");
-  set("verdict-text", wrong > 0 ? `${format.exactly(wrong)} bytes do not add up` : nothing ? "Nothing counted yet" : "Every byte accounted for");
-  set("books-verdict", wrong > 0
-    ? `✗ No: ${format.exactly(error)} bytes of conservation error, ${format.exactly(books.difference)} bytes between the sums. That is a bug, please report it.`
-    : nothing ? "Nothing has been counted yet." : "✓ Yes: for each pod and direction the sums are equal, and the conservation error is 0.");
-  by("books-verdict").className = wrong > 0 ? "bad" : nothing ? "" : "good";
+  const { kind, sign, short, long } = verdictOf(state, wrong, error);
+  by("verdict").className = `pill ${kind}`;
+  set("verdict-sign", sign);
+  set("verdict-text", short);
+  set("books-verdict", long);
+  by("books-verdict").className = kind;
+  showWaiting(state);
+}
+
+// verdictOf says whether every byte is accounted for. One that waits for its pod is on no series
+// yet, one that was lost never will be.
+function verdictOf({ books, unboundBytes: waits, lostBytes: lost }, wrong, error) {
+  if (wrong > 0) {
+    return { kind: "bad", sign: "!", short: `${format.exactly(wrong)} bytes do not add up`, long: `✗ No: ${format.exactly(error)} bytes of conservation error, `
+      + `${format.exactly(books.difference)} bytes between the sums. That is a bug, please report it.` };
+  }
+  const sums = "For each pod and direction the sums are equal, and the conservation error is 0";
+  if (waits > 0) {
+    return { kind: "waits", sign: "…", short: `${format.bytes(waits)} wait for their pod`,
+      long: `… Not all: ${format.exactly(waits)} bytes are on no series, as the pod of their interface is not known. ${sums}.` };
+  }
+  if (lost > 0) {
+    return { kind: "waits", sign: "…", short: `${format.bytes(lost)} lost`,
+      long: `… Not all: ${format.exactly(lost)} bytes are on no series, as their interface has gone and its pod was never known. ${sums}.` };
+  }
+  if (books.pods === 0) return { kind: "", sign: "·", short: "Nothing counted yet", long: "Nothing has been counted yet." };
+  return { kind: "good", sign: "✓", short: "Every byte accounted for", long: `✓ Yes: ${sums.toLowerCase()}.` };
+}
+
+// showWaiting lists the interfaces whose bytes wait for a pod.
+function showWaiting({ waiting, now: at }) {
+  by("waiting").hidden = waiting.length === 0;
+  by("waiting-rows").replaceChildren(...waiting.map((row) => {
+    const name = element("th", "", row.gone ? `${row.interface} (gone)` : row.interface);
+    name.scope = "row";
+    return element("tr", "", name, element("td", "", row.needs.join(", ") || "not known"),
+      element("td", "", `${format.duration(at - row.since)} ago`), element("td", "", format.exactly(row.bytes)));
+  }));
 }
 
 function showAgent(state) {
