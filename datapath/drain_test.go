@@ -116,7 +116,7 @@ func TestDrainPublishesEachPacketOnce(t *testing.T) {
 // With an LRU that is too small the residue is what is missing, and no more.
 func TestEvictionIsResidue(t *testing.T) {
 	t.Parallel()
-	d, objects := newTestDrainer(t, 512)
+	d, objects := newFrontedDrainer(t, 512, 1)
 	var got tally
 	const packets = 5000
 	for port := range uint16(packets) {
