@@ -4,6 +4,7 @@ package datapath
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"strconv"
 	"testing"
@@ -48,6 +49,29 @@ func TestEveryCPUIsRead(t *testing.T) {
 	}
 }
 
+// What a CPU has counted is not lost when it goes offline under traffic, nor when it comes back.
+func TestCPUGoesOffline(t *testing.T) {
+	if os.Getenv(expectCPUs) == "" {
+		t.Skip("takes a CPU of the machine away: make test-vm")
+	}
+	cpus := ktest.OnlineCPUs(t)
+	control := fmt.Sprintf("/sys/devices/system/cpu/cpu%d/online", cpus[len(cpus)-1])
+	set := func(online string) {
+		if err := os.WriteFile(control, []byte(online), 0o600); err != nil {
+			t.Fatalf("CPU: %v", err)
+		}
+	}
+	d, objects := newTestDrainer(t, 1<<16)
+	testUnderDrains(t, d, objects, 400, true, 9, func(drain int) {
+		switch drain {
+		case 2:
+			set("0")
+		case 5:
+			set("1")
+		}
+	})
+}
+
 // checkSlots compares the packets in the slots of each possible CPU.
 func checkSlots(t *testing.T, m *ebpf.Map, want []uint64) {
 	t.Helper()
@@ -76,7 +100,7 @@ func TestSetsFitTheirMemory(t *testing.T) {
 	t.Parallel()
 	ktest.Privileged(t)
 	capacity := Capacity(DefaultMapMemory, ebpf.MustPossibleCPU())
-	objects, err := loadTestObjects(capacity, frontBuckets(DefaultMapMemory, ebpf.MustPossibleCPU()))
+	objects, err := testBuild().testObjects(capacity, frontBuckets(DefaultMapMemory, ebpf.MustPossibleCPU()))
 	if err != nil {
 		t.Fatalf("load objects: %v", err)
 	}

@@ -44,8 +44,14 @@ func newTestDrainer(t testing.TB, capacity uint32) (*drainer, *objects) {
 // newFrontedDrainer returns one whose fronts have so many buckets for each CPU.
 func newFrontedDrainer(t testing.TB, capacity, buckets uint32) (*drainer, *objects) {
 	t.Helper()
+	return newDrainerOf(t, testBuild(), capacity, buckets)
+}
+
+// newDrainerOf returns one of a build's programs.
+func newDrainerOf(t testing.TB, build build, capacity, buckets uint32) (*drainer, *objects) {
+	t.Helper()
 	ktest.Privileged(t)
-	objects, err := loadTestObjects(capacity, buckets)
+	objects, err := build.testObjects(capacity, buckets)
 	if err != nil {
 		t.Fatalf("load objects: %v", err)
 	}
@@ -55,7 +61,7 @@ func newFrontedDrainer(t testing.TB, capacity, buckets uint32) (*drainer, *objec
 		t.Fatalf("make grace: %v", err)
 	}
 	t.Cleanup(func() { grace.close() })
-	d := newDrainer(&objects.MeterObjects, thisBuild().layouts[0], grace, ebpf.MustPossibleCPU())
+	d := newDrainer(&objects.MeterObjects, build.layouts[0], grace, ebpf.MustPossibleCPU())
 	if err := d.createPoint(testPoint); err != nil {
 		t.Fatalf("create point: %v", err)
 	}
@@ -234,8 +240,8 @@ func TestDeletedPointBeginsAgain(t *testing.T) {
 	}
 }
 
-func loadTestObjects(capacity, buckets uint32) (*objects, error) {
-	spec, err := testBuild().sizedSpec(capacity, buckets, ebpf.MustPossibleCPU())
+func (b build) testObjects(capacity, buckets uint32) (*objects, error) {
+	spec, err := b.sizedSpec(capacity, buckets, ebpf.MustPossibleCPU())
 	if err != nil {
 		return nil, err
 	}

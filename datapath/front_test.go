@@ -58,13 +58,19 @@ func TestFrontUnderDrains(t *testing.T) {
 }
 
 func testFrontUnderDrains(t *testing.T, d *drainer, objects *objects, distinct uint32, room bool) {
-	least := effort.Choose(500, 5) // drains
+	testUnderDrains(t, d, objects, distinct, room, effort.Choose(500, 5), func(int) {})
+}
+
+// testUnderDrains sends while sets are drained so many times, does something after each, and
+// compares what was published with what was sent.
+func testUnderDrains(t *testing.T, d *drainer, objects *objects, distinct uint32, room bool, drains int, meanwhile func(drain int)) {
 	sent := sendBeside(t, objects, distinct)
 	got := perFlow{flows: make(map[uint16]flows.Counters)}
-	for range least {
+	for n := range drains {
 		if err := d.drain(&got); err != nil {
 			t.Fatalf("drain: %v", err)
 		}
+		meanwhile(n)
 	}
 	want := sent()
 	drainTwice(t, d, &got)
