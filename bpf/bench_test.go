@@ -4,11 +4,11 @@ package bpf
 
 import (
 	"fmt"
+	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
-	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/asm"
 	"github.com/podmeter/podmeter/internal/ktest"
 )
 
@@ -19,8 +19,10 @@ const (
 	benchRuns   = 500_000
 	// benchEntries is the size of a set, and benchRoom a number of flows that
 	// fits into it with what per-CPU free lists keep back.
-	benchEntries = 16_384
+	benchEntries = 131_072
 	benchRoom    = 10_000
+	// benchBuckets are those of a CPU by default, where CPUs are few.
+	benchBuckets = 8192
 )
 
 // benchCase is a packet whose cost is measured.
@@ -28,8 +30,10 @@ type benchCase struct {
 	name   string
 	packet []byte
 	runs   int
-	varied bool // each run sees another destination address
-	empty  bool // the set is emptied after each round, so that nothing is evicted
+	// flows tells which flow each run's packet is of, by what is added to its destination
+	// address; it is gone through again and again. Nil: all are of one.
+	flows func() []uint32
+	empty bool // the set is emptied after each round, so that nothing is evicted
 	// displaced is whether another point owns the place of the packet's.
 	displaced bool
 }
@@ -45,17 +49,54 @@ func benchCases() []benchCase {
 		{name: "vlan", packet: ktest.Packet(ktest.Ethernet(0x8100), ktest.VLAN(7, 0x0800), ip4, ports), runs: benchRuns},
 		{name: "fragment", packet: ktest.Packet(ktest.Ethernet(0x0800), later, ports), runs: benchRuns},
 		{name: "displaced", packet: hot, runs: benchRuns, displaced: true},
-		{name: "new_flow", packet: hot, runs: benchRoom, varied: true, empty: true},
-		{name: "new_flow_evicts", packet: hot, runs: benchRuns, varied: true},
+		{name: "flows_64", packet: hot, runs: benchRuns, flows: inTurns(64)},
+		{name: "flows_1000", packet: hot, runs: benchRuns, flows: inTurns(1000)},
+		{name: "flows_10000", packet: hot, runs: benchRuns, flows: inTurns(10_000)},
+		{name: "zipf_10000", packet: hot, runs: benchRuns, flows: zipf(10_000)},
+		{name: "zipf_100000", packet: hot, runs: benchRuns, flows: zipf(100_000)},
+		{name: "new_flow", packet: hot, runs: benchRoom, flows: inTurns(benchRoom), empty: true},
+		{name: "new_flow_evicts", packet: hot, runs: benchRuns, flows: inTurns(4 * benchRuns)},
+	}
+}
+
+// inTurns is one packet of each of n flows, again and again.
+func inTurns(n uint32) func() []uint32 {
+	return func() []uint32 {
+		all := make([]uint32, n)
+		for i := range all {
+			all[i] = uint32(i)
+		}
+		return all
+	}
+}
+
+// zipf is packets of n flows by Zipf's law with an exponent of 1: the k-th flow has 1/k of
+// the packets of the first.
+func zipf(n int) func() []uint32 {
+	return func() []uint32 {
+		cumulative := make([]float64, n)
+		sum := 0.0
+		for k := range cumulative {
+			sum += 1 / float64(k+1)
+			cumulative[k] = sum
+		}
+		random := rand.New(rand.NewPCG(1, 1))
+		all := make([]uint32, benchRuns)
+		for i := range all {
+			k, _ := slices.BinarySearch(cumulative, random.Float64()*sum)
+			all[i] = uint32(k)
+		}
+		return all
 	}
 }
 
 // BenchmarkPacket measures what the meter takes for one packet above an empty
-// TC program, both by BPF_PROG_TEST_RUN and in turns. Last it prints the line
+// TC program, all by BPF_PROG_TEST_RUN and in turns: beside it the meter of the first
+// layout, one as they are usually made, and that of PEER. Last it prints the line
 // that hack/bench.sh and other scripts read.
 func BenchmarkPacket(b *testing.B) {
 	ktest.Privileged(b)
-	var hot cost
+	var hot costs
 	for _, c := range benchCases() {
 		b.Run(c.name, func(b *testing.B) {
 			got := c.measure(b)
@@ -65,218 +106,113 @@ func BenchmarkPacket(b *testing.B) {
 		})
 	}
 	if hot.rounds > 0 { // not if -bench left it out
-		fmt.Printf("hot-flow ns above empty: %d (ratio %.2f)\n", hot.above(), hot.ratio())
+		fmt.Printf("hot-flow ns above empty: %d (ratio %.2f)\n", hot.above(this), hot.ratio(this, nothing))
 	}
 }
 
-func (c benchCase) measure(b *testing.B) cost {
-	objects := c.load(b)
-	meter, empty := objects.PodmeterTransmit, emptyProgram(b)
-	if c.varied {
-		meter, empty = variedProgram(b, meter), variedProgram(b, empty)
+func (c benchCase) measure(b *testing.B) costs {
+	all := c.contenders(b)
+	rewind := func() {}
+	if c.flows != nil {
+		next := newSequence(b, c.flows())
+		for _, other := range all {
+			other.program = next.before(b, other.program)
+		}
+		rewind = next.rewind
 	}
-	var best cost
-	for b.Loop() {
-		for valid := 0; valid < benchRounds; {
-			if c.round(b, &best, meter, empty) {
-				valid++
-			}
-			if c.empty {
-				emptySet(b, objects.Flows0, c.runs)
-			}
+	best := c.rounds(b, all, rewind)
+	for _, other := range all {
+		if other.check != nil {
+			other.check(uint64(best.rounds * c.runs))
 		}
 	}
-	c.check(b, objects, uint64(best.rounds*c.runs))
 	best.report(b)
 	return best
 }
 
-// round measures both programs once, and says whether that is of use: a signal
-// makes a round start again, and then the flows of its first part are not new.
-func (c benchCase) round(b *testing.B, best *cost, meter, empty *ebpf.Program) bool {
+// rounds measures all in turns, on one CPU, as each has a front of its own.
+func (c benchCase) rounds(b *testing.B, all []*contender, rewind func()) (best costs) {
 	b.Helper()
-	emptyTime, emptyValid := timeRuns(b, empty, c)
-	meterTime, meterValid := timeRuns(b, meter, c)
-	if !emptyValid || !meterValid {
-		return false
-	}
-	best.add(emptyTime, meterTime)
-	return true
-}
-
-// check fails the benchmark if the meter did something else than was meant to
-// be measured.
-func (c benchCase) check(b *testing.B, objects *MeterObjects, packets uint64) {
-	b.Helper()
-	totals := c.totals(b, objects)
-	counted, inserted := totals.Packets, totals.Inserted
-	// Rounds that were of no use have been counted as well. In a full set a
-	// CPU's own list can keep a few flows from one round to the next, which has
-	// the same addresses.
-	least, most := uint64(1), uint64(1)
-	if c.varied {
-		least, most = packets-packets/1000, counted
-	}
-	if counted < packets || inserted < least || inserted > most {
-		b.Fatalf("got %d packets, %d flows inserted, want %d or more, %d to %d", counted, inserted, packets, least, most)
-	}
-}
-
-// totals returns what was counted, from where it is to be counted.
-func (c benchCase) totals(b *testing.B, objects *MeterObjects) MeterTotalCounters {
-	b.Helper()
-	key := MeterTotalKey{Point: loopback}
-	if c.displaced {
-		return displacedTotals(b, objects, key)
-	}
-	return placeTotals(b, objects.Totals0, key)
-}
-
-// cost is the time of one run at best, of the meter and of an empty program.
-// The kernel gives it in whole nanoseconds, cut off.
-type cost struct {
-	meter, empty time.Duration
-	rounds       int
-}
-
-func (c *cost) add(empty, meter time.Duration) {
-	if c.rounds++; c.rounds == 1 {
-		c.empty, c.meter = empty, meter
-	}
-	c.empty, c.meter = min(c.empty, empty), min(c.meter, meter)
-}
-
-func (c *cost) above() int64 { return (c.meter - c.empty).Nanoseconds() }
-
-func (c *cost) ratio() float64 { return float64(c.meter) / float64(max(c.empty, 1)) }
-
-func (c *cost) report(b *testing.B) {
-	b.ReportMetric(0, "ns/op") // of a whole measurement: leaves the line out
-	b.ReportMetric(float64(c.empty.Nanoseconds()), "empty-ns/packet")
-	b.ReportMetric(float64(c.meter.Nanoseconds()), "meter-ns/packet")
-	b.ReportMetric(float64(c.above()), "above-ns/packet")
-	b.ReportMetric(c.ratio(), "ratio")
-}
-
-// timeRuns returns the kernel's mean over one round, and whether no signal
-// interrupted it.
-func timeRuns(b *testing.B, program *ebpf.Program, c benchCase) (mean time.Duration, valid bool) {
-	b.Helper()
-	verdict, mean, valid := timeProgram(b, program, c)
-	if verdict != unspec {
-		b.Fatalf("verdict: got %d, want TC_ACT_UNSPEC", int32(verdict))
-	}
-	return mean, valid
-}
-
-// timeProgram is timeRuns for programs of any verdict.
-func timeProgram(b *testing.B, program *ebpf.Program, c benchCase) (verdict uint32, mean time.Duration, valid bool) {
-	b.Helper()
-	valid = true
-	verdict, mean, err := program.Benchmark(c.packet, c.runs, func() { valid = false })
-	if err != nil {
-		b.Fatalf("run program: %v", err)
-	}
-	return verdict, mean, valid
-}
-
-// load loads a collection whose set 0 has benchEntries and knows the point that
-// packets of BPF_PROG_TEST_RUN come from.
-func (c benchCase) load(b *testing.B) *MeterObjects {
-	b.Helper()
-	spec, err := LoadMeter()
-	if err != nil {
-		b.Fatalf("read object: %v", err)
-	}
-	spec.Maps["flows_0"].MaxEntries = benchEntries
-	var objects MeterObjects
-	if err := spec.LoadAndAssign(&objects, nil); err != nil {
-		b.Fatalf("load objects: %+v", err)
-	}
-	b.Cleanup(func() { objects.Close() })
-	key := MeterTotalKey{Point: loopback}
-	if !c.displaced {
-		createPlace(b, objects.Totals0, key)
-		return &objects
-	}
-	createPlace(b, objects.Totals0, MeterTotalKey{Point: loopback + totalPlaces/2})
-	slots := make([]MeterTotalCounters, ebpf.MustPossibleCPU())
-	if err := objects.Displaced0.Put(key, slots); err != nil {
-		b.Fatalf("create displaced totals: %v", err)
-	}
-	return &objects
-}
-
-// emptySet deletes all flows, of which there must be as many as were inserted.
-func emptySet(b *testing.B, flows *ebpf.Map, want int) {
-	b.Helper()
-	var keys []MeterFlowKey
-	var key MeterFlowKey
-	var slots []MeterFlowCounters
-	iterator := flows.Iterate()
-	for iterator.Next(&key, &slots) {
-		keys = append(keys, key)
-	}
-	if err := iterator.Err(); err != nil {
-		b.Fatalf("iterate flows: %v", err)
-	}
-	if len(keys) != want {
-		b.Fatalf("got %d flows, want %d: some were evicted", len(keys), want)
-	}
-	for _, key := range keys {
-		if err := flows.Delete(key); err != nil {
-			b.Fatalf("delete flow: %v", err)
+	cpu := ktest.OnlineCPUs(b)[0]
+	for b.Loop() {
+		for valid := 0; valid < benchRounds; {
+			err := ktest.OnCPU(cpu, func() error {
+				ok, err := c.round(&best, all, rewind)
+				if ok {
+					valid++
+				}
+				return err
+			})
+			if err != nil {
+				b.Fatal(err)
+			}
+			for _, other := range all {
+				if c.empty && other.empty != nil {
+					other.empty()
+				}
+			}
 		}
 	}
+	return best
 }
 
-// emptyProgram returns what every TC program costs.
-func emptyProgram(b *testing.B) *ebpf.Program {
-	b.Helper()
-	return newProgram(b, asm.Instructions{asm.Mov.Imm(asm.R0, -1), asm.Return()})
-}
-
-// variedProgram returns a program that adds 1 to the packet's IPv4 destination
-// address and then goes to the target. As the runs of one BPF_PROG_TEST_RUN
-// share a packet, every run sees another flow, and the time of a system call
-// stays out of it. Its own time is in the comparison's both sides.
-func variedProgram(b *testing.B, target *ebpf.Program) *ebpf.Program {
-	b.Helper()
-	targets, err := ebpf.NewMap(&ebpf.MapSpec{
-		Type: ebpf.ProgramArray, KeySize: 4, ValueSize: 4, MaxEntries: 1,
-		Contents: []ebpf.MapKV{{Key: uint32(0), Value: target}},
-	})
-	if err != nil {
-		b.Fatalf("create program array: %v", err)
+// round measures all programs once, and says whether that is of use: a signal
+// makes a round start again, and then the flows of its first part are not new.
+func (c benchCase) round(best *costs, all []*contender, rewind func()) (valid bool, err error) {
+	took := make(map[string]time.Duration)
+	valid = true
+	for _, other := range all {
+		rewind()
+		verdict, mean, err := other.program.Benchmark(c.packet, c.runs, func() { valid = false })
+		if err != nil {
+			return false, fmt.Errorf("run %s: %w", other.name, err)
+		}
+		if verdict != other.verdict && other.name != peer {
+			return false, fmt.Errorf("verdict of %s: got %d, want %d", other.name, int32(verdict), int32(other.verdict))
+		}
+		took[other.name] = mean
 	}
-	b.Cleanup(func() { targets.Close() })
-	const data, dataEnd = 76, 80 // of struct __sk_buff
-	const address, end = 14 + 16, 14 + 20
-	return newProgram(b, asm.Instructions{
-		asm.LoadMem(asm.R2, asm.R1, data, asm.Word),
-		asm.LoadMem(asm.R3, asm.R1, dataEnd, asm.Word),
-		asm.Mov.Reg(asm.R4, asm.R2),
-		asm.Add.Imm(asm.R4, end),
-		asm.JGT.Reg(asm.R4, asm.R3, "short"),
-		asm.LoadMem(asm.R5, asm.R2, address, asm.Word),
-		asm.Add.Imm(asm.R5, 1),
-		asm.StoreMem(asm.R2, address, asm.R5, asm.Word),
-		asm.LoadMapPtr(asm.R2, targets.FD()),
-		asm.Mov.Imm(asm.R3, 0),
-		asm.FnTailCall.Call(),
-		asm.Mov.Imm(asm.R0, 2).WithSymbol("short"), // TC_ACT_SHOT: not what is expected
-		asm.Return(),
-	})
+	if valid {
+		best.add(took)
+	}
+	return valid, nil
 }
 
-func newProgram(b *testing.B, instructions asm.Instructions) *ebpf.Program {
-	b.Helper()
-	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-		Type: ebpf.SchedCLS, License: "GPL", Instructions: instructions,
-	})
-	if err != nil {
-		b.Fatalf("load program: %+v", err)
+// costs is the time of one run at best, by contender. The kernel gives it in whole
+// nanoseconds, cut off.
+type costs struct {
+	best   map[string]time.Duration
+	rounds int
+}
+
+func (c *costs) add(took map[string]time.Duration) {
+	if c.rounds++; c.rounds == 1 {
+		c.best = took
+		return
 	}
-	b.Cleanup(func() { program.Close() })
-	return program
+	for name, mean := range took {
+		c.best[name] = min(c.best[name], mean)
+	}
+}
+
+func (c *costs) above(name string) int64 { return (c.best[name] - c.best[nothing]).Nanoseconds() }
+
+func (c *costs) ratio(name, to string) float64 {
+	return float64(c.best[name]) / float64(max(c.best[to], 1))
+}
+
+// report prints what each takes above the empty program, the ratio of whole runs, and that to
+// the first layout's meter.
+func (c *costs) report(b *testing.B) {
+	b.ReportMetric(0, "ns/op") // of a whole measurement: leaves the line out
+	b.ReportMetric(float64(c.best[nothing].Nanoseconds()), "empty-ns/packet")
+	for _, name := range []string{this, first, usual, peer} {
+		if _, measured := c.best[name]; measured {
+			b.ReportMetric(float64(c.above(name)), name+"-above-ns/packet")
+		}
+	}
+	b.ReportMetric(c.ratio(this, nothing), "ratio")
+	if _, measured := c.best[first]; measured {
+		b.ReportMetric(c.ratio(this, first), "ratio-to-first")
+	}
 }

@@ -18,6 +18,8 @@
 #define ADD(sum, n) ((sum) += (n))
 #endif
 
+#define MOVES 8 /* tries to move a stamp: each that fails is another CPU's success */
+
 /* In ticks. The verifier makes it one load, where a clock in ns is a call and more. */
 static __always_inline __u32 clock(void)
 {
@@ -30,15 +32,6 @@ static __always_inline void count_outcome(enum outcome outcome)
 
 	if (packets)
 		ADD(*packets, 1);
-}
-
-static __always_inline void add(struct flow_counters *flow, __u64 bytes, __u32 now)
-{
-	if (!flow->packets) /* another CPU created the entry: this slot is fresh */
-		flow->first = now;
-	ADD(flow->bytes, bytes);
-	ADD(flow->packets, 1);
-	flow->last = now;
 }
 
 /* A flow entry was created: counted, and the agent called when the set fills up. */
@@ -54,28 +47,53 @@ static __always_inline void inserted(struct total_counters *total, volatile __u6
 		bpf_ringbuf_submit(call, BPF_RB_FORCE_WAKEUP);
 }
 
-/*
- * The first packet of a flow on any CPU. Where another CPU was quicker its
- * entry is used; what then still has no place is named as such.
- */
-static __always_inline void insert(void *flows, struct total_counters *total,
-				   volatile __u64 *in_set, const struct flow_key *key, __u64 bytes,
-				   __u32 now)
+/* Moves a stamp, which other CPUs move too, back or forward to another. */
+static __always_inline void move(__u32 *stamp, __u32 to, bool forward)
 {
-	struct flow_counters fresh = { .bytes = bytes, .packets = 1, .first = now, .last = now };
-	struct flow_counters *flow;
+	__u32 seen = *(volatile __u32 *)stamp, was;
 
-	if (!bpf_map_update_elem(flows, key, &fresh, BPF_NOEXIST)) {
-		inserted(total, in_set);
-		return;
+	for (int i = 0; i < MOVES; i++) {
+		if (forward ? (__s32)(to - seen) <= 0 : (__s32)(seen - to) <= 0)
+			return;
+		was = __sync_val_compare_and_swap(stamp, seen, to);
+		if (was == seen)
+			return;
+		seen = was;
 	}
-	flow = bpf_map_lookup_elem(flows, key);
+}
+
+/* Adds to a flow's entry, which all CPUs share. */
+static __always_inline void merge(struct flow_counters *flow, const struct flow_counters *more)
+{
+	__sync_fetch_and_add(&flow->bytes, more->bytes);
+	__sync_fetch_and_add(&flow->packets, more->packets);
+	move(&flow->first, more->first, false);
+	move(&flow->last, more->last, true);
+}
+
+/*
+ * Adds to a flow's entry, or makes one. Where another CPU was quicker its entry is used;
+ * what then still has no place is named as such.
+ */
+static __always_inline void store(void *flows, struct total_counters *total,
+				  volatile __u64 *in_set, const struct flow_key *key,
+				  const struct flow_counters *more)
+{
+	struct flow_counters *flow = bpf_map_lookup_elem(flows, key);
+
+	if (!flow) {
+		if (!bpf_map_update_elem(flows, key, more, BPF_NOEXIST)) {
+			inserted(total, in_set);
+			return;
+		}
+		flow = bpf_map_lookup_elem(flows, key);
+	}
 	if (flow) {
-		add(flow, bytes, now);
+		merge(flow, more);
 		return;
 	}
-	ADD(total->unplaced_bytes, bytes);
-	ADD(total->unplaced_packets, 1);
+	ADD(total->unplaced_bytes, more->bytes);
+	ADD(total->unplaced_packets, more->packets);
 }
 
 /*
@@ -94,41 +112,57 @@ static __always_inline struct total_counters *find_totals(void *totals, void *di
 	return bpf_map_lookup_elem(displaced, &point);
 }
 
-static __always_inline enum outcome count(void *totals, void *displaced, void *flows,
-					  volatile __u64 *in_set, const struct flow_key *key,
-					  __u64 bytes, enum outcome parsed)
-{
-	struct total_counters *total = find_totals(totals, displaced, key);
-	struct flow_counters *flow;
-	__u32 now;
+/*
+ * Counts a packet into a flow of a set. What can be interrupted by the programs of TC goes
+ * past the front: these would find a slot half written.
+ */
+#ifdef INTERRUPTIBLE
+#define COUNT_FLOW(set, total, key, bytes, number)                                                 \
+	({                                                                                         \
+		struct flow_counters one = { .bytes = bytes, .packets = 1 };                       \
+                                                                                                   \
+		one.first = one.last = clock();                                                    \
+		store(&flows_##set, total, &inserted_##set, key, &one);                            \
+	})
+#else
+#include "front.h"
+#define COUNT_FLOW(set, total, key, bytes, number)                                                 \
+	({                                                                                         \
+		struct front_bucket *bucket = find_bucket(&front_##set, key);                      \
+                                                                                                   \
+		if (!hit(bucket, key, bytes, FRONT_TAG(number)))                                   \
+			miss_##set(bucket, key, bytes, FRONT_TAG(number));                         \
+	})
+#endif
 
-	if (!total)
-		return OUTCOME_NO_POINT;
-	ADD(total->bytes, bytes);
-	ADD(total->packets, 1);
-	now = clock();
-	flow = bpf_map_lookup_elem(flows, key);
-	if (flow)
-		add(flow, bytes, now);
-	else
-		insert(flows, total, in_set, key, bytes, now);
-	return parsed;
-}
+#define COUNT(set, key, bytes, number, outcome)                                                    \
+	({                                                                                         \
+		struct total_counters *total = find_totals(&totals_##set, &displaced_##set, key);  \
+                                                                                                   \
+		if (total) {                                                                       \
+			ADD(total->bytes, bytes);                                                  \
+			ADD(total->packets, 1);                                                    \
+			COUNT_FLOW(set, total, key, bytes, number);                                \
+		}                                                                                  \
+		total ? outcome : OUTCOME_NO_POINT;                                                \
+	})
 
 /* Counts a packet whose parsing has ended so. */
 static __always_inline void meter(struct packet *packet, enum outcome outcome)
 {
+	const struct flow_key *key = packet->key;
+	__u64 bytes = length(packet);
 	/*
 	 * The one read of the epoch: the whole run belongs to its set. A branch
 	 * with the maps named in each arm, as a map pointer chosen at run time
 	 * would turn every map operation into an indirect call.
 	 */
-	if (epoch.epoch & 1)
-		outcome = count(&totals_1, &displaced_1, &flows_1, &inserted_1, packet->key,
-				length(packet), outcome);
+	__u64 number = epoch.epoch;
+
+	if (number & 1)
+		outcome = COUNT(1, key, bytes, number, outcome);
 	else
-		outcome = count(&totals_0, &displaced_0, &flows_0, &inserted_0, packet->key,
-				length(packet), outcome);
+		outcome = COUNT(0, key, bytes, number, outcome);
 	count_outcome(outcome);
 }
 

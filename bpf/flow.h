@@ -40,7 +40,7 @@ enum outcome {
 #define FIRST_HOST_POINT 0x80000000
 
 /* Of flow_key and flow_counters: raise it when they change. Pins have it in their names. */
-#define FLOW_LAYOUT 1
+#define FLOW_LAYOUT 2
 
 /* 44 bytes. What a packet does not carry is zero. */
 struct flow_key {
@@ -62,12 +62,33 @@ struct flow_key {
 struct flow_counters {
 	__u64 bytes;
 	__u64 packets;
-	__u32 first; /* clock() of the first packet, in ticks; meaningless while packets is 0 */
+	__u64 more_bytes; /* on the wire beyond bytes: headers of a GSO packet's further segments; 0 as yet */
+	__u64 more_packets; /* a GSO packet's further segments; 0 as yet */
+	__u32 first; /* clock() of the first packet, in ticks */
 	__u32 last; /* clock() of the last packet, in ticks */
 #ifdef MORE_FLOW_COUNTERS /* a build that tests upgrade to */
 	MORE_FLOW_COUNTERS
 #endif
 };
+
+/*
+ * A flow on one CPU, where that CPU counts without a call. Free unless tag is FRONT_TAG of
+ * the epoch. 88 bytes.
+ */
+struct front_slot {
+	struct flow_key key;
+	__u32 tag;
+	struct flow_counters counters;
+};
+
+/* The slots in which a flow can be. */
+#define FRONT_WAYS 2
+struct front_bucket {
+	struct front_slot slots[FRONT_WAYS];
+};
+
+/* What slots of an epoch carry: not 0, as fresh memory does, and not that of another of the set. */
+#define FRONT_TAG(epoch) ((__u32)(epoch) | 1)
 
 struct total_key {
 	__u32 point;
@@ -78,7 +99,7 @@ struct total_key {
 struct total_counters {
 	__u64 bytes;
 	__u64 packets;
-	__u64 inserted; /* flow entries created */
+	__u64 inserted; /* flow entries to be found: slots taken and not given up, entries created */
 	__u64 unplaced_bytes; /* of packets whose flow could not be inserted */
 	__u64 unplaced_packets;
 };

@@ -103,19 +103,13 @@ func BenchmarkHostPacket(b *testing.B) {
 		b.Fatalf("load program: %+v", err)
 	}
 	b.Cleanup(func() { empty.Close() })
-	c := benchCases()[0]
-	var host, veth cost
-	for b.Loop() {
-		for range benchRounds {
-			_, base, quiet := timeProgram(b, empty, c)
-			_, at, valid := timeProgram(b, programs.PodmeterHostTransmit, c)
-			_, other, also := timeProgram(b, objects.PodmeterTransmit, c)
-			if quiet && valid && also {
-				host.add(base, at)
-				veth.add(base, other)
-			}
-		}
+	const interfaces = "interface"
+	all := []*contender{
+		{name: nothing, program: empty, verdict: 1},
+		{name: this, program: programs.PodmeterHostTransmit, verdict: 1},
+		{name: interfaces, program: objects.PodmeterTransmit, verdict: unspec},
 	}
-	host.report(b)
-	b.ReportMetric(float64(host.meter)/float64(max(veth.meter, 1)), "ratio-to-interface")
+	best := benchCases()[0].rounds(b, all, func() {})
+	best.report(b)
+	b.ReportMetric(best.ratio(this, interfaces), "ratio-to-interface")
 }

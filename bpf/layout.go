@@ -12,7 +12,7 @@ const totalPlaces = 2048
 
 // FlowLayout is FLOW_LAYOUT of flow.h: the number of the layout that flows have in
 // maps, which later builds have to know.
-const FlowLayout = 1
+const FlowLayout = 2
 
 // SocketLayout is SOCKET_LAYOUT of socket.h: the number of the layout that sockets have
 // in maps.

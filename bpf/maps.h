@@ -7,13 +7,13 @@
 #include "flow.h"
 
 /*
- * Flows of an epoch. Key: flow; value: one slot per CPU.
- * Written by programs while epoch & 1 selects them, cleared by the agent after
- * it was read. About 120 B + 24 B per possible CPU and entry; the agent sets
- * max_entries before loading.
+ * Flows of an epoch that have no slot of a front. Key: flow; value: the sum of all CPUs.
+ * Written by programs while epoch & 1 selects them, cleared by the agent after it was
+ * read. About 152 B an entry, whatever the number of CPUs; the agent sets max_entries
+ * before loading.
  */
 struct flow_map {
-	__uint(type, BPF_MAP_TYPE_LRU_PERCPU_HASH);
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 1024);
 	__type(key, struct flow_key);
 	__type(value, struct flow_counters);
@@ -80,8 +80,8 @@ struct {
 volatile struct epoch_state epoch SEC(".data.epoch");
 
 /*
- * Frozen. When to call the agent early: flow entries created in each set by all CPUs,
- * cleared with the set, and how many of them wake the agent (0: never).
+ * Frozen. When to call the agent early: entries created in each set's map of flows by all
+ * CPUs, cleared with the set, and how many of them wake the agent (0: never).
  */
 volatile __u64 inserted_0 SEC(".data.pressure");
 volatile __u64 inserted_1 SEC(".data.pressure");

@@ -20,11 +20,13 @@ type MeterEpochState struct {
 }
 
 type MeterFlowCounters struct {
-	_       structs.HostLayout
-	Bytes   uint64
-	Packets uint64
-	First   uint32
-	Last    uint32
+	_           structs.HostLayout
+	Bytes       uint64
+	Packets     uint64
+	MoreBytes   uint64
+	MorePackets uint64
+	First       uint32
+	Last        uint32
 }
 
 type MeterFlowKey struct {
@@ -37,6 +39,18 @@ type MeterFlowKey struct {
 	Ethertype       uint16
 	Protocol        uint8
 	Direction       uint8
+}
+
+type MeterFrontBucket struct {
+	_     structs.HostLayout
+	Slots [2]MeterFrontSlot
+}
+
+type MeterFrontSlot struct {
+	_        structs.HostLayout
+	Key      MeterFlowKey
+	Tag      uint32
+	Counters MeterFlowCounters
 }
 
 type MeterOutcome uint32
@@ -87,6 +101,8 @@ const (
 	MeterMapDisplaced1          = "displaced_1"
 	MeterMapFlows0              = "flows_0"
 	MeterMapFlows1              = "flows_1"
+	MeterMapFront0              = "front_0"
+	MeterMapFront1              = "front_1"
 	MeterMapOutcomes            = "outcomes"
 	MeterMapTotals0             = "totals_0"
 	MeterMapTotals1             = "totals_1"
@@ -98,6 +114,7 @@ const (
 	MeterProgPodmeterTransmit   = "podmeter_transmit"
 	MeterProgPodmeterXdp        = "podmeter_xdp"
 	MeterVarEpoch               = "epoch"
+	MeterVarFrontBuckets        = "front_buckets"
 	MeterVarHighWater           = "high_water"
 	MeterVarInserted0           = "inserted_0"
 	MeterVarInserted1           = "inserted_1"
@@ -161,6 +178,8 @@ type MeterMapSpecs struct {
 	Displaced1 *ebpf.MapSpec `ebpf:"displaced_1"`
 	Flows0     *ebpf.MapSpec `ebpf:"flows_0"`
 	Flows1     *ebpf.MapSpec `ebpf:"flows_1"`
+	Front0     *ebpf.MapSpec `ebpf:"front_0"`
+	Front1     *ebpf.MapSpec `ebpf:"front_1"`
 	Outcomes   *ebpf.MapSpec `ebpf:"outcomes"`
 	Totals0    *ebpf.MapSpec `ebpf:"totals_0"`
 	Totals1    *ebpf.MapSpec `ebpf:"totals_1"`
@@ -171,10 +190,11 @@ type MeterMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type MeterVariableSpecs struct {
-	Epoch     *ebpf.VariableSpec `ebpf:"epoch"`
-	HighWater *ebpf.VariableSpec `ebpf:"high_water"`
-	Inserted0 *ebpf.VariableSpec `ebpf:"inserted_0"`
-	Inserted1 *ebpf.VariableSpec `ebpf:"inserted_1"`
+	Epoch        *ebpf.VariableSpec `ebpf:"epoch"`
+	FrontBuckets *ebpf.VariableSpec `ebpf:"front_buckets"`
+	HighWater    *ebpf.VariableSpec `ebpf:"high_water"`
+	Inserted0    *ebpf.VariableSpec `ebpf:"inserted_0"`
+	Inserted1    *ebpf.VariableSpec `ebpf:"inserted_1"`
 }
 
 // MeterObjects contains all objects after they have been loaded into the kernel.
@@ -201,6 +221,8 @@ type MeterMaps struct {
 	Displaced1 *ebpf.Map `ebpf:"displaced_1"`
 	Flows0     *ebpf.Map `ebpf:"flows_0"`
 	Flows1     *ebpf.Map `ebpf:"flows_1"`
+	Front0     *ebpf.Map `ebpf:"front_0"`
+	Front1     *ebpf.Map `ebpf:"front_1"`
 	Outcomes   *ebpf.Map `ebpf:"outcomes"`
 	Totals0    *ebpf.Map `ebpf:"totals_0"`
 	Totals1    *ebpf.Map `ebpf:"totals_1"`
@@ -213,6 +235,8 @@ func (m *MeterMaps) Close() error {
 		m.Displaced1,
 		m.Flows0,
 		m.Flows1,
+		m.Front0,
+		m.Front1,
 		m.Outcomes,
 		m.Totals0,
 		m.Totals1,
@@ -224,10 +248,11 @@ func (m *MeterMaps) Close() error {
 //
 // It can be passed to LoadMeterObjects or ebpf.CollectionSpec.LoadAndAssign.
 type MeterVariables struct {
-	Epoch     *ebpf.Variable `ebpf:"epoch"`
-	HighWater *ebpf.Variable `ebpf:"high_water"`
-	Inserted0 *ebpf.Variable `ebpf:"inserted_0"`
-	Inserted1 *ebpf.Variable `ebpf:"inserted_1"`
+	Epoch        *ebpf.Variable `ebpf:"epoch"`
+	FrontBuckets *ebpf.Variable `ebpf:"front_buckets"`
+	HighWater    *ebpf.Variable `ebpf:"high_water"`
+	Inserted0    *ebpf.Variable `ebpf:"inserted_0"`
+	Inserted1    *ebpf.Variable `ebpf:"inserted_1"`
 }
 
 // MeterPrograms contains all programs after they have been loaded into the kernel.

@@ -32,8 +32,13 @@ var (
 func loadMeter(t testing.TB, points ...uint32) *MeterObjects {
 	t.Helper()
 	ktest.Privileged(t)
+	spec, err := LoadMeter()
+	if err != nil {
+		t.Fatalf("read object: %v", err)
+	}
+	sizeFronts(t, spec, testBuckets)
 	var objects MeterObjects
-	if err := LoadMeterObjects(&objects, nil); err != nil {
+	if err := spec.LoadAndAssign(&objects, nil); err != nil {
 		t.Fatalf("load objects: %+v", err)
 	}
 	t.Cleanup(func() { objects.Close() })
@@ -74,11 +79,11 @@ func placeTotals(t testing.TB, totals *ebpf.Map, key MeterTotalKey) MeterTotalCo
 	return sum
 }
 
-// displacedTotals sums set 0's displaced totals over all CPUs, if there are any.
-func displacedTotals(t testing.TB, objects *MeterObjects, key MeterTotalKey) (sum MeterTotalCounters) {
+// displacedTotals sums displaced totals over all CPUs, if there are any.
+func displacedTotals(t testing.TB, displaced *ebpf.Map, key MeterTotalKey) (sum MeterTotalCounters) {
 	t.Helper()
 	var slots []MeterTotalCounters
-	if err := objects.Displaced0.Lookup(key, &slots); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+	if err := displaced.Lookup(key, &slots); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		t.Fatalf("look up displaced totals: %v", err)
 	}
 	for _, s := range slots {
@@ -114,19 +119,8 @@ func meter(t *testing.T, objects *MeterObjects, program *ebpf.Program, packet []
 func runs(t *testing.T, objects *MeterObjects) []run {
 	t.Helper()
 	var found []run
-	var key MeterFlowKey
-	var slots []MeterFlowCounters
-	iterator := objects.Flows0.Iterate()
-	for iterator.Next(&key, &slots) {
-		var sum MeterFlowCounters
-		for _, s := range slots {
-			sum.Bytes += s.Bytes
-			sum.Packets += s.Packets
-		}
+	for key, sum := range flowsIn(t, objects.Front0, objects.Flows0, 0) {
 		found = append(found, run{key: key, flow: sum})
-	}
-	if err := iterator.Err(); err != nil {
-		t.Fatalf("iterate flows: %v", err)
 	}
 	for outcome := range MeterOutcomeOUTCOMES {
 		var packets []uint64
@@ -147,11 +141,7 @@ func runs(t *testing.T, objects *MeterObjects) []run {
 // forget empties what runs looks at, so that the next packet finds nothing.
 func forget(t *testing.T, objects *MeterObjects) {
 	t.Helper()
-	for _, run := range runs(t, objects) {
-		if err := objects.Flows0.Delete(run.key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			t.Fatalf("delete flow: %v", err)
-		}
-	}
+	empty(t, objects)
 	for outcome := range MeterOutcomeOUTCOMES {
 		if err := objects.Outcomes.Put(outcome, make([]uint64, ebpf.MustPossibleCPU())); err != nil {
 			t.Fatalf("zero outcome: %v", err)
@@ -320,7 +310,7 @@ func TestPlaceOfAnother(t *testing.T) {
 			if got := placeTotals(t, objects.Totals0, other); got != (MeterTotalCounters{}) {
 				t.Errorf("totals of the place's owner: got %+v, want none", got)
 			}
-			if got := displacedTotals(t, objects, key).Packets; got != want.flow.Packets {
+			if got := displacedTotals(t, objects.Displaced0, key).Packets; got != want.flow.Packets {
 				t.Errorf("displaced totals: got %d packets, want %d", got, want.flow.Packets)
 			}
 		})
@@ -343,8 +333,10 @@ func TestEpochChoosesTheSet(t *testing.T) {
 	}
 	packet := ktest.Packet(ktest.Ethernet(0x0800), ktest.IPv4(src4, dst4, tcp), ktest.Ports(1, 2))
 	meter(t, objects, objects.PodmeterTransmit, packet)
-	for set, maps := range [][2]*ebpf.Map{{objects.Flows0, objects.Totals0}, {objects.Flows1, objects.Totals1}} {
-		got := placeTotals(t, maps[1], MeterTotalKey{Point: loopback})
+	for set, maps := range [][3]*ebpf.Map{
+		{objects.Front0, objects.Flows0, objects.Totals0}, {objects.Front1, objects.Flows1, objects.Totals1},
+	} {
+		got := placeTotals(t, maps[2], MeterTotalKey{Point: loopback})
 		want := MeterTotalCounters{}
 		if set == 1 {
 			want = MeterTotalCounters{Bytes: uint64(len(packet)), Packets: 1, Inserted: 1}
@@ -352,9 +344,8 @@ func TestEpochChoosesTheSet(t *testing.T) {
 		if got != want {
 			t.Errorf("totals of set %d: got %+v, want %+v", set, got, want)
 		}
-		err := maps[0].NextKey(nil, &MeterFlowKey{})
-		if empty := errors.Is(err, ebpf.ErrKeyNotExist); empty != (set == 0) {
-			t.Errorf("set %d empty: got %v, want %v", set, empty, set == 0)
+		if got := len(flowsIn(t, maps[0], maps[1], 7)); got != set {
+			t.Errorf("set %d: got %d flows, want %d", set, got, set)
 		}
 	}
 }

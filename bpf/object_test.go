@@ -103,7 +103,7 @@ func TestHostProgramsAddInOneStep(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			atomic := 0
 			for _, ins := range program.Instructions {
-				if ins.OpCode.Mode() == asm.AtomicMode {
+				if op := ins.OpCode.AtomicOp(); op == asm.AddAtomic || op == asm.FetchAdd {
 					atomic++
 				}
 			}
@@ -126,6 +126,7 @@ func TestLayouts(t *testing.T) {
 	var (
 		key   MeterFlowKey
 		flow  MeterFlowCounters
+		slot  MeterFrontSlot
 		point MeterTotalKey
 		total MeterTotalCounters
 		place MeterTotalPlace
@@ -138,7 +139,10 @@ func TestLayouts(t *testing.T) {
 			unsafe.Offsetof(key.Ethertype), unsafe.Offsetof(key.Protocol), unsafe.Offsetof(key.Direction)}},
 		{"flow_counters", unsafe.Sizeof(flow), []uintptr{
 			unsafe.Offsetof(flow.Bytes), unsafe.Offsetof(flow.Packets),
+			unsafe.Offsetof(flow.MoreBytes), unsafe.Offsetof(flow.MorePackets),
 			unsafe.Offsetof(flow.First), unsafe.Offsetof(flow.Last)}},
+		{"front_slot", unsafe.Sizeof(slot), []uintptr{
+			unsafe.Offsetof(slot.Key), unsafe.Offsetof(slot.Tag), unsafe.Offsetof(slot.Counters)}},
 		{"total_key", unsafe.Sizeof(point), []uintptr{
 			unsafe.Offsetof(point.Point), unsafe.Offsetof(point.Direction)}},
 		{"total_counters", unsafe.Sizeof(total), []uintptr{

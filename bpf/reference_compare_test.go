@@ -3,7 +3,6 @@
 package bpf
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -30,8 +29,6 @@ type comparison struct {
 	reference reference
 	plain     reference // without any difference
 	counted   map[MeterOutcome]uint64
-	keys      []MeterFlowKey
-	slots     []MeterFlowCounters // of all CPUs, by key
 
 	packets, agreed uint64   // agreed: with gopacket as it is
 	used            []uint64 // packets by difference
@@ -55,8 +52,6 @@ func newComparisonAt(tb testing.TB, point uint32) *comparison {
 	tb.Helper()
 	c := &comparison{
 		tb: tb, objects: loadSized(tb, setEntries, point),
-		keys:  make([]MeterFlowKey, setEntries),
-		slots: make([]MeterFlowCounters, setEntries*ebpf.MustPossibleCPU()),
 	}
 	c.plain.point, c.reference.point = point, point
 	c.reference.differences = differences()
@@ -73,7 +68,8 @@ func loadSized(tb testing.TB, entries, point uint32) *MeterObjects {
 	if err != nil {
 		tb.Fatalf("read object: %v", err)
 	}
-	spec.Maps["flows_0"].MaxEntries = entries
+	spec.Maps[MeterMapFlows0].MaxEntries = entries
+	sizeFronts(tb, spec, testBuckets)
 	var objects MeterObjects
 	if err := spec.LoadAndAssign(&objects, nil); err != nil {
 		tb.Fatalf("load objects: %+v", err)
@@ -192,19 +188,8 @@ func (c *comparison) meter(packet []byte) {
 func (c *comparison) drain() tally {
 	c.tb.Helper()
 	found := newTally()
-	cpus := len(c.slots) / len(c.keys)
-	var cursor ebpf.MapBatchCursor
-	n, err := c.objects.Flows0.BatchLookupAndDelete(&cursor, c.keys, c.slots, nil)
-	if !errors.Is(err, ebpf.ErrKeyNotExist) {
-		c.tb.Fatalf("drain flows: got %v, want the end of the map", err)
-	}
-	for i, key := range c.keys[:n] {
-		var sum MeterFlowCounters
-		for _, s := range c.slots[i*cpus : (i+1)*cpus] {
-			sum.Bytes, sum.Packets = sum.Bytes+s.Bytes, sum.Packets+s.Packets
-		}
-		found.flows[key] = sum
-	}
+	found.flows = flowsIn(c.tb, c.objects.Front0, c.objects.Flows0, 0)
+	empty(c.tb, c.objects)
 	outcomes := c.outcomes()
 	for outcome, packets := range outcomes {
 		if packets > c.counted[outcome] {

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"maps"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -22,17 +21,15 @@ import (
 // them, nil if there are none. Of the flows there need be none of our layout and
 // size. The error is [ebpf.ErrMapIncompatible] when maps that never change are not
 // what they should be, or not all there.
-func openPins(path string, spec *ebpf.CollectionSpec, own [sets]string) (map[string]*ebpf.Map, error) {
+func openPins(path string, spec *ebpf.CollectionSpec, own map[string]string) (map[string]*ebpf.Map, error) {
 	pinned := make(map[string]*ebpf.Map)
 	missing := 0
 	names := pinNames()
-	for n, pin := range own {
-		names[pin] = flowMaps[n]
-	}
+	maps.Copy(names, own)
 	for pin, name := range names {
 		m, err := ebpf.LoadPinnedMap(filepath.Join(path, pin), nil)
 		if errors.Is(err, fs.ErrNotExist) {
-			if !slices.Contains(own[:], pin) {
+			if own[pin] == "" {
 				missing++
 			}
 			continue
@@ -96,6 +93,8 @@ func (m *Meter) adopt() error {
 		if err := m.resume(saved, kernel); err != nil {
 			return err
 		}
+	} else {
+		m.drainer.adrift = [sets]bool{true, true}
 	}
 	m.drainEarly() // the sets may have filled up meanwhile
 	m.log.Info("went on with the maps of an earlier agent", "epoch", kernel.Epoch, "from-checkpoint", m.resumed)
@@ -140,7 +139,7 @@ func (d *drainer) takeUp(kernel bpf.MeterEpochState, last uint64) error {
 	}
 	// The frozen set has been published: it is only to be cleared.
 	d.published = true
-	_, err := d.sets[(kernel.Epoch+1)&1].readFlows(clock{}, nil)
+	_, _, err := d.sets[(kernel.Epoch+1)&1].readFlows(frozen{epoch: kernel.Epoch - 1}, nil)
 	return err
 }
 

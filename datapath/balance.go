@@ -11,14 +11,15 @@ import (
 type account struct {
 	total  bpf.MeterTotalCounters // grown since the set's last drain
 	placed flows.Counters         // sum of the drained flows
-	read   uint64                 // flow entries
+	read   uint64                 // entries of maps and slots of fronts
 }
 
-// balance checks the identity of the exact drain: if as many entries were read
-// as were inserted, nothing was evicted, and total = flows + unplaced. It
-// returns the residue of eviction, or else by how many bytes the identity
-// fails, which only a bug explains.
-func (a account) balance() (residue flows.Counters, failed uint64) {
+// balance checks the identity of the exact drain: total = flows + unplaced. Where entries
+// may be missing, as some were evicted, cannot be read, or are of epochs that are not in the
+// total, the identity is to hold if as many entries were read as were inserted. It returns
+// the residue of what is missing, or else by how many bytes the identity fails, which only a
+// bug explains.
+func (a account) balance(lossy bool) (residue flows.Counters, failed uint64) {
 	unplaced := flows.Counters{Bytes: a.total.UnplacedBytes, Packets: a.total.UnplacedPackets}
 	explained := a.placed
 	explained.Add(unplaced)
@@ -27,13 +28,14 @@ func (a account) balance() (residue flows.Counters, failed uint64) {
 		return flows.Counters{}, distance(explained, total)
 	}
 	rest := total.Sub(explained)
-	if a.read == a.total.Inserted {
+	switch {
+	case a.read == a.total.Inserted:
 		return rest, distance(total, explained)
-	}
-	if a.read > a.total.Inserted { // more flows than were ever created
+	case a.read > a.total.Inserted, !lossy: // more flows than were ever created, or fewer
 		return rest, max(rest.Bytes, 1)
+	default:
+		return rest, 0
 	}
-	return rest, 0
 }
 
 // distance is how far apart a and b are in bytes, and at least 1 if only their

@@ -32,6 +32,20 @@ func decode(key *bpf.MeterFlowKey, slots []bpf.MeterFlowCounters, clock clock) f
 	return record
 }
 
+// firstCounters is struct flow_counters of the first layout.
+type firstCounters struct {
+	Bytes, Packets uint64
+	First, Last    uint32 // meaningless while Packets is 0
+}
+
+func decodeFirst(key *bpf.MeterFlowKey, slots []firstCounters, clock clock) flows.Record {
+	counters := make([]bpf.MeterFlowCounters, len(slots))
+	for i, s := range slots {
+		counters[i] = bpf.MeterFlowCounters{Bytes: s.Bytes, Packets: s.Packets, First: s.First, Last: s.Last}
+	}
+	return decode(key, counters, clock)
+}
+
 func decodeKey(key *bpf.MeterFlowKey) flows.Key {
 	k := flows.Key{
 		Point:     flows.Point(key.Point),

@@ -40,7 +40,9 @@ type drainer struct {
 	published, unquiet bool
 	// unsaved is whether epochs of each set were published that its drained totals lack.
 	unsaved [sets]bool
-	// inserted is how many flows the set that was read last had created.
+	// adrift is whether it is not known what each set had at its last drain.
+	adrift [sets]bool
+	// inserted is how many entries were made in the map of flows that was read last.
 	inserted uint64
 	records  []flows.Record
 	health   []flows.HealthRecord
@@ -68,11 +70,11 @@ func newDrainer(objects *bpf.MeterObjects, layout layout, grace *grace, cpus int
 	return &drainer{
 		sets: [sets]*set{
 			{
-				flows: layout.open(objects.Flows0, cpus), inserted: objects.Inserted0,
+				flows: layout.open(objects.Flows0, cpus), front: layout.front(objects.Front0), inserted: objects.Inserted0,
 				totals: newTotals(objects.Totals0, objects.Displaced0, cpus),
 			},
 			{
-				flows: layout.open(objects.Flows1, cpus), inserted: objects.Inserted1,
+				flows: layout.open(objects.Flows1, cpus), front: layout.front(objects.Front1), inserted: objects.Inserted1,
 				totals: newTotals(objects.Totals1, objects.Displaced1, cpus),
 			},
 		},
@@ -116,15 +118,15 @@ func (d *drainer) drain(sink Sink) error {
 // publish reads the frozen set and offers it to the sink.
 func (d *drainer) publish(number uint64, sink Sink) error {
 	frozen := int(number & 1)
-	epoch, totals, err := d.read(frozen)
+	epoch, totals, err := d.read(number)
 	if err != nil {
 		return err
 	}
-	epoch.Number, d.reading = number, totals
+	d.reading = totals
 	if err := sink.Publish(epoch); err != nil {
 		return fmt.Errorf("publish epoch %d: %w", number, err)
 	}
-	d.drained[frozen], d.missed = totals, 0
+	d.drained[frozen], d.adrift[frozen], d.missed = totals, false, 0
 	return nil
 }
 
@@ -150,9 +152,10 @@ func (d *drainer) rest(number int) error {
 	return nil
 }
 
-// read decodes a frozen set and checks the identity for each of its points. It
-// also returns the set's cumulative totals.
-func (d *drainer) read(number int) (*flows.Epoch, map[bpf.MeterTotalKey]bpf.MeterTotalCounters, error) {
+// read decodes an epoch's set, which is frozen, and checks the identity for each of its
+// points. It also returns the set's cumulative totals.
+func (d *drainer) read(epochNumber uint64) (*flows.Epoch, map[bpf.MeterTotalKey]bpf.MeterTotalCounters, error) {
+	number := epochNumber & 1
 	s := d.sets[number]
 	totals, err := s.readTotals()
 	if err != nil {
@@ -162,17 +165,18 @@ func (d *drainer) read(number int) (*flows.Epoch, map[bpf.MeterTotalKey]bpf.Mete
 	for key, total := range totals {
 		accounts[key] = &account{total: subTotals(total, d.drained[number][key])}
 	}
-	if err := d.readFlows(s, accounts); err != nil {
+	evicted, err := d.readFlows(s, epochNumber, accounts)
+	if err != nil {
 		return nil, nil, err
 	}
+	lossy := evicted || d.unsaved[number] || d.adrift[number]
 	epoch := &flows.Epoch{
-		Start: d.began[number], End: d.ended[number], Records: d.records, Health: d.health,
+		Number: epochNumber,
+		Start:  d.began[number], End: d.ended[number], Records: d.records, Health: d.health,
 		ConservationError: d.missed, Unsaved: d.unsaved[number],
 	}
-	d.inserted = 0
 	for key, a := range accounts {
-		d.inserted += a.total.Inserted
-		residue, failed := a.balance()
+		residue, failed := a.balance(lossy)
 		epoch.ConservationError += failed
 		epoch.Totals = append(epoch.Totals, flows.Total{
 			Point:     flows.Point(key.Point),
@@ -185,18 +189,23 @@ func (d *drainer) read(number int) (*flows.Epoch, map[bpf.MeterTotalKey]bpf.Mete
 	return epoch, totals, nil
 }
 
-// readFlows reads a set's flows into the drainer's records and adds each to the
-// account of its point. It also reads the health of connections.
-func (d *drainer) readFlows(s *set, accounts map[bpf.MeterTotalKey]*account) error {
+// readFlows reads a set's flows into the drainer's records and adds each entry to the
+// account of its point. It reports whether entries were evicted, or are of a layout that
+// cannot be read. It also reads the health of connections.
+func (d *drainer) readFlows(s *set, number uint64, accounts map[bpf.MeterTotalKey]*account) (evicted bool, err error) {
 	clock, err := readClock(d.clock)
 	if err != nil {
-		return err
+		return false, err
 	}
-	if d.records, err = s.readFlows(clock, d.records[:0]); err != nil {
-		return err
+	var inFront int
+	if d.records, inFront, err = s.readFlows(frozen{epoch: number, clock: clock}, d.records[:0]); err != nil {
+		return false, err
+	}
+	if d.inserted, err = s.created(); err != nil {
+		return false, err
 	}
 	if d.health, err = s.health.read(clock, d.health[:0]); err != nil {
-		return err
+		return false, err
 	}
 	for i := range d.records {
 		record := &d.records[i]
@@ -209,7 +218,9 @@ func (d *drainer) readFlows(s *set, accounts map[bpf.MeterTotalKey]*account) err
 		a.read++
 		a.placed.Add(record.Counters)
 	}
-	return nil
+	evicted = !s.readable() || uint64(len(d.records)-inFront) < d.inserted
+	d.records = join(d.records, inFront)
+	return evicted, nil
 }
 
 // counted returns what both sets hold of a point since it was created. It may
@@ -238,17 +249,13 @@ func (d *drainer) drainedOf(point uint32) (sum byDirection) {
 	return sum
 }
 
-// writtenInsertions is how many flows the set that is being written has created.
+// writtenInsertions is how many entries the map of flows that is being written was given.
 func (d *drainer) writtenInsertions() (uint64, error) {
 	state, err := d.state.get()
 	if err != nil {
 		return 0, err
 	}
-	var inserted uint64
-	if err := d.sets[state.Epoch&1].inserted.Get(&inserted); err != nil {
-		return 0, fmt.Errorf("read insertions: %w", err)
-	}
-	return inserted, nil
+	return d.sets[state.Epoch&1].created()
 }
 
 // release lets go of what the drainer alone holds.

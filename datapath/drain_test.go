@@ -38,8 +38,20 @@ func (l *tally) Publish(epoch *flows.Epoch) error {
 
 func newTestDrainer(t testing.TB, capacity uint32) (*drainer, *objects) {
 	t.Helper()
+	return newFrontedDrainer(t, capacity, testBuckets(frontBuckets(DefaultMapMemory, ebpf.MustPossibleCPU())))
+}
+
+// newFrontedDrainer returns one whose fronts have so many buckets for each CPU.
+func newFrontedDrainer(t testing.TB, capacity, buckets uint32) (*drainer, *objects) {
+	t.Helper()
+	return newDrainerOf(t, testBuild(), capacity, buckets)
+}
+
+// newDrainerOf returns one of a build's programs.
+func newDrainerOf(t testing.TB, build build, capacity, buckets uint32) (*drainer, *objects) {
+	t.Helper()
 	ktest.Privileged(t)
-	objects, err := loadTestObjects(capacity)
+	objects, err := build.testObjects(capacity, buckets)
 	if err != nil {
 		t.Fatalf("load objects: %v", err)
 	}
@@ -49,7 +61,7 @@ func newTestDrainer(t testing.TB, capacity uint32) (*drainer, *objects) {
 		t.Fatalf("make grace: %v", err)
 	}
 	t.Cleanup(func() { grace.close() })
-	d := newDrainer(&objects.MeterObjects, thisBuild().layouts[0], grace, ebpf.MustPossibleCPU())
+	d := newDrainer(&objects.MeterObjects, build.layouts[0], grace, ebpf.MustPossibleCPU())
 	if err := d.createPoint(testPoint); err != nil {
 		t.Fatalf("create point: %v", err)
 	}
@@ -110,7 +122,7 @@ func TestDrainPublishesEachPacketOnce(t *testing.T) {
 // With an LRU that is too small the residue is what is missing, and no more.
 func TestEvictionIsResidue(t *testing.T) {
 	t.Parallel()
-	d, objects := newTestDrainer(t, 512)
+	d, objects := newFrontedDrainer(t, 512, 1)
 	var got tally
 	const packets = 5000
 	for port := range uint16(packets) {
@@ -134,7 +146,7 @@ func TestEvictionIsResidue(t *testing.T) {
 // A drain that leaves an entry unread is caught when the set is verified empty.
 func TestSkippedEntryMovesTheError(t *testing.T) {
 	t.Parallel()
-	d, objects := newTestDrainer(t, 4096)
+	d, objects := newFrontedDrainer(t, 4096, 1)
 	for port := range uint16(100) {
 		send(t, objects, port+1)
 	}
@@ -228,8 +240,8 @@ func TestDeletedPointBeginsAgain(t *testing.T) {
 	}
 }
 
-func loadTestObjects(capacity uint32) (*objects, error) {
-	spec, err := testBuild().sizedSpec(capacity)
+func (b build) testObjects(capacity, buckets uint32) (*objects, error) {
+	spec, err := b.sizedSpec(capacity, buckets, ebpf.MustPossibleCPU())
 	if err != nil {
 		return nil, err
 	}

@@ -7,16 +7,16 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"unsafe"
+	"maps"
 
 	"github.com/cilium/ebpf"
 	"github.com/podmeter/podmeter/bpf"
 )
 
 const (
-	// entryOverhead is what the kernel adds to the values of an LRU_PERCPU_HASH
-	// entry, in bytes: node, 44-byte key and allocator, as measured.
-	entryOverhead = 120
+	// entryBytes is the memory of one flow in an LRU_HASH: node, 44-byte key and
+	// 40-byte value, as measured.
+	entryBytes = 152
 	// entriesPerCPU is the least that a set holds for each possible CPU: an LRU
 	// hands out free entries to CPUs 128 at a time.
 	entriesPerCPU = 256
@@ -28,13 +28,17 @@ const (
 
 	sets = 2
 
-	// DefaultMapMemory is the memory of both sets in bytes where none is asked
-	// for.
+	// DefaultMapMemory is the memory of both sets in bytes, fronts included, where none
+	// is asked for.
 	DefaultMapMemory = 64 << 20
 )
 
-// flowMaps are the maps of flows by set, as the collection names them.
-var flowMaps = [sets]string{bpf.MeterMapFlows0, bpf.MeterMapFlows1}
+// flowMaps are the maps of flows by set, and frontMaps those in front of them, as the
+// collection names them.
+var (
+	flowMaps  = [sets]string{bpf.MeterMapFlows0, bpf.MeterMapFlows1}
+	frontMaps = [sets]string{bpf.MeterMapFront0, bpf.MeterMapFront1}
+)
 
 // The data sections, which are maps to the kernel.
 const (
@@ -42,20 +46,24 @@ const (
 	mapPressure = ".data.pressure"
 )
 
-// entryBytes is the memory of one flow on a machine with cpus possible CPUs.
-func entryBytes(cpus int) uint64 {
-	return entryOverhead + uint64(cpus)*uint64(unsafe.Sizeof(bpf.MeterFlowCounters{}))
+// Capacity returns how many flows each set holds, beside those in fronts, when both together
+// may take memory bytes, on a machine with cpus possible CPUs.
+func Capacity(memory uint64, cpus int) uint32 {
+	fronts := frontBytes(frontBuckets(memory, cpus), cpus)
+	return uint32(max((memory-min(fronts, memory))/sets/entryBytes, uint64(entriesPerCPU*cpus)))
 }
 
-// Capacity returns how many flows each set holds when both together may take
-// memory bytes, on a machine with cpus possible CPUs.
-func Capacity(memory uint64, cpus int) uint32 {
-	return uint32(max(memory/sets/entryBytes(cpus), uint64(entriesPerCPU*cpus)))
+// memoryOf returns the memory in bytes whose sets hold so many flows each, on a machine with
+// cpus possible CPUs.
+func memoryOf(entries uint64, cpus int) uint64 {
+	maps := sets * entries * entryBytes
+	most := maps + maps/(frontShare-1) + frontBytes(leastBuckets, cpus)
+	return min(most, maps+frontBytes(mostBuckets, cpus))
 }
 
 // MaxMapMemory returns the most memory in bytes that both sets together can take, on a
 // machine with cpus possible CPUs.
-func MaxMapMemory(cpus int) uint64 { return sets * maxEntries * entryBytes(cpus) }
+func MaxMapMemory(cpus int) uint64 { return memoryOf(maxEntries, cpus) }
 
 // objects are the loaded programs and maps.
 type objects struct {
@@ -82,15 +90,18 @@ func loadObjects(spec *ebpf.CollectionSpec, adopted map[string]*ebpf.Map) (*obje
 	return o, nil
 }
 
-// sizedSpec returns the collection with the size of the flow maps and a fresh set
-// id, which only counts for fresh maps.
-func (b build) sizedSpec(capacity uint32) (*ebpf.CollectionSpec, error) {
+// sizedSpec returns the collection with the size of the maps of flows, the buckets of each
+// possible CPU, and a fresh set id, which only counts for fresh maps.
+func (b build) sizedSpec(capacity, buckets uint32, cpus int) (*ebpf.CollectionSpec, error) {
 	spec, err := b.spec()
 	if err != nil {
 		return nil, fmt.Errorf("read BPF object: %w", err)
 	}
 	for _, name := range flowMaps {
 		spec.Maps[name].MaxEntries = capacity
+	}
+	if err := b.sizeFronts(spec, buckets, cpus); err != nil {
+		return nil, err
 	}
 	var id [8]byte
 	if _, err := rand.Read(id[:]); err != nil {
@@ -102,6 +113,19 @@ func (b build) sizedSpec(capacity uint32) (*ebpf.CollectionSpec, error) {
 		return nil, fmt.Errorf("set first epoch: %w", err)
 	}
 	return spec, nil
+}
+
+func (b build) sizeFronts(spec *ebpf.CollectionSpec, buckets uint32, cpus int) error {
+	if b.layouts[0].openFront == nil {
+		return nil
+	}
+	for _, name := range frontMaps {
+		spec.Maps[name].MaxEntries = buckets * uint32(cpus)
+	}
+	if err := spec.Variables[bpf.MeterVarFrontBuckets].Set(buckets); err != nil {
+		return fmt.Errorf("set size of fronts: %w", err)
+	}
+	return nil
 }
 
 func (o *objects) close() error {
@@ -122,29 +146,42 @@ func pinNames() map[string]string {
 }
 
 // shared are the maps by the collection's names of them, for other programs that count
-// into them.
+// into them. Those that can be interrupted go past the fronts.
 func (o *objects) shared() map[string]*ebpf.Map {
-	shared := o.pinned(flowMaps)
-	for pin, name := range pinNames() {
-		its := shared[pin]
-		delete(shared, pin)
-		shared[name] = its
+	shared := o.byName()
+	for _, name := range frontMaps {
+		delete(shared, name)
 	}
 	return shared
 }
 
-// pinned are the maps by the names of their pins, given those of the flows.
-func (o *objects) pinned(own [sets]string) map[string]*ebpf.Map {
+// pinned are the maps by the names of their pins, given those of the flows with the
+// collection's names.
+func (o *objects) pinned(flows map[string]string) map[string]*ebpf.Map {
+	names := pinNames()
+	maps.Copy(names, flows)
+	all := o.byName()
+	pinned := make(map[string]*ebpf.Map, len(names))
+	for pin, name := range names {
+		pinned[pin] = all[name]
+	}
+	return pinned
+}
+
+// byName are the maps by the collection's names of them.
+func (o *objects) byName() map[string]*ebpf.Map {
 	return map[string]*ebpf.Map{
-		own[0]:                 o.Flows0,
-		own[1]:                 o.Flows1,
+		flowMaps[0]:            o.Flows0,
+		flowMaps[1]:            o.Flows1,
+		frontMaps[0]:           o.Front0,
+		frontMaps[1]:           o.Front1,
 		bpf.MeterMapTotals0:    o.Totals0,
 		bpf.MeterMapTotals1:    o.Totals1,
 		bpf.MeterMapDisplaced0: o.Displaced0,
 		bpf.MeterMapDisplaced1: o.Displaced1,
 		bpf.MeterMapOutcomes:   o.Outcomes,
 		bpf.MeterMapWakeups:    o.Wakeups,
-		"epoch":                o.data[mapEpoch],
-		"pressure":             o.data[mapPressure],
+		mapEpoch:               o.data[mapEpoch],
+		mapPressure:            o.data[mapPressure],
 	}
 }

@@ -71,6 +71,8 @@ type Options struct {
 	readyWait time.Duration
 	// yieldPause is yieldPause, or a test's.
 	yieldPause time.Duration
+	// buckets are those of a CPU in a front, 0 for what fits the memory.
+	buckets uint32
 	// noWakeups keeps sets from being drained before their time.
 	noWakeups bool
 	// build is this build, or one that tests make of it.
@@ -133,7 +135,9 @@ type Meter struct {
 	log      *slog.Logger
 	selector chooser
 	capacity uint32
-	cpus     int
+	// buckets are those that each possible CPU has in front of either set.
+	buckets uint32
+	cpus    int
 
 	lock     *pathLock
 	objects  *objects
@@ -219,8 +223,11 @@ func (m *Meter) load(ctx context.Context) (err error) {
 	if m.cpus, err = ebpf.PossibleCPU(); err != nil {
 		return fmt.Errorf("count possible CPUs: %w", err)
 	}
-	m.capacity = Capacity(m.options.MapMemory, m.cpus)
-	m.log.Info("maps", "map-memory", m.options.MapMemory, "flows-a-set", m.capacity,
+	m.capacity, m.buckets = Capacity(m.options.MapMemory, m.cpus), frontBuckets(m.options.MapMemory, m.cpus)
+	if m.options.buckets > 0 {
+		m.buckets = m.options.buckets
+	}
+	m.log.Info("maps", "map-memory", m.options.MapMemory, "flows-a-set", m.capacity, "front-slots-a-cpu", uint32(frontWays)*m.buckets,
 		"holds-new-flows-per-second", uint64(float64(m.capacity)/m.options.DrainInterval.Seconds()))
 	adopted, err := m.loadMaps()
 	if err != nil {
@@ -245,7 +252,7 @@ func (m *Meter) load(ctx context.Context) (err error) {
 // loadMaps loads the programs with the pinned maps, if there are, or with fresh
 // ones.
 func (m *Meter) loadMaps() (adopted bool, err error) {
-	spec, err := m.options.build.sizedSpec(m.capacity)
+	spec, err := m.options.build.sizedSpec(m.capacity, m.buckets, m.cpus)
 	if err != nil {
 		return false, err
 	}

@@ -81,7 +81,8 @@ func explain(err error) error {
 		probe   func() error
 	}{
 		{"BPF_MAP_TYPE_RINGBUF (Linux 5.8)", func() error { return features.HaveMapType(ebpf.RingBuf) }},
-		{"BPF_MAP_TYPE_LRU_PERCPU_HASH (Linux 4.10)", func() error { return features.HaveMapType(ebpf.LRUCPUHash) }},
+		{"BPF_MAP_TYPE_LRU_HASH (Linux 4.10)", func() error { return features.HaveMapType(ebpf.LRUHash) }},
+		{"BPF_F_MMAPABLE (Linux 5.5)", func() error { return features.HaveMapFlag(features.BPF_F_MMAPABLE) }},
 		{"bpf_jiffies64 (Linux 5.6)", func() error { return features.HaveProgramHelper(ebpf.SchedCLS, asm.FnJiffies64) }},
 		{"atomic fetch-and-add (Linux 5.12)", features.HaveV3ISA},
 	}

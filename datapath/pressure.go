@@ -96,5 +96,5 @@ func (m *Meter) setHighWater() (mark uint64, err error) {
 // memoryFor returns the map memory in bytes whose sets hold this many flows with
 // room to spare.
 func (m *Meter) memoryFor(inserted uint64) uint64 {
-	return 2 * sets * inserted * entryBytes(m.cpus)
+	return memoryOf(2*inserted, m.cpus)
 }

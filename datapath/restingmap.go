@@ -91,7 +91,7 @@ func (r *restingMap[K, V]) clearMissed(missed func(key *K, slots []V)) error {
 }
 
 func (r *restingMap[K, V]) lookup(key *K, slots []V) error {
-	if r.m.Type() == ebpf.Hash {
+	if r.reader.cpus == 1 && (r.m.Type() == ebpf.Hash || r.m.Type() == ebpf.LRUHash) {
 		return r.m.Lookup(key, &slots[0])
 	}
 	return r.m.Lookup(key, slots)

@@ -5,6 +5,7 @@ package datapath
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/podmeter/podmeter/flows"
@@ -14,8 +15,9 @@ import (
 // but those of the embedded totals want it frozen: no program writes it.
 type set struct {
 	*totals
-	// flows is the map that this build's programs write.
-	flows    flowMap
+	// flows is the map that this build's programs write, and front what is before it.
+	flows, front flowMap
+	// inserted is how many entries all programs have created in maps of flows.
 	inserted *ebpf.Variable
 	// outgoing are maps that only the programs of earlier builds wrote.
 	outgoing []outgoing
@@ -23,29 +25,58 @@ type set struct {
 	health *healthTable
 }
 
-// readFlows appends the set's flows to records.
-func (s *set) readFlows(clock clock, records []flows.Record) (_ []flows.Record, err error) {
-	for _, m := range s.maps() {
-		if records, err = m.read(clock, records); err != nil {
-			return records, err
+// readFlows appends the set's flows to records, and says how many of these are from fronts,
+// which come first. Each is of one entry.
+func (s *set) readFlows(from frozen, records []flows.Record) (_ []flows.Record, inFront int, err error) {
+	before := len(records)
+	for _, front := range []bool{true, false} {
+		for _, m := range s.maps(front) {
+			if records, err = m.read(from, records); err != nil {
+				return records, inFront, err
+			}
+		}
+		if front {
+			inFront = len(records) - before
 		}
 	}
-	return records, nil
+	return records, inFront, nil
 }
 
-func (s *set) maps() []flowMap {
+// maps are those of flows, or those in front of them.
+func (s *set) maps(front bool) []flowMap {
 	all := []flowMap{s.flows}
+	if front {
+		all = []flowMap{s.front}
+	}
 	for _, o := range s.outgoing {
-		all = append(all, o.flowMap)
+		if o.front == front {
+			all = append(all, o.flowMap)
+		}
 	}
 	return all
+}
+
+// readable reports whether this build can read all that is in the set.
+func (s *set) readable() bool {
+	return !slices.ContainsFunc(s.outgoing, func(o outgoing) bool {
+		_, lost := o.flowMap.(unreadable)
+		return lost
+	})
+}
+
+// created returns how many entries programs have made in the set's maps of flows.
+func (s *set) created() (entries uint64, err error) {
+	if err := s.inserted.Get(&entries); err != nil {
+		return 0, fmt.Errorf("read insertions: %w", err)
+	}
+	return entries, nil
 }
 
 // clear empties the set of the flows that were read and returns the bytes of
 // those that are left then, which must not be. The outgoing maps have served
 // their time.
 func (s *set) clear() (missed uint64, err error) {
-	for _, m := range s.maps() {
+	for _, m := range s.maps(false) {
 		missing, err := m.clear()
 		missed += missing
 		if err != nil {
@@ -73,11 +104,11 @@ func (s *set) discardOutgoing() error {
 	return nil
 }
 
-// release lets go of the outgoing maps, which stay pinned.
+// release lets go of what it has of the maps. The outgoing ones stay pinned.
 func (s *set) release() error {
-	var errs []error
+	errs := []error{s.front.release()}
 	for _, o := range s.outgoing {
-		errs = append(errs, o.m.Close())
+		errs = append(errs, o.close())
 	}
 	return errors.Join(errs...)
 }

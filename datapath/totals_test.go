@@ -65,9 +65,9 @@ type sharing struct {
 	got     *pointTally
 }
 
-func newSharing(t *testing.T) *sharing {
+func newSharing(t *testing.T, buckets uint32) *sharing {
 	t.Helper()
-	d, objects := newTestDrainer(t, 4096)
+	d, objects := newFrontedDrainer(t, 4096, buckets)
 	s := &sharing{drainer: d, objects: objects, host: ktest.NewNamespace(t),
 		want: make(map[uint32]flows.Counters), got: newPointTally()}
 	pod := ktest.NewNamespace(t)
@@ -120,7 +120,7 @@ func (s *sharing) check(t *testing.T) {
 // taken over begins from zero.
 func TestPlaceIsTakenOver(t *testing.T) {
 	t.Parallel()
-	s := newSharing(t)
+	s := newSharing(t, 512)
 	first, second, third := sharers[0], sharers[1], sharers[2] // the first has the place
 	s.send(t, second, 1, false)                                // not created yet
 	s.change(t, s.createPoint, second)
@@ -150,7 +150,7 @@ func TestPlaceIsTakenOver(t *testing.T) {
 // What was displaced and what was not is told by the maps alone.
 func TestTotalsAreReadFromTheMaps(t *testing.T) {
 	t.Parallel()
-	s := newSharing(t)
+	s := newSharing(t, 512)
 	s.change(t, s.createPoint, sharers[1])
 	s.send(t, sharers[0], 1, true)
 	s.send(t, sharers[1], 2, true)

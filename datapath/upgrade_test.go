@@ -3,13 +3,16 @@
 package datapath
 
 import (
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/podmeter/podmeter/bpf"
+	"github.com/podmeter/podmeter/bpf/firstbuild"
 	"github.com/podmeter/podmeter/bpf/otherbuild"
 	"github.com/podmeter/podmeter/flows"
 	"github.com/podmeter/podmeter/internal/effort"
@@ -24,16 +27,29 @@ func laterBuild(previous int) build {
 	return build{spec: otherbuild.LoadOther, layouts: []layout{newLayout(previous+1, decodeOther), before}}
 }
 
-// earlierBuild returns a build of which this one is the next.
-func earlierBuild() build {
-	return build{spec: otherbuild.LoadOther, layouts: []layout{newLayout(bpf.FlowLayout-1, decodeOther)}}
-}
+const mapConstants = ".rodata"
 
-// upgraded returns this build, as it will be when there is a layout before its own.
-func upgraded() build {
-	b := thisBuild()
-	b.layouts = append(b.layouts, earlierBuild().layouts...)
-	return b
+// firstBuild returns the build that had no front. The maps and the variable that its object
+// lacks are made for the types' sake, and written and pinned by nobody, and so are the programs for interfaces
+// without an Ethernet header.
+func firstBuild() build {
+	return build{layouts: []layout{firstLayout()}, spec: func() (*ebpf.CollectionSpec, error) {
+		first, err := firstbuild.Load()
+		if err != nil {
+			return nil, err
+		}
+		this, err := bpf.LoadMeter()
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range append(frontMaps[:], mapConstants) {
+			first.Maps[name] = this.Maps[name]
+		}
+		first.Programs[bpf.MeterProgPodmeterL3Transmit] = first.Programs[bpf.MeterProgPodmeterTransmit].Copy()
+		first.Programs[bpf.MeterProgPodmeterL3Receive] = first.Programs[bpf.MeterProgPodmeterReceive].Copy()
+		first.Variables[bpf.MeterVarFrontBuckets] = this.Variables[bpf.MeterVarFrontBuckets]
+		return first, nil
+	}}
 }
 
 func decodeOther(key *otherbuild.OtherFlowKey, slots []otherbuild.OtherFlowCounters, clock clock) flows.Record {
@@ -63,9 +79,11 @@ func TestUpgrade(t *testing.T) {
 		{"other sizes", []version{{here, 8}, {here, 16}, {here, 4}, {here, 8}}, false},
 		{"the next layout", []version{{here, 8}, {next, 8}}, false},
 		{"the next layout and size", []version{{here, 8}, {here, 16}, {next, 4}, {next, 8}}, false},
-		{"from the layout before", []version{{earlierBuild(), 8}, {upgraded(), 16}}, false},
+		{"from the first layout", []version{{firstBuild(), 8}, {here, 16}}, false},
+		{"from the first layout by two", []version{{firstBuild(), 8}, {firstBuild(), 4}, {here, 16}, {here, 8}}, false},
 		{"the layout after the next", []version{{here, 8}, {laterBuild(bpf.FlowLayout + 1), 8}}, true},
 		{"back", []version{{next, 8}, {here, 8}}, true},
+		{"back to the first layout", []version{{here, 8}, {firstBuild(), 8}}, true},
 	} {
 		for _, mode := range []AttachMode{AttachTCX, AttachNetlink} {
 			t.Run(test.name+" "+string(mode), func(t *testing.T) {
@@ -139,7 +157,7 @@ func (u *upgrade) check(t *testing.T, unreadable bool) {
 	t.Helper()
 	drains := u.life.LastDrain().Count
 	ktest.Await(t, "both sets are drained", func() bool { return u.life.LastDrain().Count > drains+sets })
-	if got, want := flowPinsIn(t, u.options.PinPath), u.life.flowPins(); !slices.Equal(got, want[:]) {
+	if got, want := flowPinsIn(t, u.options.PinPath), slices.Sorted(maps.Keys(u.life.flowPins())); !slices.Equal(got, want) {
 		t.Errorf("maps of flows: got %v, want this build's %v", got, want)
 	}
 	u.stop()

@@ -20,12 +20,14 @@ type OtherEpochState struct {
 }
 
 type OtherFlowCounters struct {
-	_       structs.HostLayout
-	Bytes   uint64
-	Packets uint64
-	First   uint32
-	Last    uint32
-	More    uint64
+	_           structs.HostLayout
+	Bytes       uint64
+	Packets     uint64
+	MoreBytes   uint64
+	MorePackets uint64
+	First       uint32
+	Last        uint32
+	More        uint64
 }
 
 type OtherFlowKey struct {
@@ -38,6 +40,16 @@ type OtherFlowKey struct {
 	Ethertype       uint16
 	Protocol        uint8
 	Direction       uint8
+}
+
+type OtherFrontBucket struct {
+	_     structs.HostLayout
+	Slots [2]struct {
+		_        structs.HostLayout
+		Key      OtherFlowKey
+		Tag      uint32
+		Counters OtherFlowCounters
+	}
 }
 
 type OtherOutcome uint32
@@ -88,6 +100,8 @@ const (
 	OtherMapDisplaced1          = "displaced_1"
 	OtherMapFlows0              = "flows_0"
 	OtherMapFlows1              = "flows_1"
+	OtherMapFront0              = "front_0"
+	OtherMapFront1              = "front_1"
 	OtherMapOutcomes            = "outcomes"
 	OtherMapTotals0             = "totals_0"
 	OtherMapTotals1             = "totals_1"
@@ -99,6 +113,7 @@ const (
 	OtherProgPodmeterTransmit   = "podmeter_transmit"
 	OtherProgPodmeterXdp        = "podmeter_xdp"
 	OtherVarEpoch               = "epoch"
+	OtherVarFrontBuckets        = "front_buckets"
 	OtherVarHighWater           = "high_water"
 	OtherVarInserted0           = "inserted_0"
 	OtherVarInserted1           = "inserted_1"
@@ -162,6 +177,8 @@ type OtherMapSpecs struct {
 	Displaced1 *ebpf.MapSpec `ebpf:"displaced_1"`
 	Flows0     *ebpf.MapSpec `ebpf:"flows_0"`
 	Flows1     *ebpf.MapSpec `ebpf:"flows_1"`
+	Front0     *ebpf.MapSpec `ebpf:"front_0"`
+	Front1     *ebpf.MapSpec `ebpf:"front_1"`
 	Outcomes   *ebpf.MapSpec `ebpf:"outcomes"`
 	Totals0    *ebpf.MapSpec `ebpf:"totals_0"`
 	Totals1    *ebpf.MapSpec `ebpf:"totals_1"`
@@ -172,10 +189,11 @@ type OtherMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type OtherVariableSpecs struct {
-	Epoch     *ebpf.VariableSpec `ebpf:"epoch"`
-	HighWater *ebpf.VariableSpec `ebpf:"high_water"`
-	Inserted0 *ebpf.VariableSpec `ebpf:"inserted_0"`
-	Inserted1 *ebpf.VariableSpec `ebpf:"inserted_1"`
+	Epoch        *ebpf.VariableSpec `ebpf:"epoch"`
+	FrontBuckets *ebpf.VariableSpec `ebpf:"front_buckets"`
+	HighWater    *ebpf.VariableSpec `ebpf:"high_water"`
+	Inserted0    *ebpf.VariableSpec `ebpf:"inserted_0"`
+	Inserted1    *ebpf.VariableSpec `ebpf:"inserted_1"`
 }
 
 // OtherObjects contains all objects after they have been loaded into the kernel.
@@ -202,6 +220,8 @@ type OtherMaps struct {
 	Displaced1 *ebpf.Map `ebpf:"displaced_1"`
 	Flows0     *ebpf.Map `ebpf:"flows_0"`
 	Flows1     *ebpf.Map `ebpf:"flows_1"`
+	Front0     *ebpf.Map `ebpf:"front_0"`
+	Front1     *ebpf.Map `ebpf:"front_1"`
 	Outcomes   *ebpf.Map `ebpf:"outcomes"`
 	Totals0    *ebpf.Map `ebpf:"totals_0"`
 	Totals1    *ebpf.Map `ebpf:"totals_1"`
@@ -214,6 +234,8 @@ func (m *OtherMaps) Close() error {
 		m.Displaced1,
 		m.Flows0,
 		m.Flows1,
+		m.Front0,
+		m.Front1,
 		m.Outcomes,
 		m.Totals0,
 		m.Totals1,
@@ -225,10 +247,11 @@ func (m *OtherMaps) Close() error {
 //
 // It can be passed to LoadOtherObjects or ebpf.CollectionSpec.LoadAndAssign.
 type OtherVariables struct {
-	Epoch     *ebpf.Variable `ebpf:"epoch"`
-	HighWater *ebpf.Variable `ebpf:"high_water"`
-	Inserted0 *ebpf.Variable `ebpf:"inserted_0"`
-	Inserted1 *ebpf.Variable `ebpf:"inserted_1"`
+	Epoch        *ebpf.Variable `ebpf:"epoch"`
+	FrontBuckets *ebpf.Variable `ebpf:"front_buckets"`
+	HighWater    *ebpf.Variable `ebpf:"high_water"`
+	Inserted0    *ebpf.Variable `ebpf:"inserted_0"`
+	Inserted1    *ebpf.Variable `ebpf:"inserted_1"`
 }
 
 // OtherPrograms contains all programs after they have been loaded into the kernel.

@@ -20,6 +20,8 @@ const (
 	ShallowMapDisplaced1          = "displaced_1"
 	ShallowMapFlows0              = "flows_0"
 	ShallowMapFlows1              = "flows_1"
+	ShallowMapFront0              = "front_0"
+	ShallowMapFront1              = "front_1"
 	ShallowMapOutcomes            = "outcomes"
 	ShallowMapTotals0             = "totals_0"
 	ShallowMapTotals1             = "totals_1"
@@ -31,6 +33,7 @@ const (
 	ShallowProgPodmeterTransmit   = "podmeter_transmit"
 	ShallowProgPodmeterXdp        = "podmeter_xdp"
 	ShallowVarEpoch               = "epoch"
+	ShallowVarFrontBuckets        = "front_buckets"
 	ShallowVarHighWater           = "high_water"
 	ShallowVarInserted0           = "inserted_0"
 	ShallowVarInserted1           = "inserted_1"
@@ -94,6 +97,8 @@ type ShallowMapSpecs struct {
 	Displaced1 *ebpf.MapSpec `ebpf:"displaced_1"`
 	Flows0     *ebpf.MapSpec `ebpf:"flows_0"`
 	Flows1     *ebpf.MapSpec `ebpf:"flows_1"`
+	Front0     *ebpf.MapSpec `ebpf:"front_0"`
+	Front1     *ebpf.MapSpec `ebpf:"front_1"`
 	Outcomes   *ebpf.MapSpec `ebpf:"outcomes"`
 	Totals0    *ebpf.MapSpec `ebpf:"totals_0"`
 	Totals1    *ebpf.MapSpec `ebpf:"totals_1"`
@@ -104,10 +109,11 @@ type ShallowMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ShallowVariableSpecs struct {
-	Epoch     *ebpf.VariableSpec `ebpf:"epoch"`
-	HighWater *ebpf.VariableSpec `ebpf:"high_water"`
-	Inserted0 *ebpf.VariableSpec `ebpf:"inserted_0"`
-	Inserted1 *ebpf.VariableSpec `ebpf:"inserted_1"`
+	Epoch        *ebpf.VariableSpec `ebpf:"epoch"`
+	FrontBuckets *ebpf.VariableSpec `ebpf:"front_buckets"`
+	HighWater    *ebpf.VariableSpec `ebpf:"high_water"`
+	Inserted0    *ebpf.VariableSpec `ebpf:"inserted_0"`
+	Inserted1    *ebpf.VariableSpec `ebpf:"inserted_1"`
 }
 
 // ShallowObjects contains all objects after they have been loaded into the kernel.
@@ -134,6 +140,8 @@ type ShallowMaps struct {
 	Displaced1 *ebpf.Map `ebpf:"displaced_1"`
 	Flows0     *ebpf.Map `ebpf:"flows_0"`
 	Flows1     *ebpf.Map `ebpf:"flows_1"`
+	Front0     *ebpf.Map `ebpf:"front_0"`
+	Front1     *ebpf.Map `ebpf:"front_1"`
 	Outcomes   *ebpf.Map `ebpf:"outcomes"`
 	Totals0    *ebpf.Map `ebpf:"totals_0"`
 	Totals1    *ebpf.Map `ebpf:"totals_1"`
@@ -146,6 +154,8 @@ func (m *ShallowMaps) Close() error {
 		m.Displaced1,
 		m.Flows0,
 		m.Flows1,
+		m.Front0,
+		m.Front1,
 		m.Outcomes,
 		m.Totals0,
 		m.Totals1,
@@ -157,10 +167,11 @@ func (m *ShallowMaps) Close() error {
 //
 // It can be passed to LoadShallowObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ShallowVariables struct {
-	Epoch     *ebpf.Variable `ebpf:"epoch"`
-	HighWater *ebpf.Variable `ebpf:"high_water"`
-	Inserted0 *ebpf.Variable `ebpf:"inserted_0"`
-	Inserted1 *ebpf.Variable `ebpf:"inserted_1"`
+	Epoch        *ebpf.Variable `ebpf:"epoch"`
+	FrontBuckets *ebpf.Variable `ebpf:"front_buckets"`
+	HighWater    *ebpf.Variable `ebpf:"high_water"`
+	Inserted0    *ebpf.Variable `ebpf:"inserted_0"`
+	Inserted1    *ebpf.Variable `ebpf:"inserted_1"`
 }
 
 // ShallowPrograms contains all programs after they have been loaded into the kernel.

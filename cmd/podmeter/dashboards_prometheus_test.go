@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/podmeter/podmeter/internal/effort"
 	"github.com/podmeter/podmeter/internal/ktest"
 	"github.com/podmeter/podmeter/internal/promtest"
 	"github.com/prometheus/client_golang/api"
@@ -21,6 +22,7 @@ import (
 // exporter each second and evaluates the shipped rules.
 func startPrometheus(t *testing.T, binary string, in *ktest.Namespace, args ...string) (prometheus promv1.API, url string) {
 	t.Helper()
+	effort.Long(t, "starts a Prometheus") // by the test's own goroutine
 	rules, err := filepath.Abs("../../deploy/prometheus/rules/*.rules.yml")
 	if err != nil {
 		t.Fatal(err)

@@ -28,6 +28,25 @@ func (c *cluster) world(t *testing.T, namespace string) {
 	for _, controller := range []string{"deployment/echo", "statefulset/store", "deployment/client", "deployment/host"} {
 		c.rolledOut(t, namespace, controller)
 	}
+	c.translated(t, namespace, "echo")
+}
+
+// translated waits until kube-proxy leads to the endpoints of a Service: until then the node
+// refuses what is sent to it, or drops it.
+func (c *cluster) translated(t *testing.T, namespace, service string) {
+	t.Helper()
+	for n, address := range c.service(t, namespace, service) {
+		family := []string{"ip", "ip6"}[n]
+		ktest.AwaitWithin(t, patience, "endpoints of "+address, func() string {
+			out, err := exec.CommandContext(t.Context(), "nft", "list", "map", family, "kube-proxy", "service-ips").CombinedOutput()
+			for _, protocol := range []string{"tcp", "udp"} {
+				if err != nil || !strings.Contains(string(out), address+" . "+protocol+" . 7 : goto") {
+					return fmt.Sprintf("%v: %s", err, out)
+				}
+			}
+			return ""
+		})
+	}
 }
 
 // outside are addresses beyond the node's uplink, IPv4 first.

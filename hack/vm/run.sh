@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Runs the kernel tests on Debian's Linux 6.1 in a virtual machine: each file of
-# boots/ is one boot of it, with the tests that it names. Needs Go,
+# Runs the kernel tests on Debian's Linux 6.1, or another series of its, in virtual machines: each
+# file of boots/ is one boot, with the tests that it names; two run at a time. Needs Go,
 # qemu-system-x86, busybox-static, cpio and kmod, and no privileges.
 #
 # run.sh [boot...]    these boots alone
@@ -14,12 +14,13 @@ vm=hack/vm
 packages=(bpf datapath cmd/podmeter cmd/podmeter/demo)
 
 work=$(mktemp -d)
-machine=
+declare -A machines=() began=() # the boots that run, by their process: its name and its begin
 finish() {
-	if [ -n "$machine" ]; then
+	local machine
+	for machine in "${!machines[@]}"; do
 		kill "$machine" 2>/dev/null || true # timeout ends the machine with itself
 		wait "$machine" || true
-	fi
+	done
 	rm -rf "$work"
 }
 trap finish EXIT
@@ -37,10 +38,11 @@ tests() {
 	done
 }
 
-# Modules by their place in the order in which they are to be loaded.
+# modules kernel folder: modules by their place in the order in which they are to be loaded.
 modules() {
-	local name release path
+	local kernel=$1 name release path
 	release=$(cat "$kernel/release")
+	shift
 	mkdir -p "$1"
 	for name in $(grep -v '^#' "$vm/modules"); do
 		modprobe --dirname "$kernel" --set-version "$release" --show-depends "$name"
@@ -50,28 +52,37 @@ modules() {
 	done >"$1/order"
 }
 
-initramfs() {
+# root makes what is the same of every kernel.
+root() {
 	local root=$work/root
 	mkdir -p "$root"/{bin,boots,dev,etc,proc,run,sys,tmp,var}
 	cp "$(command -v busybox)" "$root/bin/busybox"
 	cp "$vm/init" "$root/init"
 	cp "$vm"/boots/* "$root/boots/"
 	echo '127.0.0.1 localhost node' >"$root/etc/hosts"
-	modules "$root/modules"
 	tests "$root/podmeter"
-	(cd "$root" && find . | cpio --quiet --create --format newc --owner 0:0) >"$work/initramfs"
+}
+
+# initramfs series: makes that of a kernel, once.
+initramfs() {
+	[ ! -f "$work/initramfs-$1" ] || return 0
+	rm -rf "$work/root/modules"
+	kernels[$1]=$("$vm/kernel.sh" "$1")
+	modules "${kernels[$1]}" "$work/root/modules"
+	(cd "$work/root" && find . | cpio --quiet --create --format newc --owner 0:0) >"$work/initramfs-$1"
 }
 
 # boot name becomes the machine, which ends when it is off or its time is over; run
 # it in the background. Its output goes to two logs.
 boot() {
+	series=6.1
 	. "$vm/boots/$1"
 	# -no-reboot and panic=-1 make the end of a kernel that panics the machine's.
 	# The self-tests of ciphers, which nothing here uses, can hang in an emulated processor.
 	exec timeout --kill-after 10 "$limit" qemu-system-x86_64 -accel tcg -cpu max -smp "$cpus" -m 4G \
 		-nodefaults -no-user-config -display none -no-reboot \
 		-serial "file:$logs/$1.kernel" -serial "file:$logs/$1.tests" \
-		-kernel "$kernel/vmlinuz" -initrd "$work/initramfs" \
+		-kernel "${kernels[$series]}/vmlinuz" -initrd "$work/initramfs-$series" \
 		-append "console=ttyS0 quiet panic=-1 cryptomgr.notests podmeter.boot=$1 $append" </dev/null
 }
 
@@ -86,20 +97,29 @@ report() {
 	return 1
 }
 
-kernel=$("$vm/kernel.sh")
-initramfs
+# series boot: the kernel's series that it is of
+series() { (series=6.1 && . "$vm/boots/$1" && echo "$series"); }
+
+# reap waits until a boot has ended, and tells of it.
+reap() {
+	local ended status=0
+	wait -n -p ended "${!machines[@]}" || status=$?
+	report "${machines[$ended]}" "$status" || failed=1
+	printf 'boot %s took %d s\n' "${machines[$ended]}" $((SECONDS - began[$ended]))
+	unset "machines[$ended]"
+}
+
+declare -A kernels=()
+root
 boots=("$@")
-[ $# -gt 0 ] || boots=(plain nohz_full cpus64 lockdown)
+[ $# -gt 0 ] || boots=(plain nohz_full plain612 cpus128 lockdown)
 failed=0
 for name in "${boots[@]}"; do
+	[ ${#machines[@]} -lt 2 ] || reap
+	initramfs "$(series "$name")"
 	: >"$logs/$name.tests"
-	SECONDS=0
 	boot "$name" &
-	machine=$!
-	status=0
-	wait "$machine" || status=$?
-	machine=
-	report "$name" "$status" || failed=1
-	printf 'boot %s took %d s\n' "$name" "$SECONDS"
+	machines[$!]=$name began[$!]=$SECONDS
 done
+while [ ${#machines[@]} -gt 0 ]; do reap; done
 exit "$failed"

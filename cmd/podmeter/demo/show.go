@@ -56,7 +56,7 @@ func newShow(options Options, w *world, address net.Addr) *show {
 	hints := []string{
 		"a browser at http://" + address.String() + "/",
 		"curl -s " + address.String() + "/metrics | grep podmeter_flow",
-		"bpftool map dump pinned " + fromOutside(pinPath) + "/flows_0_*",
+		"bpftool --json map dump pinned " + fromOutside(pinPath) + "/flows_front_0_* | jq '.[].formatted.value.slots[] | select(.tag > 0)'",
 	}
 	t := newTally()
 	return &show{
