@@ -75,9 +75,8 @@ static __always_inline void merge(struct flow_counters *flow, const struct flow_
  * Adds to a flow's entry, or makes one. Where another CPU was quicker its entry is used;
  * what then still has no place is named as such.
  */
-static __always_inline void store(void *flows, struct total_counters *total,
-				  volatile __u64 *in_set, const struct flow_key *key,
-				  const struct flow_counters *more)
+static __always_inline void store(void *flows, struct total_counters *total, volatile __u64 *in_set,
+				  const struct flow_key *key, const struct flow_counters *more)
 {
 	struct flow_counters *flow = bpf_map_lookup_elem(flows, key);
 

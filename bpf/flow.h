@@ -62,7 +62,8 @@ struct flow_key {
 struct flow_counters {
 	__u64 bytes;
 	__u64 packets;
-	__u64 more_bytes; /* on the wire beyond bytes: headers of a GSO packet's further segments; 0 as yet */
+	__u64 more_bytes; /* on the wire beyond bytes: headers of a GSO packet's further segments; 0
+			     as yet */
 	__u64 more_packets; /* a GSO packet's further segments; 0 as yet */
 	__u32 first; /* clock() of the first packet, in ticks */
 	__u32 last; /* clock() of the last packet, in ticks */
@@ -99,7 +100,8 @@ struct total_key {
 struct total_counters {
 	__u64 bytes;
 	__u64 packets;
-	__u64 inserted; /* flow entries to be found: slots taken and not given up, entries created */
+	__u64
+	    inserted; /* flow entries to be found: slots taken and not given up, entries created */
 	__u64 unplaced_bytes; /* of packets whose flow could not be inserted */
 	__u64 unplaced_packets;
 };

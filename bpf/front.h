@@ -57,13 +57,12 @@ volatile const __u32 front_buckets = 512;
  */
 static __always_inline struct front_bucket *find_bucket(void *front, const struct flow_key *key)
 {
-	__u64 hash = FOLD(key, 0) * FACTOR(0) + FOLD(key, 1) * FACTOR(1) + FOLD(key, 2) * FACTOR(2) +
-		     FOLD(key, 3) * FACTOR(3) + FOLD(key, 4) * FACTOR(4);
+	__u64 hash = FOLD(key, 0) * FACTOR(0) + FOLD(key, 1) * FACTOR(1) +
+		     FOLD(key, 2) * FACTOR(2) + FOLD(key, 3) * FACTOR(3) + FOLD(key, 4) * FACTOR(4);
 	__u32 index;
 
 	hash = (hash ^ hash >> 32) * FACTOR(5);
-	index = bpf_get_smp_processor_id() * front_buckets +
-		      ((hash >> 32) * front_buckets >> 32);
+	index = bpf_get_smp_processor_id() * front_buckets + ((hash >> 32) * front_buckets >> 32);
 
 	return bpf_map_lookup_elem(front, &index);
 }
@@ -114,9 +113,9 @@ static __always_inline struct front_slot *choose(struct front_bucket *bucket, __
  * take keys and values from the stack only, before Linux 6.2.
  */
 static __always_inline void take(struct front_slot *slot, void *totals, void *displaced,
-				 void *flows, struct total_counters *total,
-				 volatile __u64 *in_set, const struct flow_key *key,
-				 const struct flow_counters *one, __u32 tag)
+				 void *flows, struct total_counters *total, volatile __u64 *in_set,
+				 const struct flow_key *key, const struct flow_counters *one,
+				 __u32 tag)
 {
 	struct flow_counters counters;
 	struct total_counters *payer;
