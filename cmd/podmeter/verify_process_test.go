@@ -91,6 +91,9 @@ func TestVerifyWhileItMoves(t *testing.T) {
 	h.awaitMetered(t, p)
 	stop := h.flood(t)
 	proof := h.verify(t)
+	for n := 0; n < 5 && proof.code == 0; n++ { // on a busy machine the sender may have rested
+		proof = h.verify(t)
+	}
 	stop()
 	sent, received := proof.row(t, "veth0", flows.Transmit), proof.row(t, "veth0", flows.Receive)
 	if proof.code != verify.CodeUndecided || sent.Verdict != verify.Moving || received.Verdict != verify.Equal || proof.report.Tries != verify.MaxTries {
