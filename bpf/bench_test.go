@@ -33,6 +33,7 @@ type benchCase struct {
 	// flows tells which flow each run's packet is of, by what is added to its destination
 	// address; it is gone through again and again. Nil: all are of one.
 	flows func() []uint32
+	turns int  // how many flows they are in turns, for the plot
 	empty bool // the set is emptied after each round, so that nothing is evicted
 	// displaced is whether another point owns the place of the packet's.
 	displaced bool
@@ -44,14 +45,15 @@ func benchCases() []benchCase {
 	hot := ktest.Packet(ktest.Ethernet(0x0800), ip4, ports)
 	later := ktest.Fragment(ktest.IPv4(src4, dst4, udp), 185)
 	return []benchCase{
-		{name: "hot", packet: hot, runs: benchRuns},
+		{name: "hot", packet: hot, runs: benchRuns, turns: 1},
 		{name: "ipv6", packet: ktest.Packet(ktest.Ethernet(0x86dd), ip6, ports), runs: benchRuns},
 		{name: "vlan", packet: ktest.Packet(ktest.Ethernet(0x8100), ktest.VLAN(7, 0x0800), ip4, ports), runs: benchRuns},
 		{name: "fragment", packet: ktest.Packet(ktest.Ethernet(0x0800), later, ports), runs: benchRuns},
 		{name: "displaced", packet: hot, runs: benchRuns, displaced: true},
-		{name: "flows_64", packet: hot, runs: benchRuns, flows: inTurns(64)},
-		{name: "flows_1000", packet: hot, runs: benchRuns, flows: inTurns(1000)},
-		{name: "flows_10000", packet: hot, runs: benchRuns, flows: inTurns(10_000)},
+		{name: "flows_64", packet: hot, runs: benchRuns, flows: inTurns(64), turns: 64},
+		{name: "flows_1000", packet: hot, runs: benchRuns, flows: inTurns(1000), turns: 1000},
+		{name: "flows_10000", packet: hot, runs: benchRuns, flows: inTurns(10_000), turns: 10_000},
+		{name: "flows_100000", packet: hot, runs: benchRuns, flows: inTurns(100_000), turns: 100_000},
 		{name: "zipf_10000", packet: hot, runs: benchRuns, flows: zipf(10_000)},
 		{name: "zipf_100000", packet: hot, runs: benchRuns, flows: zipf(100_000)},
 		{name: "new_flow", packet: hot, runs: benchRoom, flows: inTurns(benchRoom), empty: true},
@@ -97,14 +99,19 @@ func zipf(n int) func() []uint32 {
 func BenchmarkPacket(b *testing.B) {
 	ktest.Privileged(b)
 	var hot costs
+	var turns []measured
 	for _, c := range benchCases() {
 		b.Run(c.name, func(b *testing.B) {
 			got := c.measure(b)
 			if c.name == "hot" {
 				hot = got
 			}
+			if c.turns > 0 {
+				turns = append(turns, measured{c.turns, got})
+			}
 		})
 	}
+	plot(b, turns)
 	if hot.rounds > 0 { // not if -bench left it out
 		fmt.Printf("hot-flow ns above empty: %d (ratio %.2f)\n", hot.above(this), hot.ratio(this, nothing))
 	}

@@ -8,10 +8,13 @@
 # OUT=file        write all of it there as well
 # BENCHTIME=1s    of each benchmark but those of bpf/ and cmd/podmeter, which are one measurement
 # BENCH=regexp    which benchmarks to run
+# PEER=file.o:program  a TC program of another meter, measured in turns with ours
+# PLOT=file       draw there what a packet takes by the number of flows, as SVG
 #
 # That of remote write writes to the Prometheus of make tools.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+export PODMETER_BENCH_PLOT=${PLOT:+$(realpath "$PLOT")} PEER=${PEER:+$(realpath "${PEER%:*}"):${PEER##*:}}
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 
