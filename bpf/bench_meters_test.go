@@ -146,10 +146,7 @@ func (c benchCase) points(b *testing.B, places, displaced *ebpf.Map) (totals fun
 		return func() MeterTotalCounters { return placeTotals(b, places, key) }
 	}
 	createPlace(b, places, MeterTotalKey{Point: loopback + totalPlaces/2})
-	slots := make([]MeterTotalCounters, ebpf.MustPossibleCPU())
-	if err := displaced.Put(key, slots); err != nil {
-		b.Fatalf("create displaced totals: %v", err)
-	}
+	createDisplaced(b, displaced, key)
 	return func() MeterTotalCounters { return displacedTotals(b, displaced, key) }
 }
 
