@@ -165,4 +165,19 @@ static __always_inline void meter(struct packet *packet, enum outcome outcome)
 	count_outcome(outcome);
 }
 
+/*
+ * Counts a packet that is read from the network header on, which is what its first byte is of
+ * or, from_network, what the kernel says.
+ */
+static __always_inline void meter_network(struct __sk_buff *skb, __u32 point,
+					  enum direction direction, bool from_network)
+{
+	struct flow_key key = { .point = point,
+				.direction = direction,
+				.ethertype = skb->protocol };
+	struct packet packet = { .skb = skb, .key = &key, .from_network = from_network };
+
+	meter(&packet, parse_network(&packet));
+}
+
 #endif /* PODMETER_COUNT_H */

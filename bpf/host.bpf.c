@@ -26,12 +26,7 @@ volatile const __u32 host_point;
 
 static __always_inline int meter_socket(struct __sk_buff *skb, enum direction direction)
 {
-	struct flow_key key = { .point = host_point,
-				.direction = direction,
-				.ethertype = skb->protocol };
-	struct packet packet = { .skb = skb, .key = &key };
-
-	meter(&packet, parse_network(&packet));
+	meter_network(skb, host_point, direction, false);
 	return ALLOW;
 }
 

@@ -45,12 +45,7 @@ int podmeter_receive(struct __sk_buff *skb)
  */
 static __always_inline int meter_l3(struct __sk_buff *skb, enum direction direction)
 {
-	struct flow_key key = { .point = skb->ifindex,
-				.direction = direction,
-				.ethertype = skb->protocol };
-	struct packet packet = { .skb = skb, .key = &key, .from_network = true };
-
-	meter(&packet, parse_network(&packet));
+	meter_network(skb, skb->ifindex, direction, true);
 	return TC_ACT_UNSPEC;
 }
 
