@@ -52,13 +52,9 @@ func TestFrontUnderDrains(t *testing.T) {
 	} {
 		t.Run(fmt.Sprintf("%d buckets %d entries %d flows", test.buckets, test.capacity, test.distinct), func(t *testing.T) {
 			d, objects := newFrontedDrainer(t, test.capacity, test.buckets)
-			testFrontUnderDrains(t, d, objects, test.distinct, test.capacity > test.distinct)
+			testUnderDrains(t, d, objects, test.distinct, test.capacity > test.distinct, effort.Choose(500, 5), func(int) {})
 		})
 	}
-}
-
-func testFrontUnderDrains(t *testing.T, d *drainer, objects *objects, distinct uint32, room bool) {
-	testUnderDrains(t, d, objects, distinct, room, effort.Choose(500, 5), func(int) {})
 }
 
 // testUnderDrains sends while sets are drained so many times, does something after each, and

@@ -11,8 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vishvananda/netlink"
-
 	"github.com/podmeter/podmeter/flows"
 	"github.com/podmeter/podmeter/flows/identity"
 	"github.com/podmeter/podmeter/internal/ktest"
@@ -24,14 +22,7 @@ func TestDiscoveryOnABridge(t *testing.T) {
 	ktest.Privileged(t)
 	const pods = 4
 	host := ktest.NewNamespace(t)
-	err := host.Do(func() error {
-		bridge := &netlink.Bridge{LinkAttrs: netlink.NewLinkAttrs()}
-		bridge.Name, bridge.Flags = "cni0", net.FlagUp
-		return netlink.LinkAdd(bridge)
-	})
-	if err != nil {
-		t.Fatalf("make bridge: %v", err)
-	}
+	addBridge(t, host)
 	cache := identity.NewCache(identity.CacheOptions{Node: "here"})
 	table := flows.NewTable(flows.TableOptions{FlowLimit: pods * (pods - 1), FlowIdle: time.Hour, SeriesGrace: time.Hour})
 	publisher := flows.NewPublisher(flows.PublisherOptions{Table: table, Directory: cache,

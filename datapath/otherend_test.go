@@ -165,6 +165,19 @@ func announcement(address netip.Addr) []byte {
 	return frame
 }
 
+// addBridge makes the bridge cni0.
+func addBridge(t *testing.T, host *ktest.Namespace) {
+	t.Helper()
+	err := host.Do(func() error {
+		bridge := &netlink.Bridge{LinkAttrs: netlink.NewLinkAttrs()}
+		bridge.Name, bridge.Flags = "cni0", net.FlagUp
+		return netlink.LinkAdd(bridge)
+	})
+	if err != nil {
+		t.Fatalf("make bridge: %v", err)
+	}
+}
+
 // bridged makes a pod's interface on a bridge, as the CNI plugin does, with an address.
 func bridged(t *testing.T, host *ktest.Namespace, name string, addresses ...string) (pod *ktest.Namespace, index int) {
 	t.Helper()
@@ -192,14 +205,7 @@ func bridged(t *testing.T, host *ktest.Namespace, name string, addresses ...stri
 func TestSpoofersOnABridge(t *testing.T) {
 	ktest.Privileged(t)
 	host := ktest.NewNamespace(t)
-	err := host.Do(func() error {
-		bridge := &netlink.Bridge{LinkAttrs: netlink.NewLinkAttrs()}
-		bridge.Name, bridge.Flags = "cni0", net.FlagUp
-		return netlink.LinkAdd(bridge)
-	})
-	if err != nil {
-		t.Fatalf("make bridge: %v", err)
-	}
+	addBridge(t, host)
 	host.Address(t, "cni0", "198.51.100.1/24")
 	cache := identity.NewCache(identity.CacheOptions{Node: "here"})
 	table := flows.NewTable(flows.TableOptions{FlowLimit: 100, ExternalLimit: 100, FlowIdle: time.Hour, SeriesGrace: time.Hour})

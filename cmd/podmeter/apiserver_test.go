@@ -53,6 +53,19 @@ func makePod(t *testing.T, server *kubetest.Server) {
 	createPod(t, client, pod, "198.51.100.2")
 }
 
+// makeHostPod makes the pod ns/proxy in the network of the node that makePod makes, and returns
+// its cgroup, which is below another.
+func makeHostPod(t *testing.T, server *kubetest.Server, above *ktest.Cgroup) *ktest.Cgroup {
+	t.Helper()
+	client, err := server.Client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "proxy", Namespace: "ns"}, Spec: corev1.PodSpec{
+		NodeName: "here", HostNetwork: true, Containers: []corev1.Container{{Name: "main", Image: "none"}}}}
+	return above.Child(t, "kubepods").Child(t, "pod"+string(createPod(t, client, pod, "192.0.2.1")))
+}
+
 func createNamespace(t *testing.T, client kubernetes.Interface, name string) {
 	t.Helper()
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}

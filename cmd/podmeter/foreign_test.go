@@ -11,8 +11,6 @@ import (
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/podmeter/podmeter/cmd/podmeter/agent"
 	"github.com/podmeter/podmeter/internal/ktest"
@@ -26,14 +24,8 @@ func TestAgentLeavesHostPodToForeignProgram(t *testing.T) {
 	server := kubetest.Start(t)
 	h := newHost(t)
 	makePod(t, server)
-	client, err := server.Client()
-	if err != nil {
-		t.Fatal(err)
-	}
-	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "proxy", Namespace: "ns"}, Spec: corev1.PodSpec{
-		NodeName: "here", HostNetwork: true, Containers: []corev1.Container{{Name: "main", Image: "none"}}}}
 	above := ktest.NewCgroup(t)
-	cgroup := above.Child(t, "kubepods").Child(t, "pod"+string(createPod(t, client, pod, "192.0.2.1")))
+	cgroup := makeHostPod(t, server, above)
 	foreign := ktest.NewForeignProgram(t, ebpf.CGroupSKB, ebpf.AttachCGroupInetEgress)
 	foreign.On(t, above, ktest.CgroupOverridable)
 	flags := h.flags("--identity", "kubernetes", "--kubeconfig", gateInto(t, h.node, server), "--node-name", "here", "--sockets", "off")
@@ -46,7 +38,7 @@ func TestAgentLeavesHostPodToForeignProgram(t *testing.T) {
 	if slices.ContainsFunc(status.Interfaces, func(i agent.InterfaceStatus) bool { return i.Attachment == "cgroup" }) {
 		t.Errorf("got %+v, want no pod metered at its cgroup", status.Interfaces)
 	}
-	err = cgroup.Do(h.node, func() error {
+	err := cgroup.Do(h.node, func() error {
 		client, err := net.Dial("udp4", "198.51.100.2:9")
 		if err != nil {
 			return err

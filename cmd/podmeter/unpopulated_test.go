@@ -6,9 +6,6 @@ import (
 	"strings"
 	"testing"
 
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	"github.com/podmeter/podmeter/cmd/podmeter/agent"
 	"github.com/podmeter/podmeter/internal/effort"
 	"github.com/podmeter/podmeter/internal/ktest"
@@ -24,13 +21,7 @@ func TestAgentNamesPodsWithoutProcesses(t *testing.T) {
 	server := kubetest.Start(t)
 	h := newHost(t)
 	makePod(t, server)
-	client, err := server.Client()
-	if err != nil {
-		t.Fatal(err)
-	}
-	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "proxy", Namespace: "ns"}, Spec: corev1.PodSpec{
-		NodeName: "here", HostNetwork: true, Containers: []corev1.Container{{Name: "main", Image: "none"}}}}
-	cgroup := ktest.NewCgroup(t).Child(t, "kubepods").Child(t, "pod"+string(createPod(t, client, pod, "192.0.2.1")))
+	cgroup := makeHostPod(t, server, ktest.NewCgroup(t))
 	flags := h.flags("--identity", "kubernetes", "--kubeconfig", gateInto(t, h.node, server), "--node-name", "here", "--sockets", "off")
 	p := start(t, h.node, nil, flags...)
 	h.await(t, p, "the pod is metered", func(s *agent.Status) bool {
