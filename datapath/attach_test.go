@@ -98,6 +98,42 @@ func (w *wire) ended(t testing.TB) byDirection {
 	return w.settled(t)
 }
 
+// agree says whether got is what the interface counted. What is dropped behind the
+// program, as a slow machine's backlog is full or the link goes down, was handed to the
+// interface, which does not count it; only the number of all such packets is known.
+func (w *wire) agree(t testing.TB, got, counted byDirection) bool {
+	t.Helper()
+	over := got[flows.Receive].Packets - counted[flows.Receive].Packets
+	if over > 0 && over <= w.dropped(t) {
+		counted[flows.Receive] = got[flows.Receive]
+	}
+	return got == counted
+}
+
+// dropped is what the host's end and its root qdisc dropped of what was sent to
+// the pod.
+func (w *wire) dropped(t testing.TB) (dropped uint64) {
+	t.Helper()
+	err := w.host.Do(func() error {
+		l, err := netlink.LinkByIndex(w.index)
+		if err != nil {
+			return err
+		}
+		qdiscs, err := netlink.QdiscList(l)
+		for _, q := range qdiscs {
+			if s := q.Attrs().Statistics; q.Attrs().Parent == netlink.HANDLE_ROOT && s != nil && s.Queue != nil {
+				dropped += uint64(s.Queue.Drops)
+			}
+		}
+		dropped += l.Attrs().Statistics.TxDropped
+		return err
+	})
+	if err != nil {
+		t.Fatalf("read drops: %v", err)
+	}
+	return dropped
+}
+
 // metered returns what both sets hold of a point.
 func metered(t testing.TB, d *drainer, index int) [flows.Directions]flows.Counters {
 	t.Helper()

@@ -110,30 +110,6 @@ func droppedAfterUs(s *scene) (a apart) {
 	return a
 }
 
-// dropped is what the host's end and its root qdisc dropped of what was sent to
-// the pod.
-func (w *wire) dropped(t testing.TB) (dropped uint64) {
-	t.Helper()
-	err := w.host.Do(func() error {
-		l, err := netlink.LinkByIndex(w.index)
-		if err != nil {
-			return err
-		}
-		qdiscs, err := netlink.QdiscList(l)
-		for _, q := range qdiscs {
-			if s := q.Attrs().Statistics; q.Attrs().Parent == netlink.HANDLE_ROOT && s != nil && s.Queue != nil {
-				dropped += uint64(s.Queue.Drops)
-			}
-		}
-		dropped += l.Attrs().Statistics.TxDropped
-		return err
-	})
-	if err != nil {
-		t.Fatalf("read drops: %v", err)
-	}
-	return dropped
-}
-
 func (w *wire) root() netlink.QdiscAttrs {
 	return netlink.QdiscAttrs{LinkIndex: w.index, Handle: netlink.MakeHandle(1, 0), Parent: netlink.HANDLE_ROOT}
 }

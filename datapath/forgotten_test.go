@@ -38,7 +38,7 @@ func TestKilledWhenAPointWasDeleted(t *testing.T) {
 		totals, seeded := a.of(name)
 		got = got.add(totals).add(seeded)
 	}
-	if got != want {
+	if !w.agree(t, got, want) {
 		t.Errorf("got %v, want the interface's %v", got, want)
 	}
 }

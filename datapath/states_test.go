@@ -107,7 +107,7 @@ func TestResumeFromOlderState(t *testing.T) {
 	w.exchange(t, 7, 8)
 	want := w.ended(t).sub(unpublished)
 	l.stop(t)
-	if got := a.publishedOf("veth0"); got != want {
+	if got := a.publishedOf("veth0"); !w.agree(t, got, want) {
 		t.Errorf("got %v, want the interface's %v", got, want)
 	}
 }
@@ -153,7 +153,7 @@ func TestForeignProgramThatHidesNothing(t *testing.T) {
 	stop()
 	want := w.ended(t).sub(unpublished)
 	m.stop()
-	if _, seeded := m.book.of("veth0"); runs() == 0 || seeded != (byDirection{}) || m.published("veth0") != want {
+	if _, seeded := m.book.of("veth0"); runs() == 0 || seeded != (byDirection{}) || !w.agree(t, m.published("veth0"), want) {
 		t.Errorf("got %v, %v of it seeded, want %v and none", m.published("veth0"), seeded, want)
 	}
 }
