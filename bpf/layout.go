@@ -16,14 +16,14 @@ const FlowLayout = 2
 
 // SocketLayout is SOCKET_LAYOUT of socket.h: the number of the layout that sockets have
 // in maps.
-const SocketLayout = 1
+const SocketLayout = 2
 
 // ShareLayout is the number of the layout that shares have in maps.
-const ShareLayout = 1
+const ShareLayout = 2
 
 // ShareAll is SHARE_ALL of socket.h: what all shares have together.
-const ShareAll = 65537
+const ShareAll = 65536
 
 // HealthLayout is HEALTH_LAYOUT of health.h: the number of the layout that the health of
 // TCP connections has in maps.
-const HealthLayout = 1
+const HealthLayout = 2

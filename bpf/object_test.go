@@ -174,7 +174,8 @@ func TestLayoutsOfSockets(t *testing.T) {
 			unsafe.Offsetof(key.LocalPort), unsafe.Offsetof(key.PeerPort), unsafe.Offsetof(key.Protocol), unsafe.Offsetof(key.Pad)}},
 		{"socket_owner", unsafe.Sizeof(owner), []uintptr{
 			unsafe.Offsetof(owner.Cgroup), unsafe.Offsetof(owner.Process), unsafe.Offsetof(owner.Since),
-			unsafe.Offsetof(owner.Until), unsafe.Offsetof(owner.Command), unsafe.Offsetof(owner.Share)}},
+			unsafe.Offsetof(owner.Until), unsafe.Offsetof(owner.Command), unsafe.Offsetof(owner.Share),
+			unsafe.Offsetof(owner.Role), unsafe.Offsetof(owner.Pad)}},
 		{"share", unsafe.Sizeof(share), []uintptr{unsafe.Offsetof(share.Made), unsafe.Offsetof(share.Gone)}},
 		{"socket_owners", unsafe.Sizeof(owners), []uintptr{
 			unsafe.Offsetof(owners.Lock), unsafe.Offsetof(owners.Open), unsafe.Offsetof(owners.Shared),
@@ -182,7 +183,9 @@ func TestLayoutsOfSockets(t *testing.T) {
 		{"health_key", unsafe.Sizeof(end), []uintptr{unsafe.Offsetof(end.Socket), unsafe.Offsetof(end.Cgroup)}},
 		{"tcp_health", unsafe.Sizeof(health), []uintptr{
 			unsafe.Offsetof(health.RttSum), unsafe.Offsetof(health.Bytes), unsafe.Offsetof(health.Segments),
-			unsafe.Offsetof(health.Opened), unsafe.Offsetof(health.Failed), unsafe.Offsetof(health.Events),
+			unsafe.Offsetof(health.Opened), unsafe.Offsetof(health.Failed),
+			unsafe.Offsetof(health.ResetsSent), unsafe.Offsetof(health.ResetsReceived), unsafe.Offsetof(health.SynRetransmits),
+			unsafe.Offsetof(health.ZeroWindows), unsafe.Offsetof(health.OutOfOrder), unsafe.Offsetof(health.Events),
 			unsafe.Offsetof(health.First), unsafe.Offsetof(health.Last), unsafe.Offsetof(health.Rtt), unsafe.Offsetof(health.Pad)}},
 	})
 }

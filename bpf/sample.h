@@ -72,7 +72,7 @@ static __always_inline bool add_to(void *map, const struct health_key *key,
 	__sync_fetch_and_add(&health->segments, sample->segments);
 	__sync_fetch_and_add(&health->bytes, sample->bytes);
 	__sync_fetch_and_add(&health->opened, sample->opened);
-	__sync_fetch_and_add(&health->failed, sample->failed);
+	__sync_fetch_and_add(&health->failed[FAILED_UNKNOWN], sample->failed);
 	return true;
 }
 
@@ -112,8 +112,6 @@ static __always_inline void take_down(struct bpf_sock_ops *ops, struct tcp_state
 		return;
 	tcp = bpf_skc_to_tcp_sock(sk);
 	bytes = retransmitted_bytes(tcp);
-	if (tcp && !state->share) /* it is older than this build */
-		state->share = share_of(cgroup_of(tcp));
 	sample->share = state->share;
 	key->cgroup = state->cgroup;
 	sample->segments = segments - state->segments;

@@ -112,7 +112,7 @@ func (s *sockets) shareOf(container *ktest.Cgroup) (share uint32) {
 	var owners SocketSocketOwners
 	for entries := s.objects.Sockets.Iterate(); entries.Next(&key, &owners); {
 		if owners.Now.Cgroup == container.ID {
-			return owners.Now.Share
+			return uint32(owners.Now.Share)
 		}
 	}
 	s.Fatalf("no socket of cgroup %d", container.ID)
@@ -380,36 +380,6 @@ func TestSharesOfALateRun(t *testing.T) {
 	c.ends(x.one, l, 2)
 	c.wantHeld("late", c.heldEnds(map[string]tenant{"x": x}, c.objects.Health1), map[string]int{"x": 2})
 	c.wantHealthShares(map[uint32]healthShare{number: {8, 1}, ShareAll: {8, 1}})
-}
-
-// A connection whose state an earlier build has made counts towards its pod's share.
-func TestSharesOfAnEarlierConnection(t *testing.T) {
-	t.Parallel()
-	c := connect(t, newSocketsBy(t, sized(64, none, small)))
-	x := c.tenant("x")
-	connection := c.ends(x.one, c.aside(), 1)[0]
-	number := c.shareOf(x.one)
-	raw, err := connection.(*net.TCPConn).SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var state SocketTcpState
-	var failed error
-	err = raw.Control(func(fd uintptr) {
-		failed = c.objects.TcpSockets.Lookup(uint32(fd), &state)
-		if state.Share != number {
-			t.Errorf("got share %d, want %d", state.Share, number)
-		}
-		state.Share = 0
-		failed = errors.Join(failed, c.objects.TcpSockets.Put(uint32(fd), state))
-	})
-	if err := errors.Join(err, failed); err != nil {
-		t.Fatal(err)
-	}
-	c.begins(1)
-	connection.Close()
-	ktest.Await(t, "its end", func() bool { return c.healthShare(ShareAll).epoch == 1 })
-	c.wantHealthShares(map[uint32]healthShare{number: {1, 1}, ShareAll: {1, 1}})
 }
 
 // The floors of many pods and what is common fit into the table.

@@ -11,7 +11,7 @@
 #include <linux/types.h>
 
 /* Of socket_key and socket_owners: raise it when they change. Pins have it in their names. */
-#define SOCKET_LAYOUT 1
+#define SOCKET_LAYOUT 2
 
 #define COMMAND_LENGTH 16 /* TASK_COMM_LEN */
 
@@ -38,7 +38,16 @@ struct socket_owner {
 	__u32 since; /* the first of its sockets came */
 	__u32 until; /* the last was closed; meaningless while one is open */
 	char command[COMMAND_LENGTH]; /* of the process */
-	__u32 share; /* of the table, that the socket counts towards; of an earlier build 0 */
+	__u16 share; /* of the table, that the socket counts towards */
+	__u8 role; /* enum socket_role; 0 as yet */
+	__u8 pad;
+};
+
+/* Which side of a connection a socket is. */
+enum socket_role {
+	ROLE_UNKNOWN = 0,
+	ROLE_CLIENT,
+	ROLE_SERVER,
 };
 
 /*
@@ -53,7 +62,7 @@ struct share {
 
 /* A share has a number in 1 to SHARE_PODS. */
 #define SHARE_UNKNOWN 0
-#define SHARE_PODS 65536
+#define SHARE_PODS 65535
 #define SHARE_ALL (SHARE_PODS + 1) /* what all of them have together */
 #define SHARES (SHARE_PODS + 2)
 

@@ -59,7 +59,9 @@ type SocketSocketOwner struct {
 	Since   uint32
 	Until   uint32
 	Command [16]int8
-	Share   uint32
+	Share   uint16
+	Role    uint8
+	Pad     uint8
 }
 
 type SocketSocketOwners struct {
@@ -76,17 +78,22 @@ type SocketSocketOwners struct {
 }
 
 type SocketTcpHealth struct {
-	_        structs.HostLayout
-	RttSum   uint64
-	Bytes    uint64
-	Segments uint32
-	Opened   uint32
-	Failed   uint32
-	Events   uint32
-	First    uint32
-	Last     uint32
-	Rtt      [47]uint32
-	Pad      uint32
+	_              structs.HostLayout
+	RttSum         uint64
+	Bytes          uint64
+	Segments       uint32
+	Opened         uint32
+	Failed         [8]uint32
+	ResetsSent     uint32
+	ResetsReceived uint32
+	SynRetransmits uint32
+	ZeroWindows    uint32
+	OutOfOrder     uint32
+	Events         uint32
+	First          uint32
+	Last           uint32
+	Rtt            [47]uint32
+	Pad            uint32
 }
 
 type SocketTcpState struct {

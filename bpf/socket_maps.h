@@ -56,7 +56,7 @@ struct tcp_state {
 	__u32 segments; /* the same */
 	__u32 sampled; /* when its RTT was, in ticks */
 	__u32 connecting; /* and not established yet */
-	__u32 share; /* of the ends of an epoch, that it counts towards; of an earlier build 0 */
+	__u32 share; /* of the ends of an epoch, that it counts towards */
 };
 
 struct {

@@ -70,9 +70,12 @@ func decodeHealth(key *bpf.SocketHealthKey, value *bpf.SocketTcpHealth, clock cl
 		Peer:   decodeEnd(key.Socket.Peer, key.Socket.PeerPort),
 		First:  clock.time(value.First), Last: clock.time(value.Last),
 		Health: flows.Health{
-			Opened: uint64(value.Opened), Failed: uint64(value.Failed),
+			Opened:                uint64(value.Opened),
 			RetransmittedSegments: uint64(value.Segments), RetransmittedBytes: value.Bytes, RTTSum: value.RttSum,
 		},
+	}
+	for _, n := range value.Failed {
+		r.Failed += uint64(n)
 	}
 	for i, n := range value.Rtt {
 		r.RTT[i] = uint64(n)

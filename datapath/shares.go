@@ -13,7 +13,7 @@ import (
 
 // shareBook reckons how many entries of sockets count towards each share. Programs count
 // those that they make; which are not there any more is what a read of all did not find.
-// So an error of one read, or of an earlier build that counted nothing, ends with the next.
+// So an error of one read ends with the next, and so does a count that is gone.
 type shareBook struct {
 	memory *ebpf.Memory
 	shares []bpf.SocketShare // as of before the read
@@ -41,7 +41,7 @@ func (b *shareBook) begin() error {
 }
 
 // add adds an entry that is there.
-func (b *shareBook) add(share uint32) {
+func (b *shareBook) add(share uint16) {
 	if int(share) < len(b.found) {
 		b.found[share]++
 		b.found[bpf.ShareAll]++
@@ -49,7 +49,7 @@ func (b *shareBook) add(share uint32) {
 }
 
 // remove takes away one that was added and is there no more.
-func (b *shareBook) remove(share uint32) {
+func (b *shareBook) remove(share uint16) {
 	if int(share) < len(b.found) {
 		b.found[share]--
 		b.found[bpf.ShareAll]--

@@ -19,7 +19,7 @@ import (
 type closedSocket struct {
 	key   bpf.SocketSocketKey
 	until time.Time
-	share uint32 // of the map, that it counts towards
+	share uint16 // of the map, that it counts towards
 }
 
 // Sockets implements [flows.SocketReader]. What is older than the programs is told until
@@ -87,7 +87,7 @@ func (s *Sockets) forget() (forgotten int, err error) {
 		before = s.needed.Add(-socketSlack)
 	}
 	var old []bpf.SocketSocketKey
-	var shares []uint32
+	var shares []uint16
 	for _, closed := range s.closed {
 		if closed.until.Before(before) {
 			old, shares = append(old, closed.key), append(shares, closed.share)
