@@ -13,6 +13,6 @@
 // and attaches them. Whoever loads a collection closes it.
 package bpf
 
-//go:generate go tool bpf2go -cc clang-16 -strip llvm-strip-16 -target bpfel -go-package bpf -type flow_key -type flow_counters -type front_slot -type front_bucket -type total_key -type total_counters -type total_place -type outcome Meter meter.bpf.c -- -O2 -g -mcpu=v3 -Wall -Wextra -Werror -I/usr/include/x86_64-linux-gnu
+//go:generate go tool bpf2go -cc clang-16 -strip llvm-strip-16 -target bpfel -go-package bpf -type flow_key -type flow_counters -type front_slot -type front_bucket -type total_key -type total_counters -type total_place -type more_counters -type more_place -type outcome Meter meter.bpf.c -- -O2 -g -mcpu=v3 -Wall -Wextra -Werror -I/usr/include/x86_64-linux-gnu
 //go:generate go tool bpf2go -cc clang-16 -strip llvm-strip-16 -target bpfel -go-package bpf -no-global-types Host host.bpf.c -- -O2 -g -mcpu=v3 -Wall -Wextra -Werror -I/usr/include/x86_64-linux-gnu
 //go:generate go tool bpf2go -cc clang-16 -strip llvm-strip-16 -target bpfel -go-package bpf -type socket_key -type socket_owner -type socket_owners -type share -type socket_outcome -type health_key -type tcp_health Socket socket.bpf.c -- -O2 -g -mcpu=v3 -Wall -Wextra -Werror -I/usr/include/x86_64-linux-gnu

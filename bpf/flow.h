@@ -120,6 +120,21 @@ struct total_place {
 #define TOTAL_PLACES 2048
 #define TOTAL_PLACE(point, direction) (((point) << 1 | (direction)) % TOTAL_PLACES)
 
+/*
+ * What a point's packets are on the wire beyond what its totals have: headers of a GSO
+ * packet's further segments, and these. Frozen, as is more_place, and 0 as yet.
+ */
+struct more_counters {
+	__u64 bytes;
+	__u64 packets;
+};
+
+/* One place of them, as total_place; all CPUs share it. */
+struct more_place {
+	struct more_counters counters;
+	struct total_key owner; /* point 0: free */
+};
+
 /* Which set is written, and whose sets these are. The agent alone writes it. */
 struct epoch_state {
 	__u64 epoch; /* set epoch & 1 is written */

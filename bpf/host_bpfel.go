@@ -20,6 +20,10 @@ const (
 	HostMapDisplaced1            = "displaced_1"
 	HostMapFlows0                = "flows_0"
 	HostMapFlows1                = "flows_1"
+	HostMapMore0                 = "more_0"
+	HostMapMore1                 = "more_1"
+	HostMapMoreDisplaced0        = "more_displaced_0"
+	HostMapMoreDisplaced1        = "more_displaced_1"
 	HostMapOutcomes              = "outcomes"
 	HostMapTotals0               = "totals_0"
 	HostMapTotals1               = "totals_1"
@@ -83,14 +87,18 @@ type HostProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type HostMapSpecs struct {
-	Displaced0 *ebpf.MapSpec `ebpf:"displaced_0"`
-	Displaced1 *ebpf.MapSpec `ebpf:"displaced_1"`
-	Flows0     *ebpf.MapSpec `ebpf:"flows_0"`
-	Flows1     *ebpf.MapSpec `ebpf:"flows_1"`
-	Outcomes   *ebpf.MapSpec `ebpf:"outcomes"`
-	Totals0    *ebpf.MapSpec `ebpf:"totals_0"`
-	Totals1    *ebpf.MapSpec `ebpf:"totals_1"`
-	Wakeups    *ebpf.MapSpec `ebpf:"wakeups"`
+	Displaced0     *ebpf.MapSpec `ebpf:"displaced_0"`
+	Displaced1     *ebpf.MapSpec `ebpf:"displaced_1"`
+	Flows0         *ebpf.MapSpec `ebpf:"flows_0"`
+	Flows1         *ebpf.MapSpec `ebpf:"flows_1"`
+	More0          *ebpf.MapSpec `ebpf:"more_0"`
+	More1          *ebpf.MapSpec `ebpf:"more_1"`
+	MoreDisplaced0 *ebpf.MapSpec `ebpf:"more_displaced_0"`
+	MoreDisplaced1 *ebpf.MapSpec `ebpf:"more_displaced_1"`
+	Outcomes       *ebpf.MapSpec `ebpf:"outcomes"`
+	Totals0        *ebpf.MapSpec `ebpf:"totals_0"`
+	Totals1        *ebpf.MapSpec `ebpf:"totals_1"`
+	Wakeups        *ebpf.MapSpec `ebpf:"wakeups"`
 }
 
 // HostVariableSpecs contains global variables before they are loaded into the kernel.
@@ -124,14 +132,18 @@ func (o *HostObjects) Close() error {
 //
 // It can be passed to LoadHostObjects or ebpf.CollectionSpec.LoadAndAssign.
 type HostMaps struct {
-	Displaced0 *ebpf.Map `ebpf:"displaced_0"`
-	Displaced1 *ebpf.Map `ebpf:"displaced_1"`
-	Flows0     *ebpf.Map `ebpf:"flows_0"`
-	Flows1     *ebpf.Map `ebpf:"flows_1"`
-	Outcomes   *ebpf.Map `ebpf:"outcomes"`
-	Totals0    *ebpf.Map `ebpf:"totals_0"`
-	Totals1    *ebpf.Map `ebpf:"totals_1"`
-	Wakeups    *ebpf.Map `ebpf:"wakeups"`
+	Displaced0     *ebpf.Map `ebpf:"displaced_0"`
+	Displaced1     *ebpf.Map `ebpf:"displaced_1"`
+	Flows0         *ebpf.Map `ebpf:"flows_0"`
+	Flows1         *ebpf.Map `ebpf:"flows_1"`
+	More0          *ebpf.Map `ebpf:"more_0"`
+	More1          *ebpf.Map `ebpf:"more_1"`
+	MoreDisplaced0 *ebpf.Map `ebpf:"more_displaced_0"`
+	MoreDisplaced1 *ebpf.Map `ebpf:"more_displaced_1"`
+	Outcomes       *ebpf.Map `ebpf:"outcomes"`
+	Totals0        *ebpf.Map `ebpf:"totals_0"`
+	Totals1        *ebpf.Map `ebpf:"totals_1"`
+	Wakeups        *ebpf.Map `ebpf:"wakeups"`
 }
 
 func (m *HostMaps) Close() error {
@@ -140,6 +152,10 @@ func (m *HostMaps) Close() error {
 		m.Displaced1,
 		m.Flows0,
 		m.Flows1,
+		m.More0,
+		m.More1,
+		m.MoreDisplaced0,
+		m.MoreDisplaced1,
 		m.Outcomes,
 		m.Totals0,
 		m.Totals1,

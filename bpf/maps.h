@@ -57,6 +57,32 @@ struct total_hash displaced_0 SEC(".maps");
 struct total_hash displaced_1 SEC(".maps");
 
 /*
+ * What GSO packets are on the wire beyond the totals, which is as these but of all CPUs
+ * together: no packet but those of GSO adds to it, atomically. 48 KiB a set.
+ */
+struct more_array {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, TOTAL_PLACES);
+	__type(key, __u32);
+	__type(value, struct more_place);
+};
+
+struct more_array more_0 SEC(".maps");
+struct more_array more_1 SEC(".maps");
+
+/* Not preallocated: about 100 B an entry. */
+struct more_hash {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, struct total_key);
+	__type(value, struct more_counters);
+};
+
+struct more_hash more_displaced_0 SEC(".maps");
+struct more_hash more_displaced_1 SEC(".maps");
+
+/*
  * Packets by enum outcome, with room for those to come, as the map outlives its
  * build. Written by programs, cumulative, never cleared.
  */

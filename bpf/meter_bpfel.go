@@ -53,6 +53,18 @@ type MeterFrontSlot struct {
 	Counters MeterFlowCounters
 }
 
+type MeterMoreCounters struct {
+	_       structs.HostLayout
+	Bytes   uint64
+	Packets uint64
+}
+
+type MeterMorePlace struct {
+	_        structs.HostLayout
+	Counters MeterMoreCounters
+	Owner    MeterTotalKey
+}
+
 type MeterOutcome uint32
 
 const (
@@ -103,6 +115,10 @@ const (
 	MeterMapFlows1              = "flows_1"
 	MeterMapFront0              = "front_0"
 	MeterMapFront1              = "front_1"
+	MeterMapMore0               = "more_0"
+	MeterMapMore1               = "more_1"
+	MeterMapMoreDisplaced0      = "more_displaced_0"
+	MeterMapMoreDisplaced1      = "more_displaced_1"
 	MeterMapOutcomes            = "outcomes"
 	MeterMapTotals0             = "totals_0"
 	MeterMapTotals1             = "totals_1"
@@ -174,16 +190,20 @@ type MeterProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type MeterMapSpecs struct {
-	Displaced0 *ebpf.MapSpec `ebpf:"displaced_0"`
-	Displaced1 *ebpf.MapSpec `ebpf:"displaced_1"`
-	Flows0     *ebpf.MapSpec `ebpf:"flows_0"`
-	Flows1     *ebpf.MapSpec `ebpf:"flows_1"`
-	Front0     *ebpf.MapSpec `ebpf:"front_0"`
-	Front1     *ebpf.MapSpec `ebpf:"front_1"`
-	Outcomes   *ebpf.MapSpec `ebpf:"outcomes"`
-	Totals0    *ebpf.MapSpec `ebpf:"totals_0"`
-	Totals1    *ebpf.MapSpec `ebpf:"totals_1"`
-	Wakeups    *ebpf.MapSpec `ebpf:"wakeups"`
+	Displaced0     *ebpf.MapSpec `ebpf:"displaced_0"`
+	Displaced1     *ebpf.MapSpec `ebpf:"displaced_1"`
+	Flows0         *ebpf.MapSpec `ebpf:"flows_0"`
+	Flows1         *ebpf.MapSpec `ebpf:"flows_1"`
+	Front0         *ebpf.MapSpec `ebpf:"front_0"`
+	Front1         *ebpf.MapSpec `ebpf:"front_1"`
+	More0          *ebpf.MapSpec `ebpf:"more_0"`
+	More1          *ebpf.MapSpec `ebpf:"more_1"`
+	MoreDisplaced0 *ebpf.MapSpec `ebpf:"more_displaced_0"`
+	MoreDisplaced1 *ebpf.MapSpec `ebpf:"more_displaced_1"`
+	Outcomes       *ebpf.MapSpec `ebpf:"outcomes"`
+	Totals0        *ebpf.MapSpec `ebpf:"totals_0"`
+	Totals1        *ebpf.MapSpec `ebpf:"totals_1"`
+	Wakeups        *ebpf.MapSpec `ebpf:"wakeups"`
 }
 
 // MeterVariableSpecs contains global variables before they are loaded into the kernel.
@@ -217,16 +237,20 @@ func (o *MeterObjects) Close() error {
 //
 // It can be passed to LoadMeterObjects or ebpf.CollectionSpec.LoadAndAssign.
 type MeterMaps struct {
-	Displaced0 *ebpf.Map `ebpf:"displaced_0"`
-	Displaced1 *ebpf.Map `ebpf:"displaced_1"`
-	Flows0     *ebpf.Map `ebpf:"flows_0"`
-	Flows1     *ebpf.Map `ebpf:"flows_1"`
-	Front0     *ebpf.Map `ebpf:"front_0"`
-	Front1     *ebpf.Map `ebpf:"front_1"`
-	Outcomes   *ebpf.Map `ebpf:"outcomes"`
-	Totals0    *ebpf.Map `ebpf:"totals_0"`
-	Totals1    *ebpf.Map `ebpf:"totals_1"`
-	Wakeups    *ebpf.Map `ebpf:"wakeups"`
+	Displaced0     *ebpf.Map `ebpf:"displaced_0"`
+	Displaced1     *ebpf.Map `ebpf:"displaced_1"`
+	Flows0         *ebpf.Map `ebpf:"flows_0"`
+	Flows1         *ebpf.Map `ebpf:"flows_1"`
+	Front0         *ebpf.Map `ebpf:"front_0"`
+	Front1         *ebpf.Map `ebpf:"front_1"`
+	More0          *ebpf.Map `ebpf:"more_0"`
+	More1          *ebpf.Map `ebpf:"more_1"`
+	MoreDisplaced0 *ebpf.Map `ebpf:"more_displaced_0"`
+	MoreDisplaced1 *ebpf.Map `ebpf:"more_displaced_1"`
+	Outcomes       *ebpf.Map `ebpf:"outcomes"`
+	Totals0        *ebpf.Map `ebpf:"totals_0"`
+	Totals1        *ebpf.Map `ebpf:"totals_1"`
+	Wakeups        *ebpf.Map `ebpf:"wakeups"`
 }
 
 func (m *MeterMaps) Close() error {
@@ -237,6 +261,10 @@ func (m *MeterMaps) Close() error {
 		m.Flows1,
 		m.Front0,
 		m.Front1,
+		m.More0,
+		m.More1,
+		m.MoreDisplaced0,
+		m.MoreDisplaced1,
 		m.Outcomes,
 		m.Totals0,
 		m.Totals1,

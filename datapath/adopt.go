@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"maps"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -17,19 +18,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openPins returns the pinned maps by the names that the collection has for
-// them, nil if there are none. Of the flows there need be none of our layout and
-// size. The error is [ebpf.ErrMapIncompatible] when maps that never change are not
+// openPins returns the pinned maps by the names that the collection has for them, nil if
+// there are none. Of its own flows there need be none of our layout and size, and none of
+// [laterMaps]. The error is [ebpf.ErrMapIncompatible] when maps that never change are not
 // what they should be, or not all there.
-func openPins(path string, spec *ebpf.CollectionSpec, own map[string]string) (map[string]*ebpf.Map, error) {
+func openPins(path string, spec *ebpf.CollectionSpec, names, own map[string]string) (map[string]*ebpf.Map, error) {
 	pinned := make(map[string]*ebpf.Map)
 	missing := 0
-	names := pinNames()
-	maps.Copy(names, own)
 	for pin, name := range names {
 		m, err := ebpf.LoadPinnedMap(filepath.Join(path, pin), nil)
 		if errors.Is(err, fs.ErrNotExist) {
-			if own[pin] == "" {
+			if own[pin] == "" && !slices.Contains(laterMaps, name) {
 				missing++
 			}
 			continue
@@ -77,7 +76,7 @@ func (m *Meter) adopt() error {
 		return err
 	}
 	m.setID = kernel.SetId
-	if err := errors.Join(m.pinMissing(), m.openOutgoing()); err != nil {
+	if err := errors.Join(m.pinMissing(), m.openOutgoing(), m.drainer.align()); err != nil {
 		return err
 	}
 	saved := m.options.Saved()

@@ -63,7 +63,7 @@ func testChurn(t *testing.T, mode AttachMode) {
 		t.Errorf("veth0: got %v, want the interface's %v", got, want)
 	}
 	c.checkPublished(t)
-	if pins := pinsIn(t, m.options.PinPath); len(pins) != len(pinNames())+len(m.flowPins()) {
+	if pins := pinsIn(t, m.options.PinPath); len(pins) != len(m.pins()) {
 		t.Errorf("pins: got %v, want those of the maps alone", pins)
 	}
 	ktest.Await(t, "no goroutine and no file is left", func() bool { return resourcesNow(t).within(before) })

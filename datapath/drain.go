@@ -66,16 +66,16 @@ func (e *epochState) get() (bpf.MeterEpochState, error) {
 
 // newDrainer returns a drainer of maps whose flows have the layout.
 func newDrainer(objects *bpf.MeterObjects, layout layout, grace *grace, cpus int) *drainer {
-	now := time.Now()
+	now, totals := time.Now(), totalMapsOf(&objects.MeterMaps)
 	return &drainer{
 		sets: [sets]*set{
 			{
 				flows: layout.open(objects.Flows0, cpus), front: layout.front(objects.Front0), inserted: objects.Inserted0,
-				totals: newTotals(objects.Totals0, objects.Displaced0, cpus),
+				totals: newTotals(totals[0], cpus),
 			},
 			{
 				flows: layout.open(objects.Flows1, cpus), front: layout.front(objects.Front1), inserted: objects.Inserted1,
-				totals: newTotals(objects.Totals1, objects.Displaced1, cpus),
+				totals: newTotals(totals[1], cpus),
 			},
 		},
 		state: &epochState{variable: objects.Epoch},
@@ -265,6 +265,9 @@ func (d *drainer) release() error { return errors.Join(d.sets[0].release(), d.se
 func (d *drainer) createPoint(point uint32) error {
 	return errors.Join(d.sets[0].createPoint(point), d.sets[1].createPoint(point))
 }
+
+// align makes both sets know the points that an earlier build, or an older one since, has made.
+func (d *drainer) align() error { return errors.Join(d.sets[0].align(), d.sets[1].align()) }
 
 // deletePoint forgets a point whose last packet has been drained. Its baseline
 // goes last: without it all that it counted would be new.

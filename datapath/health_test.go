@@ -327,7 +327,7 @@ func TestHealthBeginsAnewAlone(t *testing.T) {
 				}
 			}
 			slices.Sort(pins)
-			if want := []string{fmt.Sprint("sockets_health_0_v1_", size), fmt.Sprint("sockets_health_1_v1_", size)}; !slices.Equal(pins, want) {
+			if want := []string{fmt.Sprint("sockets_health_0_v2_", size), fmt.Sprint("sockets_health_1_v2_", size)}; !slices.Equal(pins, want) {
 				t.Errorf("got pins %v, want %v", pins, want)
 			}
 			end()

@@ -5,6 +5,7 @@ package datapath
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -52,11 +53,16 @@ type build struct {
 	spec func() (*ebpf.CollectionSpec, error)
 	// layouts are those that it can read, the one that its programs write first.
 	layouts []layout
+	// later are the maps that it has beside those of the first build.
+	later []string
 }
+
+// pinNames are the names of the maps that outlive the build, by the names of their pins.
+func (b build) pinNames() map[string]string { return pinNames(b.later) }
 
 // thisBuild reads its own layout and that before it.
 func thisBuild() build {
-	return build{spec: bpf.LoadMeter, layouts: []layout{newLayout(bpf.FlowLayout, decode), firstLayout()}}
+	return build{spec: bpf.LoadMeter, layouts: []layout{newLayout(bpf.FlowLayout, decode), firstLayout()}, later: laterMaps}
 }
 
 // flowPinPrefix begins the name of every pinned map of flows:
@@ -129,6 +135,13 @@ func (m *Meter) openOutgoing() error {
 		}
 	}
 	return nil
+}
+
+// pins are the collection's names of all maps that are pinned, by the names of their pins.
+func (m *Meter) pins() map[string]string {
+	pins := m.options.build.pinNames()
+	maps.Copy(pins, m.flowPins())
+	return pins
 }
 
 // flowPins are the collection's names of this meter's maps of flows, fronts included, by

@@ -7,7 +7,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"maps"
 
 	"github.com/cilium/ebpf"
 	"github.com/podmeter/podmeter/bpf"
@@ -132,14 +131,23 @@ func (o *objects) close() error {
 	return errors.Join(o.MeterObjects.Close(), closeAll(o.data))
 }
 
-// pinNames are the collection's names of the maps that no later build changes, by
-// the names of their pins, none of which may hold a dot.
-func pinNames() map[string]string {
+// laterMaps are those that came after the first build, which has left none: begun anew,
+// they lack nothing that it counted.
+var laterMaps = []string{
+	bpf.MeterMapMore0, bpf.MeterMapMore1, bpf.MeterMapMoreDisplaced0, bpf.MeterMapMoreDisplaced1,
+}
+
+// pinNames are the collection's names of the maps that no later build changes, with those
+// that came later, by the names of their pins, none of which may hold a dot.
+func pinNames(later []string) map[string]string {
 	names := map[string]string{"epoch": mapEpoch, "pressure": mapPressure}
 	for _, name := range []string{
 		bpf.MeterMapTotals0, bpf.MeterMapTotals1,
 		bpf.MeterMapDisplaced0, bpf.MeterMapDisplaced1, bpf.MeterMapOutcomes, bpf.MeterMapWakeups,
 	} {
+		names[name] = name
+	}
+	for _, name := range later {
 		names[name] = name
 	}
 	return names
@@ -155,11 +163,8 @@ func (o *objects) shared() map[string]*ebpf.Map {
 	return shared
 }
 
-// pinned are the maps by the names of their pins, given those of the flows with the
-// collection's names.
-func (o *objects) pinned(flows map[string]string) map[string]*ebpf.Map {
-	names := pinNames()
-	maps.Copy(names, flows)
+// pinned are the maps by the names of their pins, given the collection's names of them.
+func (o *objects) pinned(names map[string]string) map[string]*ebpf.Map {
 	all := o.byName()
 	pinned := make(map[string]*ebpf.Map, len(names))
 	for pin, name := range names {
@@ -171,17 +176,21 @@ func (o *objects) pinned(flows map[string]string) map[string]*ebpf.Map {
 // byName are the maps by the collection's names of them.
 func (o *objects) byName() map[string]*ebpf.Map {
 	return map[string]*ebpf.Map{
-		flowMaps[0]:            o.Flows0,
-		flowMaps[1]:            o.Flows1,
-		frontMaps[0]:           o.Front0,
-		frontMaps[1]:           o.Front1,
-		bpf.MeterMapTotals0:    o.Totals0,
-		bpf.MeterMapTotals1:    o.Totals1,
-		bpf.MeterMapDisplaced0: o.Displaced0,
-		bpf.MeterMapDisplaced1: o.Displaced1,
-		bpf.MeterMapOutcomes:   o.Outcomes,
-		bpf.MeterMapWakeups:    o.Wakeups,
-		mapEpoch:               o.data[mapEpoch],
-		mapPressure:            o.data[mapPressure],
+		flowMaps[0]:                o.Flows0,
+		flowMaps[1]:                o.Flows1,
+		frontMaps[0]:               o.Front0,
+		frontMaps[1]:               o.Front1,
+		bpf.MeterMapTotals0:        o.Totals0,
+		bpf.MeterMapTotals1:        o.Totals1,
+		bpf.MeterMapDisplaced0:     o.Displaced0,
+		bpf.MeterMapDisplaced1:     o.Displaced1,
+		bpf.MeterMapMore0:          o.More0,
+		bpf.MeterMapMore1:          o.More1,
+		bpf.MeterMapMoreDisplaced0: o.MoreDisplaced0,
+		bpf.MeterMapMoreDisplaced1: o.MoreDisplaced1,
+		bpf.MeterMapOutcomes:       o.Outcomes,
+		bpf.MeterMapWakeups:        o.Wakeups,
+		mapEpoch:                   o.data[mapEpoch],
+		mapPressure:                o.data[mapPressure],
 	}
 }

@@ -257,7 +257,7 @@ func (m *Meter) loadMaps() (adopted bool, err error) {
 		return false, err
 	}
 	m.options.trim(spec)
-	maps, err := openPins(m.options.PinPath, spec, m.flowPins())
+	maps, err := openPins(m.options.PinPath, spec, m.pins(), m.flowPins())
 	if errors.Is(err, ebpf.ErrMapIncompatible) {
 		m.log.Warn("the pinned maps are not all there, or not podmeter's: begin anew", "error", err)
 		err = nil
@@ -276,7 +276,7 @@ func (m *Meter) loadMaps() (adopted bool, err error) {
 
 // pinMissing pins the maps that are not pinned yet, before any program writes them.
 func (m *Meter) pinMissing() error {
-	missing := m.objects.pinned(m.flowPins())
+	missing := m.objects.pinned(m.pins())
 	for pin := range missing {
 		if exists(filepath.Join(m.options.PinPath, pin)) {
 			delete(missing, pin)

@@ -209,7 +209,7 @@ func TestUninstallLeavesNothingBehind(t *testing.T) {
 					t.Fatalf("pin of a map: %v", err)
 				}
 			}
-			want := len(pinNames()) + len(m.flowPins()) + flows.Directions
+			want := len(m.pins()) + flows.Directions
 			if mode == AttachNetlink {
 				want++ // the qdisc
 			}

@@ -59,7 +59,7 @@ func (r remains) removePins() (removed []string, err error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("list pins: %w", err)
 	}
-	known := pinNames()
+	known := pinNames(laterMaps)
 	var errs []error
 	for _, entry := range entries {
 		if _, known := known[entry.Name()]; !known && !pinPrefixed(entry.Name()) {

@@ -3,6 +3,7 @@
 package datapath
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -114,6 +115,58 @@ func (s *sharing) check(t *testing.T) {
 	if s.got.failed != 0 {
 		t.Errorf("conservation error: got %d bytes, want 0", s.got.failed)
 	}
+	checkAligned(t, s.drainer)
+}
+
+// checkAligned expects each point that has totals, and no other, to have room for what is
+// added to them.
+func checkAligned(t *testing.T, d *drainer) {
+	t.Helper()
+	for n, s := range d.sets {
+		there, err := s.readTotals()
+		if err != nil {
+			t.Fatalf("read totals: %v", err)
+		}
+		more, err := s.more.read()
+		if err != nil {
+			t.Fatalf("read more: %v", err)
+		}
+		for key := range there {
+			if _, ok := more[key]; !ok {
+				t.Errorf("set %d: %+v has totals alone", n, key)
+			}
+			delete(more, key)
+		}
+		if len(more) > 0 {
+			t.Errorf("set %d: %v have no totals", n, more)
+		}
+	}
+}
+
+// A build that knows totals alone makes points and lets others go meanwhile, and the place
+// of one that went is another's.
+func TestTotalsAreAligned(t *testing.T) {
+	t.Parallel()
+	s := newSharing(t, 512)
+	s.change(t, s.createPoint, sharers[1])
+	for _, set := range s.sets {
+		for direction := range uint32(flows.Directions) {
+			key := func(point uint32) bpf.MeterTotalKey {
+				return bpf.MeterTotalKey{Point: point, Direction: direction}
+			}
+			err := errors.Join(set.counters.delete(key(sharers[0])), set.counters.create(key(sharers[2])), set.counters.create(key(7)))
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := s.align(); err != nil {
+		t.Fatal(err)
+	}
+	checkAligned(t, s.drainer)
+	s.change(t, s.deletePoint, sharers[1])
+	s.change(t, s.deletePoint, sharers[2])
+	checkAligned(t, s.drainer)
 }
 
 // Points with the same place are counted each for itself, and a place that is
@@ -154,7 +207,7 @@ func TestTotalsAreReadFromTheMaps(t *testing.T) {
 	s.change(t, s.createPoint, sharers[1])
 	s.send(t, sharers[0], 1, true)
 	s.send(t, sharers[1], 2, true)
-	again := newTotals(s.objects.Totals0, s.objects.Displaced0, ebpf.MustPossibleCPU())
+	again := newTotals(totalMapsOf(&s.objects.MeterMaps)[0], ebpf.MustPossibleCPU())
 	want, err := s.sets[0].readTotals()
 	if err != nil {
 		t.Fatalf("read totals: %v", err)

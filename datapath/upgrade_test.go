@@ -24,7 +24,7 @@ import (
 func laterBuild(previous int) build {
 	before := newLayout(bpf.FlowLayout, decode)
 	before.number = previous
-	return build{spec: otherbuild.LoadOther, layouts: []layout{newLayout(previous+1, decodeOther), before}}
+	return build{spec: otherbuild.LoadOther, layouts: []layout{newLayout(previous+1, decodeOther), before}, later: laterMaps}
 }
 
 const mapConstants = ".rodata"
@@ -42,7 +42,7 @@ func firstBuild() build {
 		if err != nil {
 			return nil, err
 		}
-		for _, name := range append(frontMaps[:], mapConstants) {
+		for _, name := range slices.Concat(frontMaps[:], laterMaps, []string{mapConstants}) {
 			first.Maps[name] = this.Maps[name]
 		}
 		first.Programs[bpf.MeterProgPodmeterL3Transmit] = first.Programs[bpf.MeterProgPodmeterTransmit].Copy()
@@ -160,6 +160,7 @@ func (u *upgrade) check(t *testing.T, unreadable bool) {
 	if got, want := flowPinsIn(t, u.options.PinPath), slices.Sorted(maps.Keys(u.life.flowPins())); !slices.Equal(got, want) {
 		t.Errorf("maps of flows: got %v, want this build's %v", got, want)
 	}
+	checkAligned(t, u.life.drainer)
 	u.stop()
 	want := u.wire.ended(t).sub(u.unpublished)
 	u.life.stop(t)

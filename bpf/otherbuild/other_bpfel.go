@@ -52,6 +52,18 @@ type OtherFrontBucket struct {
 	}
 }
 
+type OtherMoreCounters struct {
+	_       structs.HostLayout
+	Bytes   uint64
+	Packets uint64
+}
+
+type OtherMorePlace struct {
+	_        structs.HostLayout
+	Counters OtherMoreCounters
+	Owner    OtherTotalKey
+}
+
 type OtherOutcome uint32
 
 const (
@@ -102,6 +114,10 @@ const (
 	OtherMapFlows1              = "flows_1"
 	OtherMapFront0              = "front_0"
 	OtherMapFront1              = "front_1"
+	OtherMapMore0               = "more_0"
+	OtherMapMore1               = "more_1"
+	OtherMapMoreDisplaced0      = "more_displaced_0"
+	OtherMapMoreDisplaced1      = "more_displaced_1"
 	OtherMapOutcomes            = "outcomes"
 	OtherMapTotals0             = "totals_0"
 	OtherMapTotals1             = "totals_1"
@@ -173,16 +189,20 @@ type OtherProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type OtherMapSpecs struct {
-	Displaced0 *ebpf.MapSpec `ebpf:"displaced_0"`
-	Displaced1 *ebpf.MapSpec `ebpf:"displaced_1"`
-	Flows0     *ebpf.MapSpec `ebpf:"flows_0"`
-	Flows1     *ebpf.MapSpec `ebpf:"flows_1"`
-	Front0     *ebpf.MapSpec `ebpf:"front_0"`
-	Front1     *ebpf.MapSpec `ebpf:"front_1"`
-	Outcomes   *ebpf.MapSpec `ebpf:"outcomes"`
-	Totals0    *ebpf.MapSpec `ebpf:"totals_0"`
-	Totals1    *ebpf.MapSpec `ebpf:"totals_1"`
-	Wakeups    *ebpf.MapSpec `ebpf:"wakeups"`
+	Displaced0     *ebpf.MapSpec `ebpf:"displaced_0"`
+	Displaced1     *ebpf.MapSpec `ebpf:"displaced_1"`
+	Flows0         *ebpf.MapSpec `ebpf:"flows_0"`
+	Flows1         *ebpf.MapSpec `ebpf:"flows_1"`
+	Front0         *ebpf.MapSpec `ebpf:"front_0"`
+	Front1         *ebpf.MapSpec `ebpf:"front_1"`
+	More0          *ebpf.MapSpec `ebpf:"more_0"`
+	More1          *ebpf.MapSpec `ebpf:"more_1"`
+	MoreDisplaced0 *ebpf.MapSpec `ebpf:"more_displaced_0"`
+	MoreDisplaced1 *ebpf.MapSpec `ebpf:"more_displaced_1"`
+	Outcomes       *ebpf.MapSpec `ebpf:"outcomes"`
+	Totals0        *ebpf.MapSpec `ebpf:"totals_0"`
+	Totals1        *ebpf.MapSpec `ebpf:"totals_1"`
+	Wakeups        *ebpf.MapSpec `ebpf:"wakeups"`
 }
 
 // OtherVariableSpecs contains global variables before they are loaded into the kernel.
@@ -216,16 +236,20 @@ func (o *OtherObjects) Close() error {
 //
 // It can be passed to LoadOtherObjects or ebpf.CollectionSpec.LoadAndAssign.
 type OtherMaps struct {
-	Displaced0 *ebpf.Map `ebpf:"displaced_0"`
-	Displaced1 *ebpf.Map `ebpf:"displaced_1"`
-	Flows0     *ebpf.Map `ebpf:"flows_0"`
-	Flows1     *ebpf.Map `ebpf:"flows_1"`
-	Front0     *ebpf.Map `ebpf:"front_0"`
-	Front1     *ebpf.Map `ebpf:"front_1"`
-	Outcomes   *ebpf.Map `ebpf:"outcomes"`
-	Totals0    *ebpf.Map `ebpf:"totals_0"`
-	Totals1    *ebpf.Map `ebpf:"totals_1"`
-	Wakeups    *ebpf.Map `ebpf:"wakeups"`
+	Displaced0     *ebpf.Map `ebpf:"displaced_0"`
+	Displaced1     *ebpf.Map `ebpf:"displaced_1"`
+	Flows0         *ebpf.Map `ebpf:"flows_0"`
+	Flows1         *ebpf.Map `ebpf:"flows_1"`
+	Front0         *ebpf.Map `ebpf:"front_0"`
+	Front1         *ebpf.Map `ebpf:"front_1"`
+	More0          *ebpf.Map `ebpf:"more_0"`
+	More1          *ebpf.Map `ebpf:"more_1"`
+	MoreDisplaced0 *ebpf.Map `ebpf:"more_displaced_0"`
+	MoreDisplaced1 *ebpf.Map `ebpf:"more_displaced_1"`
+	Outcomes       *ebpf.Map `ebpf:"outcomes"`
+	Totals0        *ebpf.Map `ebpf:"totals_0"`
+	Totals1        *ebpf.Map `ebpf:"totals_1"`
+	Wakeups        *ebpf.Map `ebpf:"wakeups"`
 }
 
 func (m *OtherMaps) Close() error {
@@ -236,6 +260,10 @@ func (m *OtherMaps) Close() error {
 		m.Flows1,
 		m.Front0,
 		m.Front1,
+		m.More0,
+		m.More1,
+		m.MoreDisplaced0,
+		m.MoreDisplaced1,
 		m.Outcomes,
 		m.Totals0,
 		m.Totals1,

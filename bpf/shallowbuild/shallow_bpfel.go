@@ -22,6 +22,10 @@ const (
 	ShallowMapFlows1              = "flows_1"
 	ShallowMapFront0              = "front_0"
 	ShallowMapFront1              = "front_1"
+	ShallowMapMore0               = "more_0"
+	ShallowMapMore1               = "more_1"
+	ShallowMapMoreDisplaced0      = "more_displaced_0"
+	ShallowMapMoreDisplaced1      = "more_displaced_1"
 	ShallowMapOutcomes            = "outcomes"
 	ShallowMapTotals0             = "totals_0"
 	ShallowMapTotals1             = "totals_1"
@@ -93,16 +97,20 @@ type ShallowProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ShallowMapSpecs struct {
-	Displaced0 *ebpf.MapSpec `ebpf:"displaced_0"`
-	Displaced1 *ebpf.MapSpec `ebpf:"displaced_1"`
-	Flows0     *ebpf.MapSpec `ebpf:"flows_0"`
-	Flows1     *ebpf.MapSpec `ebpf:"flows_1"`
-	Front0     *ebpf.MapSpec `ebpf:"front_0"`
-	Front1     *ebpf.MapSpec `ebpf:"front_1"`
-	Outcomes   *ebpf.MapSpec `ebpf:"outcomes"`
-	Totals0    *ebpf.MapSpec `ebpf:"totals_0"`
-	Totals1    *ebpf.MapSpec `ebpf:"totals_1"`
-	Wakeups    *ebpf.MapSpec `ebpf:"wakeups"`
+	Displaced0     *ebpf.MapSpec `ebpf:"displaced_0"`
+	Displaced1     *ebpf.MapSpec `ebpf:"displaced_1"`
+	Flows0         *ebpf.MapSpec `ebpf:"flows_0"`
+	Flows1         *ebpf.MapSpec `ebpf:"flows_1"`
+	Front0         *ebpf.MapSpec `ebpf:"front_0"`
+	Front1         *ebpf.MapSpec `ebpf:"front_1"`
+	More0          *ebpf.MapSpec `ebpf:"more_0"`
+	More1          *ebpf.MapSpec `ebpf:"more_1"`
+	MoreDisplaced0 *ebpf.MapSpec `ebpf:"more_displaced_0"`
+	MoreDisplaced1 *ebpf.MapSpec `ebpf:"more_displaced_1"`
+	Outcomes       *ebpf.MapSpec `ebpf:"outcomes"`
+	Totals0        *ebpf.MapSpec `ebpf:"totals_0"`
+	Totals1        *ebpf.MapSpec `ebpf:"totals_1"`
+	Wakeups        *ebpf.MapSpec `ebpf:"wakeups"`
 }
 
 // ShallowVariableSpecs contains global variables before they are loaded into the kernel.
@@ -136,16 +144,20 @@ func (o *ShallowObjects) Close() error {
 //
 // It can be passed to LoadShallowObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ShallowMaps struct {
-	Displaced0 *ebpf.Map `ebpf:"displaced_0"`
-	Displaced1 *ebpf.Map `ebpf:"displaced_1"`
-	Flows0     *ebpf.Map `ebpf:"flows_0"`
-	Flows1     *ebpf.Map `ebpf:"flows_1"`
-	Front0     *ebpf.Map `ebpf:"front_0"`
-	Front1     *ebpf.Map `ebpf:"front_1"`
-	Outcomes   *ebpf.Map `ebpf:"outcomes"`
-	Totals0    *ebpf.Map `ebpf:"totals_0"`
-	Totals1    *ebpf.Map `ebpf:"totals_1"`
-	Wakeups    *ebpf.Map `ebpf:"wakeups"`
+	Displaced0     *ebpf.Map `ebpf:"displaced_0"`
+	Displaced1     *ebpf.Map `ebpf:"displaced_1"`
+	Flows0         *ebpf.Map `ebpf:"flows_0"`
+	Flows1         *ebpf.Map `ebpf:"flows_1"`
+	Front0         *ebpf.Map `ebpf:"front_0"`
+	Front1         *ebpf.Map `ebpf:"front_1"`
+	More0          *ebpf.Map `ebpf:"more_0"`
+	More1          *ebpf.Map `ebpf:"more_1"`
+	MoreDisplaced0 *ebpf.Map `ebpf:"more_displaced_0"`
+	MoreDisplaced1 *ebpf.Map `ebpf:"more_displaced_1"`
+	Outcomes       *ebpf.Map `ebpf:"outcomes"`
+	Totals0        *ebpf.Map `ebpf:"totals_0"`
+	Totals1        *ebpf.Map `ebpf:"totals_1"`
+	Wakeups        *ebpf.Map `ebpf:"wakeups"`
 }
 
 func (m *ShallowMaps) Close() error {
@@ -156,6 +168,10 @@ func (m *ShallowMaps) Close() error {
 		m.Flows1,
 		m.Front0,
 		m.Front1,
+		m.More0,
+		m.More1,
+		m.MoreDisplaced0,
+		m.MoreDisplaced1,
 		m.Outcomes,
 		m.Totals0,
 		m.Totals1,
