@@ -5,10 +5,15 @@ package main
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/podmeter/podmeter/cmd/podmeter/agent"
 	"github.com/podmeter/podmeter/cmd/podmeter/demo"
 )
+
+// demoPatience is how long the demo's agent may take to answer: it shares a machine that may
+// be small with all of the demo's pods.
+const demoPatience = time.Minute
 
 // demoAgent is the agent as the demo sees it: by its socket, as a user would.
 type demoAgent struct {
@@ -33,7 +38,9 @@ func newDemoAgent(ctx context.Context, o demo.AgentOptions) (demo.Agent, error) 
 	if err != nil {
 		return nil, err
 	}
-	return &demoAgent{a, agentSource{newClient(o.Socket)}}, nil
+	client := newClient(o.Socket)
+	client.patience = demoPatience
+	return &demoAgent{a, agentSource{client}}, nil
 }
 
 // Run implements [demo.Agent].

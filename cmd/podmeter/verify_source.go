@@ -14,26 +14,26 @@ import (
 )
 
 // agentSource is an agent that is asked by its socket. It implements [verify.Source];
-// each answer has to come within answerTimeout.
+// each answer has to come within the client's patience.
 type agentSource struct{ client *client }
 
 // Drain publishes all that the agent counted before the call.
 func (s agentSource) Drain(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.client.patience)
 	defer cancel()
 	return s.client.drain(ctx)
 }
 
 // Metrics returns what the agent exports.
 func (s agentSource) Metrics(ctx context.Context) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.client.patience)
 	defer cancel()
 	return s.client.metrics(ctx)
 }
 
 // Status returns what the agent says of itself.
 func (s agentSource) Status(ctx context.Context) (*verify.Agent, error) {
-	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.client.patience)
 	defer cancel()
 	status, err := s.client.status(ctx)
 	if err != nil {
