@@ -38,7 +38,7 @@ func (l *tally) Publish(epoch *flows.Epoch) error {
 
 func newTestDrainer(t testing.TB, capacity uint32) (*drainer, *objects) {
 	t.Helper()
-	return newFrontedDrainer(t, capacity, testBuckets(frontBuckets(DefaultMapMemory, ebpf.MustPossibleCPU())))
+	return newFrontedDrainer(t, testSize(entriesEnv, capacity), testSize(bucketsEnv, frontBuckets(DefaultMapMemory, ebpf.MustPossibleCPU())))
 }
 
 // newFrontedDrainer returns one whose fronts have so many buckets for each CPU.
