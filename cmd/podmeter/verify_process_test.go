@@ -96,7 +96,9 @@ func TestVerifyWhileItMoves(t *testing.T) {
 	}
 	stop()
 	sent, received := proof.row(t, "veth0", flows.Transmit), proof.row(t, "veth0", flows.Receive)
-	if proof.code != verify.CodeUndecided || sent.Verdict != verify.Moving || received.Verdict != verify.Equal || proof.report.Tries != verify.MaxTries {
+	// Refusals come to the pod, now and then one each time.
+	judged := received.Verdict == verify.Equal || received.Verdict == verify.Moving
+	if proof.code != verify.CodeUndecided || sent.Verdict != verify.Moving || !judged || proof.report.Tries != verify.MaxTries {
 		t.Errorf("got code %d after %d tries, transmit %+v, receive %+v; want %d after %d, transmit moving", proof.code, proof.report.Tries,
 			sent, received, verify.CodeUndecided, verify.MaxTries)
 	}
