@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -37,45 +38,81 @@ func TestKilledAgainAndAgain(t *testing.T) {
 		t.Run(attach, func(t *testing.T) {
 			t.Parallel()
 			h := newHost(t)
-			flags := h.flags("--attach", attach, "--drain-interval", "100ms", "--flow-labels", "peer_port", "--log-level", "error")
-			p := start(t, h.node, nil, flags...)
-			before := h.awaitAttached(t, p).Interfaces[0].Before[0]
-			ctx, cancel := context.WithCancel(t.Context())
-			var running sync.WaitGroup
-			running.Go(func() { keepSending(ctx, t, h) })
-			running.Go(func() { keepScraping(ctx, t, h) })
-			random := rand.New(rand.NewPCG(2, 3))
-			for n := range kills() {
-				if n%4 != 0 { // else it may still be starting
-					h.awaitAttached(t, p)
-				}
-				time.Sleep(time.Duration(random.IntN(600)) * time.Millisecond) // any moment is meant
-				end := unix.SIGKILL
-				if n%6 == 5 {
-					end = unix.SIGTERM // which may come before it is listened for
-				}
-				if err := p.Process.Signal(end); err != nil {
-					t.Fatal(err)
-				}
-				p.end(t)
-				p = start(t, h.node, nil, flags...)
-			}
-			h.awaitAttached(t, p)
-			cancel()
-			running.Wait()
-			_, all := h.counters(t)
-			want := all - float64(before.Bytes)
-			h.await(t, p, "all is drained", func(*agent.Status) bool {
-				return h.value(t, "podmeter_pod_transmit_bytes_total", "pod", "veth0") >= want
-			})
-			for _, family := range []string{"podmeter_pod_transmit_bytes_total", "podmeter_flow_transmit_bytes_total"} {
-				if got := h.value(t, family, "pod", "veth0"); got != want {
-					t.Errorf("%s: got %v, want the interface's %v", family, got, want)
-				}
-			}
-			p.terminate(t)
+			h.testKills(t, attach, "podmeter_flow_transmit_", func(_ int, flags ...string) *process { return start(t, h.node, nil, flags...) })
 		})
 	}
+}
+
+// podTransmit begins the names of what pods sent.
+const podTransmit = "podmeter_pod_transmit_"
+
+// earlierEnv is the environment variable that names an earlier build's binary.
+const earlierEnv = "PODMETER_EARLIER_BINARY"
+
+// Agents of an earlier build and of this one follow each other, killed at random moments.
+// What the earlier one cannot read of flows is unattributed; pods' counters are exact.
+func TestKilledBetweenBuilds(t *testing.T) {
+	earlier := os.Getenv(earlierEnv)
+	if earlier == "" {
+		t.Skipf("%s names no binary", earlierEnv)
+	}
+	effort.Long(t, "kills agents 12 times")
+	t.Parallel()
+	for _, attach := range []string{"auto", "netlink"} {
+		t.Run(attach, func(t *testing.T) {
+			t.Parallel()
+			h := newHost(t)
+			h.testKills(t, attach, podTransmit, func(n int, flags ...string) *process {
+				if n%2 == 0 {
+					return start(t, h.node, nil, flags...)
+				}
+				return startProgram(t, h.node, earlier, nil, flags...)
+			})
+		})
+	}
+}
+
+// testKills starts agents one after the other, which it kills under traffic, and compares
+// what they tell of the pod with its interface. The last has the number of kills. Series of
+// pods, and those whose names have the prefix, may neither end nor go down meanwhile.
+func (h *host) testKills(t *testing.T, attach, prefix string, start func(n int, flags ...string) *process) {
+	flags := h.flags("--attach", attach, "--drain-interval", "100ms", "--flow-labels", "peer_port", "--log-level", "error")
+	p := start(0, flags...)
+	before := h.awaitAttached(t, p).Interfaces[0].Before[0]
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { keepSending(ctx, t, h) })
+	running.Go(func() { keepScraping(ctx, t, h, podTransmit, prefix) })
+	random := rand.New(rand.NewPCG(2, 3))
+	for n := range kills() {
+		if n%4 != 0 { // else it may still be starting
+			h.awaitAttached(t, p)
+		}
+		time.Sleep(time.Duration(random.IntN(600)) * time.Millisecond) // any moment is meant
+		end := unix.SIGKILL
+		if n%6 == 5 {
+			end = unix.SIGTERM // which may come before it is listened for
+		}
+		if err := p.Process.Signal(end); err != nil {
+			t.Fatal(err)
+		}
+		p.end(t)
+		p = start(n+1, flags...)
+	}
+	h.awaitAttached(t, p)
+	cancel()
+	running.Wait()
+	_, all := h.counters(t)
+	want := all - float64(before.Bytes)
+	h.await(t, p, "all is drained", func(*agent.Status) bool {
+		return h.value(t, "podmeter_pod_transmit_bytes_total", "pod", "veth0") >= want
+	})
+	for _, family := range []string{podTransmit + "bytes_total", prefix + "bytes_total"} {
+		if got := h.value(t, family, "pod", "veth0"); got != want {
+			t.Errorf("%s: got %v, want the interface's %v", family, got, want)
+		}
+	}
+	p.terminate(t)
 }
 
 func keepSending(ctx context.Context, t *testing.T, h *host) {
@@ -85,7 +122,7 @@ func keepSending(ctx context.Context, t *testing.T, h *host) {
 }
 
 // keepScraping scrapes at 5 Hz, whenever there is an agent.
-func keepScraping(ctx context.Context, t *testing.T, h *host) {
+func keepScraping(ctx context.Context, t *testing.T, h *host, prefixes ...string) {
 	ticker := time.NewTicker(200 * time.Millisecond)
 	defer ticker.Stop()
 	client := newClient(h.sock)
@@ -107,7 +144,7 @@ func keepScraping(ctx context.Context, t *testing.T, h *host) {
 		if err != nil {
 			continue // killed
 		}
-		now := counters(text)
+		now := counters(text, prefixes...)
 		compared += len(last)
 		for series, value := range last {
 			if got, there := now[series]; !there || got < value {
@@ -118,14 +155,15 @@ func keepScraping(ctx context.Context, t *testing.T, h *host) {
 	}
 }
 
-// counters are the traffic series of an exposition by name and labels.
-func counters(text []byte) map[string]float64 {
+// counters are the series of an exposition whose names have one of the prefixes, by name
+// and labels.
+func counters(text []byte, prefixes ...string) map[string]float64 {
 	all := make(map[string]float64)
 	for line := range bytes.Lines(text) {
 		series, number, found := strings.Cut(strings.TrimSpace(string(line)), "} ")
 		value, err := strconv.ParseFloat(number, 64)
-		traffic := strings.HasPrefix(series, "podmeter_pod_") || strings.HasPrefix(series, "podmeter_flow_")
-		if found && err == nil && traffic {
+		wanted := slices.ContainsFunc(prefixes, func(prefix string) bool { return strings.HasPrefix(series, prefix) })
+		if found && err == nil && wanted {
 			all[series] = value
 		}
 	}

@@ -48,7 +48,13 @@ func start(t testing.TB, in *ktest.Namespace, environ []string, args ...string) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &process{Cmd: exec.Command(self, args...)}
+	return startProgram(t, in, self, environ, args...)
+}
+
+// startProgram starts a program that is podmeter, or becomes it in its environment.
+func startProgram(t testing.TB, in *ktest.Namespace, program string, environ []string, args ...string) *process {
+	t.Helper()
+	p := &process{Cmd: exec.Command(program, args...)}
 	p.Env = append(append(os.Environ(), asPodmeter+"=1"), environ...)
 	if testing.Short() {
 		p.Env = append(p.Env, shallow+"=1")
