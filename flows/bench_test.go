@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+	"unique"
 )
 
 // cheapDirectory answers without work, so that the benchmark is of the rest.
@@ -23,9 +24,11 @@ func (d *cheapDirectory) LocalPod(a netip.Addr, _, _ time.Time) *Pod { return &d
 func (d *cheapDirectory) Here() (string, string)                     { return "a", "z1" }
 
 // cheapPlaces knows 50 places.
-type cheapPlaces struct{ places [50]Place }
+type cheapPlaces struct{ places [50]unique.Handle[Place] }
 
-func (p *cheapPlaces) Place(a netip.Addr) Place { return p.places[int(a.As4()[3])%len(p.places)] }
+func (p *cheapPlaces) Handle(a netip.Addr) unique.Handle[Place] {
+	return p.places[int(a.As4()[3])%len(p.places)]
+}
 
 // newBenchmark returns a publisher with limits that fold nothing, and an epoch
 // of records over pods, half of them to external peers.
@@ -35,7 +38,7 @@ func newBenchmark(pods, records int, optional Optional) (*Publisher, *Table, *Ep
 		d.pods[i] = Pod{UID: fmt.Sprint("uid", i), Namespace: "default", Name: fmt.Sprint("web-", i)}
 	}
 	for i := range p.places {
-		p.places[i] = Place{Country: fmt.Sprint("C", i)}
+		p.places[i] = unique.Make(Place{Country: fmt.Sprint("C", i)})
 	}
 	table := NewTable(TableOptions{FlowLimit: 1 << 30, ExternalLimit: 1 << 30, FlowIdle: time.Hour, SeriesGrace: time.Hour})
 	publisher := NewPublisher(PublisherOptions{

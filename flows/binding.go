@@ -76,8 +76,8 @@ func (p *Publisher) adopt(pt *point, bound *Bound, batch *Batch) bool {
 		batch.addTotal(pt.pod, key.direction, sum)
 		pt.exported[key.direction].Add(sum.Counters)
 	}
-	for key, sum := range pt.waiting.rows {
-		batch.addRow(pt.pod, key.direction, key.labels.local(pt.pod, user{}, &p.options.Optional), sum)
+	for key, at := range pt.waiting.rows {
+		batch.addRow(rowKey{pod: pt.pod, direction: key.direction, source: key.source}, pt.waiting.sums[at])
 	}
 	p.countShown(batch, pt)
 	pt.waiting, pt.seen = nil, nil

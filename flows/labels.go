@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"unique"
 )
 
 // FlowLabels tell the rows of one pod in the flow family apart. What is unknown
@@ -132,44 +133,88 @@ type attribution struct {
 	sockets     *sockets     // nil if sockets are not read
 }
 
+// source is what the labels of a record are made of. It is quick to compare, where labels
+// are many strings; two of them may make the same labels.
+type source struct {
+	kind     PeerKind // of a source without an owner
+	protocol Protocol
+	port     uint16               // if it is a label, as is the address
+	owner    *Owner               // nil of what has no labels but the kind and the protocol
+	service  *Owner               // of the address that was asked, if it was a Service's
+	place    unique.Handle[Place] // of an external owner, if places are known
+	address  netip.Addr
+	stored   *rowLabels // what an earlier agent made, instead of all the others
+}
+
 // labels returns the labels of a record, those of the local pod left empty.
 func (a *attribution) labels(record *Record) rowLabels {
-	var l rowLabels
+	s := a.source(record)
+	return a.labelsOf(&s)
+}
+
+// source returns what the labels of a record are made of.
+func (a *attribution) source(record *Record) (s source) {
 	if !record.Key.IsIP() {
-		l.flow.PeerKind = PeerLink
-		return l
+		return source{kind: PeerLink}
 	}
 	address, port := record.Key.Peer()
-	l.flow.Protocol = protocolOf(record.Key.Protocol)
+	s.protocol = protocolOf(record.Key.Protocol)
 	owner := a.directory.Owner(Query{
 		Address: address, Protocol: record.Key.Protocol, Port: port,
 		First: record.First, Last: record.Last,
 	})
 	if owner.Kind == PeerUnattributed {
-		return unattributed(l.flow.Protocol)
+		return unattributed(s.protocol)
 	}
 	placed := address
 	if embedded, ok := a.nat64.Embedded(address); ok {
 		owner, placed = a.behindNAT64(owner, embedded, record), embedded
 	}
 	if kind, on := a.onLink(record, owner); on {
-		l.flow.PeerKind = kind
-		return l
+		s.kind = kind
+		return s
 	}
-	service := owner.Service
+	if owner.Service != "" {
+		s.service = owner
+	}
 	if owner.Kind == PeerService {
 		owner, address, port = a.behind(record, owner, address, port)
 	}
-	a.peer(&l.flow, owner)
-	l.flow.Service = service
-	if a.optional.PeerIP {
-		l.flow.PeerIP = address
-	}
+	s.owner = owner
 	if a.optional.PeerPort {
-		l.flow.PeerPort = port
+		s.port = port
 	}
-	if owner.Kind == PeerExternal {
-		l.external = a.place(address, placed)
+	external := owner.Kind == PeerExternal
+	if a.optional.PeerIP || external && a.optional.IP {
+		s.address = address
+	}
+	if external && a.places != nil {
+		s.place = a.places.Handle(placed)
+	}
+	return s
+}
+
+// labelsOf returns the labels that are made of a source.
+func (a *attribution) labelsOf(s *source) rowLabels {
+	if s.stored != nil {
+		return *s.stored
+	}
+	var l rowLabels
+	l.flow.Protocol = s.protocol
+	if s.owner == nil {
+		l.flow.PeerKind = s.kind
+		return l
+	}
+	a.peer(&l.flow, s.owner)
+	if s.service != nil {
+		l.flow.Service = s.service.Service
+	}
+	l.flow.PeerPort = s.port
+	if a.optional.PeerIP {
+		l.flow.PeerIP = s.address
+	}
+	if s.owner.Kind == PeerExternal {
+		l.external = a.place(s)
 	}
 	return l
 }
@@ -188,10 +233,18 @@ func (a *attribution) behindNAT64(whole *Owner, embedded netip.Addr, record *Rec
 		return owner
 	}
 	if kind := KindOf(embedded); kind != whole.Kind {
-		return &Owner{Kind: kind}
+		return &plainOwners[kind]
 	}
 	return whole
 }
+
+// plainOwners are those of which only the kind is known.
+var plainOwners = func() (owners [len(peerKindNames)]Owner) {
+	for kind := range owners {
+		owners[kind].Kind = PeerKind(kind)
+	}
+	return owners
+}()
 
 // behind returns the pod that answered for a Service, and its address and port; the
 // Service and its own if that is not known for certain. A pod of another namespace is
@@ -211,10 +264,10 @@ func (a *attribution) behind(record *Record, service *Owner, address netip.Addr,
 	return pod, backend.Addr(), backend.Port()
 }
 
-// unattributed are the labels of bytes without a peer: few, as these rows stand
+// unattributed is the source of bytes without a peer: few, as these rows stand
 // outside the limits.
-func unattributed(protocol Protocol) rowLabels {
-	return rowLabels{flow: FlowLabels{PeerKind: PeerUnattributed, Protocol: protocol}}
+func unattributed(protocol Protocol) source {
+	return source{kind: PeerUnattributed, protocol: protocol}
 }
 
 func (a *attribution) peer(l *FlowLabels, owner *Owner) {
@@ -246,15 +299,15 @@ func (a *attribution) locality(owner *Owner) Locality {
 
 // place returns the labels of an external address, of which the place is that of another if it
 // is a translator's.
-func (a *attribution) place(address, placed netip.Addr) ExternalLabels {
+func (a *attribution) place(s *source) ExternalLabels {
 	var l ExternalLabels
 	if a.optional.IP {
-		l.IP = address
+		l.IP = s.address
 	}
 	if a.places == nil {
 		return l
 	}
-	place := a.places.Place(placed)
+	place := s.place.Value()
 	l.Country, l.ASN, l.Organization = place.Country, place.ASN, place.Organization
 	if a.optional.City {
 		l.City = place.City

@@ -126,10 +126,10 @@ func TestRowsOnTheLinkAreFew(t *testing.T) {
 			sent(ProtocolTCP, "169.254.169.254", 80), sent(ProtocolUDP, "ff02::1", 5353), sent(ProtocolUDP, "255.255.255.255", 67),
 			sent(ProtocolTCP, "2001:db8:ffff::1", 443),
 		} {
-			next := newBatch(start, start.Add(time.Minute))
+			next := newBatch(start, start.Add(time.Minute), storedLabels)
 			next.living["u"] = pod
 			next.addTotal(pod, Transmit, amount{record.Counters, start})
-			next.addRow(pod, Transmit, a.labels(record).local(pod, user{process: "p"}, &a.optional), amount{record.Counters, start})
+			next.addLabels(pod, a.labels(record).local(pod, user{process: "p"}, &a.optional), amount{record.Counters, start})
 			table.Add(next)
 		}
 		s, got := table.Snapshot(), make(map[FlowLabels]uint64)
@@ -146,6 +146,14 @@ func TestRowsOnTheLinkAreFew(t *testing.T) {
 	}
 }
 
+// storedLabels are those of rows that [Batch.addLabels] added.
+func storedLabels(key *rowKey) rowLabels { return *key.source.stored }
+
+// addLabels adds to what a pod sent in a row of these labels.
+func (b *Batch) addLabels(pod *Pod, labels rowLabels, a amount) {
+	b.addRow(rowKey{pod: pod, direction: Transmit, source: source{stored: &labels}}, a)
+}
+
 // Rows that an agent before counted towards the limit give their places back.
 func TestRowsOnTheLinkOfAnEarlierAgent(t *testing.T) {
 	table := NewTable(TableOptions{FlowLimit: 1, FlowIdle: time.Hour, SeriesGrace: time.Hour})
@@ -155,11 +163,11 @@ func TestRowsOnTheLinkOfAnEarlierAgent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pod, batch := &Pod{UID: "u", Namespace: "ns", Name: "p"}, newBatch(start, start.Add(time.Minute))
+	pod, batch := &Pod{UID: "u", Namespace: "ns", Name: "p"}, newBatch(start, start.Add(time.Minute), storedLabels)
 	batch.living["u"] = pod
 	for _, labels := range []FlowLabels{{PeerKind: PeerMulticast, Protocol: ProtoUDP}, {PeerKind: PeerPrivate, Protocol: ProtoTCP}} {
 		batch.addTotal(pod, Transmit, amount{Counters{100, 1}, start})
-		batch.addRow(pod, Transmit, rowLabels{flow: labels}, amount{Counters{100, 1}, start})
+		batch.addLabels(pod, rowLabels{flow: labels}, amount{Counters{100, 1}, start})
 	}
 	table.Add(batch)
 	table.Add(batch) // in whatever order the first was added

@@ -5,6 +5,7 @@ package flows
 import (
 	"net/netip"
 	"time"
+	"unique"
 )
 
 // Workload is the controller that a pod belongs to.
@@ -197,6 +198,6 @@ type Place struct {
 
 // Places knows where addresses are. It is safe for concurrent use.
 type Places interface {
-	// Place returns where the address is; the zero Place when unknown.
-	Place(netip.Addr) Place
+	// Handle returns where the address is; that of the zero Place when unknown.
+	Handle(netip.Addr) unique.Handle[Place]
 }

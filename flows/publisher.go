@@ -57,6 +57,7 @@ type Publisher struct {
 	orphans     []*point // vanished unbound; another may have their id by now
 	// past is when pods had their last interface that are bound to none now, by UID.
 	past  map[string]time.Time
+	rows  int // of the last batch
 	early earlyHealth
 
 	mu    sync.Mutex
@@ -127,7 +128,8 @@ func (p *Publisher) Publish(epoch *Epoch) error {
 }
 
 func (p *Publisher) attribute(epoch *Epoch) *Batch {
-	batch := newBatch(epoch.Start, epoch.End)
+	batch := newBatch(epoch.Start, epoch.End, p.labels)
+	batch.rows = make(map[rowKey]int, p.rows)
 	p.attribution.translation.begin(epoch)
 	p.attribution.sockets.begin()
 	for _, i := range epoch.Interfaces {
@@ -144,7 +146,7 @@ func (p *Publisher) attribute(epoch *Epoch) *Batch {
 	p.leave(epoch, batch)
 	p.bind(batch)
 	p.giveUp(epoch.End)
-	batch.exported = p.exportedList()
+	batch.exported, p.rows = p.exportedList(), len(batch.rows)
 	for _, pt := range p.points {
 		if pt.pod != nil {
 			batch.living[pt.pod.UID] = pt.pod
@@ -162,7 +164,7 @@ func (p *Publisher) meet(i Interface, epoch *Epoch, batch *Batch) {
 		pt = nil
 	}
 	if pt == nil {
-		pt = &point{waiting: newBatch(epoch.Start, epoch.End), seen: make(map[netip.Addr]shown)}
+		pt = &point{waiting: newBatch(epoch.Start, epoch.End, p.labels), seen: make(map[netip.Addr]shown)}
 		p.points[i.Point] = pt
 	}
 	pt.Interface, pt.own = i, pt.own[:0]
@@ -176,14 +178,24 @@ func (p *Publisher) record(batch *Batch, record *Record) {
 	if pt == nil {
 		return // its totals name it
 	}
-	labels, sum := p.attribution.labels(record), amount{record.Counters, batch.Start}
+	key := rowKey{pod: pt.pod, direction: record.Key.Direction, source: p.attribution.source(record)}
+	sum := amount{record.Counters, batch.Start}
 	if pt.pod != nil {
-		by := p.userOf(pt.pod, record)
-		batch.addRow(pt.pod, record.Key.Direction, labels.local(pt.pod, by, &p.options.Optional), sum)
+		key.by = p.userOf(pt.pod, record)
+		batch.addRow(key, sum)
 		p.countForeign(batch, pt, record)
 		return
 	}
-	pt.wait(record, labels, sum)
+	pt.wait(record, key.source, sum)
+}
+
+// labels returns those of a row; of one that waits those of its pod are left empty.
+func (p *Publisher) labels(key *rowKey) rowLabels {
+	labels := p.attribution.labelsOf(&key.source)
+	if key.pod == unknown {
+		return labels
+	}
+	return labels.local(key.pod, key.by, &p.options.Optional)
 }
 
 // userOf returns who used the pod's end of a flow, if labels need it.
@@ -195,7 +207,7 @@ func (p *Publisher) userOf(pod *Pod, record *Record) user {
 }
 
 // wait keeps a flow until the point's pod is known, and the address it shows.
-func (pt *point) wait(record *Record, labels rowLabels, sum amount) {
+func (pt *point) wait(record *Record, from source, sum amount) {
 	key := &record.Key
 	if local, _ := key.Local(); key.Direction == Transmit && local.IsValid() {
 		s, known := pt.seen[local]
@@ -205,11 +217,11 @@ func (pt *point) wait(record *Record, labels rowLabels, sum amount) {
 		}
 	}
 	if len(pt.waiting.rows) >= waitingLimit {
-		if _, waits := pt.waiting.rows[rowKey{unknown, key.Direction, labels}]; !waits {
-			labels = unattributed(labels.flow.Protocol)
+		if _, waits := pt.waiting.rows[rowKey{pod: unknown, direction: key.Direction, source: from}]; !waits {
+			from = unattributed(from.protocol)
 		}
 	}
-	pt.waiting.addRow(unknown, key.Direction, labels, sum)
+	pt.waiting.addRow(rowKey{pod: unknown, direction: key.Direction, source: from}, sum)
 }
 
 // total adds what a point counted, and what of it is in no flow. Flows that were published by
@@ -230,15 +242,14 @@ func (p *Publisher) total(batch *Batch, total Total, unsaved bool) {
 	all := total.Counters
 	all.Add(total.Seeded)
 	begin := batch.Start
-	pod, labels := pt.pod, unattributed(ProtoOther)
+	pod := pt.pod
 	if pod == nil {
 		batch, pod = pt.waiting, unknown
 	} else {
-		labels = labels.local(pod, user{}, &p.options.Optional)
 		pt.exported[total.Direction].Add(all)
 	}
 	batch.addTotal(pod, total.Direction, amount{all, begin})
-	batch.addRow(pod, total.Direction, labels, amount{rest, begin})
+	batch.addRow(rowKey{pod: pod, direction: total.Direction, source: unattributed(ProtoOther)}, amount{rest, begin})
 }
 
 // forget takes a point out. If it is unbound it waits for a while as an orphan:

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+	"unique"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/podmeter/podmeter/internal/effort"
@@ -42,8 +43,8 @@ func (d *directory) Here() (string, string)                           { return "
 
 type places struct{}
 
-func (places) Place(a netip.Addr) Place {
-	return Place{Country: fmt.Sprintf("C%d", a.As16()[15]%7), City: a.String()}
+func (places) Handle(a netip.Addr) unique.Handle[Place] {
+	return unique.Make(Place{Country: fmt.Sprintf("C%d", a.As16()[15]%7), City: a.String()})
 }
 
 var start = time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)

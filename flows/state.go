@@ -95,11 +95,11 @@ func (p *Publisher) Restore(s *State) error {
 		return fmt.Errorf("restore table: %w", err)
 	}
 	for i := range s.Points {
-		pt := s.Points[i].point()
+		pt := p.point(&s.Points[i])
 		p.points[pt.Point] = pt
 	}
 	for i := range s.Orphans {
-		p.orphans = append(p.orphans, s.Orphans[i].point())
+		p.orphans = append(p.orphans, p.point(&s.Orphans[i]))
 	}
 	p.restorePast(s.Past)
 	p.options.Table.setExported(p.exportedList())
@@ -140,16 +140,18 @@ func (pt *point) state() PointState {
 	for key, sum := range pt.waiting.totals {
 		s.Totals = append(s.Totals, WaitingState{Direction: key.direction, Counters: sum.Counters, Start: sum.start})
 	}
-	for key, sum := range pt.waiting.rows {
+	for key, at := range pt.waiting.rows {
+		labels, sum := pt.waiting.labels(&key), pt.waiting.sums[at]
 		s.Rows = append(s.Rows, WaitingState{
-			Direction: key.direction, Flow: key.labels.flow, External: key.labels.external,
+			Direction: key.direction, Flow: labels.flow, External: labels.external,
 			Counters: sum.Counters, Start: sum.start,
 		})
 	}
 	return s
 }
 
-func (s *PointState) point() *point {
+// point returns the point that a state is of.
+func (p *Publisher) point(s *PointState) *point {
 	pt := &point{Interface: s.Interface, pod: s.Pod}
 	if pt.pod != nil {
 		pt.pod.bound()
@@ -160,7 +162,7 @@ func (s *PointState) point() *point {
 		}
 		return pt
 	}
-	pt.waiting, pt.seen = newBatch(time.Time{}, time.Time{}), make(map[netip.Addr]shown)
+	pt.waiting, pt.seen = newBatch(time.Time{}, time.Time{}, p.labels), make(map[netip.Addr]shown)
 	for _, address := range s.Seen {
 		pt.seen[address] = shown{}
 	}
@@ -173,7 +175,8 @@ func (s *PointState) point() *point {
 	for _, w := range s.Rows {
 		w.Flow.bound()
 		w.External.bound()
-		pt.waiting.addRow(unknown, w.Direction, rowLabels{w.Flow, w.External}, amount{w.Counters, w.Start})
+		stored := source{stored: &rowLabels{w.Flow, w.External}}
+		pt.waiting.addRow(rowKey{pod: unknown, direction: w.Direction, source: stored}, amount{w.Counters, w.Start})
 	}
 	return pt
 }

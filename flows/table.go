@@ -92,7 +92,12 @@ type Batch struct {
 	Start, End time.Time
 
 	totals map[totalKey]amount
-	rows   map[rowKey]amount
+	// rows are the places in sums of what is added to a row, of which several may have the
+	// same labels.
+	rows map[rowKey]int
+	sums []amount
+	// labels makes the labels of a row.
+	labels func(*rowKey) rowLabels
 	health map[healthKey]*healthSum
 	// foreign is what pods sent from addresses that are not theirs, a part of totals.
 	foreign map[*Pod]amount
@@ -128,14 +133,16 @@ type totalKey struct {
 type rowKey struct {
 	pod       *Pod
 	direction Direction
-	labels    rowLabels
+	source    source
+	by        user // of the pod's end
 }
 
-func newBatch(start, end time.Time) *Batch {
+func newBatch(start, end time.Time, labels func(*rowKey) rowLabels) *Batch {
 	return &Batch{
-		Start: start, End: end,
+		labels: labels,
+		Start:  start, End: end,
 		totals: make(map[totalKey]amount),
-		rows:   make(map[rowKey]amount),
+		rows:   make(map[rowKey]int),
 		health: make(map[healthKey]*healthSum), foreign: make(map[*Pod]amount),
 		retired: make(map[totalKey]amount),
 		living:  make(map[string]*Pod),
@@ -164,14 +171,16 @@ func (b *Batch) addRetired(pod *Pod, direction Direction, a amount) {
 	b.retired[key] = sum
 }
 
-func (b *Batch) addRow(pod *Pod, direction Direction, labels rowLabels, a amount) {
+func (b *Batch) addRow(key rowKey, a amount) {
 	if a.IsZero() {
 		return
 	}
-	key := rowKey{pod, direction, labels}
-	sum := b.rows[key]
-	sum.add(a)
-	b.rows[key] = sum
+	at, known := b.rows[key]
+	if !known {
+		at = len(b.sums)
+		b.rows[key], b.sums = at, append(b.sums, amount{})
+	}
+	b.sums[at].add(a)
 }
 
 // Add publishes a batch: all of it is in the next snapshot, or none. It also
@@ -195,8 +204,8 @@ func (t *Table) add(b *Batch, before func()) {
 	for key, sum := range b.totals {
 		t.account(key.pod).total.add(key.direction, sum)
 	}
-	for key, sum := range b.rows {
-		t.addRow(t.account(key.pod), key, sum, b.End)
+	for key, at := range b.rows {
+		t.addRow(t.account(key.pod), key.direction, b.labels(&key), b.sums[at], b.End)
 	}
 	for key, sum := range b.retired {
 		t.account(key.pod).retiredOf(PeerUnattributed).add(key.direction, sum)
@@ -241,24 +250,23 @@ func (t *Table) account(pod *Pod) *account {
 	return a
 }
 
-func (t *Table) addRow(a *account, key rowKey, sum amount, now time.Time) {
-	labels := key.labels.flow
-	r := t.flowRow(a, labels)
+func (t *Table) addRow(a *account, direction Direction, labels rowLabels, sum amount, now time.Time) {
+	r := t.flowRow(a, labels.flow)
 	if r.folded {
 		t.foldedFlow += sum.Bytes
 	}
-	r.add(key.direction, sum)
+	r.add(direction, sum)
 	r.last = now
 	// Folded or not, the flow has its kind: the external family is of the flow rows of
 	// peer_kind="external".
-	if labels.PeerKind != PeerExternal {
+	if labels.flow.PeerKind != PeerExternal {
 		return
 	}
-	e := t.externalRow(a, key.labels.external)
+	e := t.externalRow(a, labels.external)
 	if e.folded {
 		t.foldedEx += sum.Bytes
 	}
-	e.add(key.direction, sum)
+	e.add(direction, sum)
 	e.last = now
 }
 

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+	"unique"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -28,8 +29,8 @@ func (uplinkWorld) Owner(q Query) *Owner {
 }
 func (uplinkWorld) LocalPod(netip.Addr, time.Time, time.Time) *Pod { return nil }
 func (uplinkWorld) Here() (string, string)                         { return "node-a", "z" }
-func (uplinkWorld) Place(a netip.Addr) Place {
-	return Place{Country: "CH", ASN: "64496", Organization: "Example"}
+func (uplinkWorld) Handle(netip.Addr) unique.Handle[Place] {
+	return unique.Make(Place{Country: "CH", ASN: "64496", Organization: "Example"})
 }
 
 type uplinkBench struct {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unique"
 
 	"github.com/podmeter/podmeter/flows"
 	"github.com/podmeter/podmeter/internal/effort"
@@ -37,9 +38,9 @@ func (directory) Here() (string, string)                               { return 
 
 type places struct{}
 
-func (places) Place(a netip.Addr) flows.Place {
+func (places) Handle(a netip.Addr) unique.Handle[flows.Place] {
 	n := a.As4()[3]
-	return flows.Place{Country: fmt.Sprint("C", n%5), City: fmt.Sprint("city\xff", n%9), ASN: fmt.Sprint(n % 7)}
+	return unique.Make(flows.Place{Country: fmt.Sprint("C", n%5), City: fmt.Sprint("city\xff", n%9), ASN: fmt.Sprint(n % 7)})
 }
 
 // table is a source that publishes before it is asked, as the agent does.

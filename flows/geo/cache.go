@@ -35,28 +35,26 @@ func newCache(size int) *cache {
 
 // get returns the place of an address if it is kept. It allocates nothing,
 // unless moving the address to the young generation makes that map grow.
-func (c *cache) get(a netip.Addr) (flows.Place, bool) {
+func (c *cache) get(a netip.Addr) (place unique.Handle[flows.Place], ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if h, ok := c.young[a]; ok {
-		return h.Value(), true
+		return h, true
 	}
 	h, ok := c.old[a]
-	if !ok {
-		return flows.Place{}, false
+	if ok {
+		c.add(a, h)
 	}
-	c.add(a, h)
-	return h.Value(), true
+	return h, ok
 }
 
-// put keeps the place of an address and returns it with strings shared by all
-// equal places.
-func (c *cache) put(a netip.Addr, p flows.Place) flows.Place {
+// put keeps the place of an address, and returns it.
+func (c *cache) put(a netip.Addr, p flows.Place) unique.Handle[flows.Place] {
 	h := unique.Make(p)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.add(a, h)
-	return h.Value()
+	return h
 }
 
 // add puts an entry into the young generation. The caller holds mu.

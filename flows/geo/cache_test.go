@@ -32,7 +32,7 @@ func TestCacheKeepsWhatIsUsed(t *testing.T) {
 	c.put(hot, flows.Place{City: "Bonn"})
 	for i := 1; i < 1000; i++ {
 		c.put(address(i), flows.Place{})
-		if p, ok := c.get(hot); !ok || p.City != "Bonn" {
+		if p, ok := c.get(hot); !ok || p.Value().City != "Bonn" {
 			t.Fatalf("after %d others: got %v, %v", i, p, ok)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+	"unique"
 
 	"github.com/podmeter/podmeter/flows"
 	"github.com/podmeter/podmeter/flows/plain"
@@ -143,14 +144,20 @@ func (d *Databases) openAll(embedded []Embedded) error {
 	return errors.Join(errs...)
 }
 
+// nowhere is the place of addresses that are in none.
+var nowhere = unique.Make(flows.Place{})
+
 // Place returns where the address is, with the centroid of its country where no
 // database has coordinates; the zero Place when no database knows the address,
 // and for addresses that are in no particular place, whatever a database claims:
 // all but those of [flows.PeerExternal] by [flows.KindOf].
-func (d *Databases) Place(address netip.Addr) flows.Place {
+func (d *Databases) Place(address netip.Addr) flows.Place { return d.Handle(address).Value() }
+
+// Handle is Place for who compares places. It implements [flows.Places].
+func (d *Databases) Handle(address netip.Addr) unique.Handle[flows.Place] {
 	address = address.Unmap().WithZone("")
 	if flows.KindOf(address) != flows.PeerExternal {
-		return flows.Place{}
+		return nowhere
 	}
 	if p, ok := d.cache.get(address); ok {
 		return p

@@ -100,7 +100,7 @@ func (p placer) row(sample *model.Sample) (row, string) {
 	if embedded, ok := flows.NAT64(nil).Embedded(address); ok {
 		placed = embedded
 	}
-	r := row{address: address, place: p.places.Place(placed), value: float64(sample.Value)}
+	r := row{address: address, place: p.places.Handle(placed).Value(), value: float64(sample.Value)}
 	for _, label := range p.carry {
 		r.carried = append(r.carried, string(sample.Metric[model.LabelName(label)]))
 	}
