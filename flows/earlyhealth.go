@@ -91,13 +91,13 @@ func (e *earlyHealth) drop(key earlyKey) {
 
 // release moves what waits for pods that are bound by now to the batch, whole, and gives
 // up what has waited for long enough.
-func (e *earlyHealth) release(batch *Batch, byUID map[string]*Pod, optional *Optional, entries *HealthEntries) {
+func (e *earlyHealth) release(batch *Batch, byUID map[string]*Pod, entries *HealthEntries) {
 	for key, sum := range e.sums {
 		pod := byUID[key.uid]
 		switch {
 		case pod != nil:
 			entries.Attributed += sum.entries
-			batch.addHealth(pod, rowLabels{flow: key.labels}.local(pod, user{}, optional).flow, &sum.healthSum)
+			batch.addHealth(rowKey{pod: pod, source: source{stored: &rowLabels{flow: key.labels}}}, &sum.healthSum)
 		case batch.End.After(sum.until):
 			entries.Unbound += sum.entries
 		default:

@@ -111,7 +111,7 @@ func (p *Publisher) health(batch *Batch, records []HealthRecord) {
 		}
 	}
 	var entries HealthEntries
-	p.early.release(batch, byUID, &p.options.Optional, &entries)
+	p.early.release(batch, byUID, &entries)
 	for i := range records {
 		p.healthOf(batch, &records[i], byUID, &entries)
 	}
@@ -127,15 +127,14 @@ func (p *Publisher) healthOf(batch *Batch, record *HealthRecord, byUID map[strin
 		return
 	}
 	flow, sum := record.flow(), &healthSum{Health: record.Health, created: batch.Start}
-	labels := p.attribution.labels(flow)
+	from := p.attribution.source(flow)
 	pod := byUID[uid]
 	if pod == nil {
-		p.early.wait(uid, labels.flow, sum, batch.End, entries)
+		p.early.wait(uid, p.attribution.labelsOf(&from).flow, sum, batch.End, entries)
 		return
 	}
 	entries.Attributed++
-	labels = labels.local(pod, p.userOf(pod, flow), &p.options.Optional)
-	batch.addHealth(pod, labels.flow, sum)
+	batch.addHealth(rowKey{pod: pod, source: from, by: p.userOf(pod, flow)}, sum)
 }
 
 func (e *HealthEntries) add(o HealthEntries) {
@@ -144,13 +143,8 @@ func (e *HealthEntries) add(o HealthEntries) {
 	e.Unbound += o.Unbound
 }
 
-type healthKey struct {
-	pod    *Pod
-	labels FlowLabels
-}
-
-func (b *Batch) addHealth(pod *Pod, labels FlowLabels, sum *healthSum) {
-	key := healthKey{pod, labels}
+// addHealth adds to a row, whose direction means nothing.
+func (b *Batch) addHealth(key rowKey, sum *healthSum) {
 	known := b.health[key]
 	if known == nil {
 		known = &healthSum{}
@@ -161,8 +155,8 @@ func (b *Batch) addHealth(pod *Pod, labels FlowLabels, sum *healthSum) {
 
 // addHealth adds to the row of the labels, or to that which they are folded into: a row
 // may begin with it, before its first byte.
-func (t *Table) addHealth(key healthKey, sum *healthSum, now time.Time) {
-	r := t.flowRow(t.account(key.pod), key.labels)
+func (t *Table) addHealth(a *account, labels FlowLabels, sum *healthSum, now time.Time) {
+	r := t.flowRow(a, labels)
 	if r.health == nil {
 		r.health = &healthSum{}
 	}
