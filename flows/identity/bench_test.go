@@ -21,6 +21,7 @@ import (
 
 	"github.com/podmeter/podmeter/flows"
 	"github.com/podmeter/podmeter/flows/plain"
+	"github.com/podmeter/podmeter/internal/kubetest"
 )
 
 func podNumber(i int) netip.Addr {
@@ -111,7 +112,7 @@ func BenchmarkMemoryOfLongNames(b *testing.B) {
 		api.pods, api.pod = pods, longestPod
 		before := heapInUse()
 		c := NewCache(CacheOptions{Node: "here"})
-		k, err := NewKubernetes(c, KubernetesOptions{Client: api.client(b), Logger: slog.New(slog.DiscardHandler)})
+		k, err := NewKubernetes(c, KubernetesOptions{Client: kubetest.API(api.client(b)), Logger: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"path/filepath"
 
+	"github.com/podmeter/podmeter/internal/kubeapi"
 	"github.com/podmeter/podmeter/internal/redirect"
 	"github.com/podmeter/podmeter/internal/regular"
 	"github.com/podmeter/podmeter/internal/secret"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 )
@@ -18,7 +18,7 @@ import (
 // NewClient returns a client of the API server that the kubeconfig file names,
 // or if that is empty of the cluster that this runs in. Outside a cluster the
 // error is then [rest.ErrNotInCluster].
-func NewClient(kubeconfig, userAgent string) (kubernetes.Interface, error) {
+func NewClient(kubeconfig, userAgent string) (*kubeapi.API, error) {
 	config, err := clientConfig(kubeconfig)
 	if err != nil {
 		return nil, fmt.Errorf("configure Kubernetes client: %w", err)
@@ -33,7 +33,7 @@ func NewClient(kubeconfig, userAgent string) (kubernetes.Interface, error) {
 		return nil, fmt.Errorf("make Kubernetes client: %w", secret.File(err))
 	}
 	requests.CheckRedirect = redirect.SameHost // the token goes with each hop
-	client, err := kubernetes.NewForConfigAndClient(config, requests)
+	client, err := kubeapi.New(config, requests)
 	if err != nil {
 		return nil, fmt.Errorf("make Kubernetes client: %w", secret.File(err))
 	}

@@ -27,6 +27,7 @@ import (
 
 	"github.com/podmeter/podmeter/flows/plain"
 	"github.com/podmeter/podmeter/internal/effort"
+	"github.com/podmeter/podmeter/internal/kubetest"
 )
 
 // hostilePods is how many pods the tests below send, each of some hostileBytes, as many
@@ -299,7 +300,7 @@ func TestClusterOfLargeObjects(t *testing.T) {
 			api := newFakeAPI(t, with.json, with.streams)
 			var log bytes.Buffer
 			c := NewCache(CacheOptions{Node: "here"})
-			k, err := NewKubernetes(c, KubernetesOptions{Client: api.client(t), Logger: slog.New(slog.NewTextHandler(&log, nil))})
+			k, err := NewKubernetes(c, KubernetesOptions{Client: kubetest.API(api.client(t)), Logger: slog.New(slog.NewTextHandler(&log, nil))})
 			if err != nil {
 				t.Fatal(err)
 			}

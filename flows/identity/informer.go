@@ -13,11 +13,10 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/podmeter/podmeter/flows/plain"
+	"github.com/podmeter/podmeter/internal/kubeapi"
 )
 
 // trimmed is what an informer keeps of an object: a tenth of it at most. It has
@@ -51,7 +50,7 @@ type object[O any] interface {
 }
 
 // add makes the informer of one kind of objects.
-func add[O, T any, P object[O]](k *Kubernetes, resource, selector string, client kubernetes.Interface, lw *cache.ListWatch, convert func(P) *T, to watched[T]) error {
+func add[O, T any, P object[O]](k *Kubernetes, resource, selector string, api *kubeapi.API, lw *cache.ListWatch, convert func(P) *T, to watched[T]) error {
 	trim := func(o P) runtime.Object {
 		return &trimmed[T]{
 			namespace: shared(plain.Text(o.GetNamespace(), plain.LabelLimit)), name: plain.Text(o.GetName(), plain.NameLimit),
@@ -59,12 +58,11 @@ func add[O, T any, P object[O]](k *Kubernetes, resource, selector string, client
 			value: convert(o),
 		}
 	}
-	// Clients that are made for tests have no API to ask for a stream.
-	if api, ok := client.CoreV1().RESTClient().(*rest.RESTClient); ok && api != nil {
-		lw.ListWithContextFunc = listEach[O](api, resource, selector, trim)
+	if api.Core != nil {
+		lw.ListWithContextFunc = listEach[O](api.Core, resource, selector, trim)
 	}
 	lw = k.access.observe(resource, k.contact.observe(resource, lw))
-	i := cache.NewSharedIndexInformer(cache.ToListWatcherWithWatchListSemantics(lw, client), P(new(O)), 0, nil)
+	i := cache.NewSharedIndexInformer(cache.ToListWatcherWithWatchListSemantics(lw, api.Client), P(new(O)), 0, nil)
 	err := i.SetTransform(func(raw any) (any, error) {
 		o, ok := raw.(P)
 		if !ok {
@@ -119,19 +117,16 @@ var noAnswer = reflect.TypeOf(watch.NewEmptyWatch())
 
 var errNoAnswer = errors.New("connection closed without an answer")
 
-// listWatch lists and watches with a typed client, L being its type of lists.
-func listWatch[L runtime.Object](
-	list func(context.Context, metav1.ListOptions) (L, error),
-	follow func(context.Context, metav1.ListOptions) (watch.Interface, error), selector string,
-) *cache.ListWatch {
+// listWatch lists and watches what the selector takes, L being the type of lists.
+func listWatch[L runtime.Object](api kubeapi.Lister[L], selector string) *cache.ListWatch {
 	return &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
 			options.FieldSelector = selector
-			return list(ctx, options)
+			return api.List(ctx, options)
 		},
 		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
 			options.FieldSelector = selector
-			events, err := follow(ctx, options)
+			events, err := api.Watch(ctx, options)
 			if err == nil && reflect.TypeOf(events) == noAnswer {
 				err = errNoAnswer
 			}

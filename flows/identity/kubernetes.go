@@ -12,12 +12,11 @@ import (
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 
 	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/internal/kubeapi"
 	"github.com/podmeter/podmeter/internal/ratelog"
 )
 
@@ -40,7 +39,7 @@ const newsAge = 5 * time.Second
 // KubernetesOptions configure a [Kubernetes] source.
 type KubernetesOptions struct {
 	// Client is from [NewClient].
-	Client kubernetes.Interface
+	Client *kubeapi.API
 	// Scope is ScopeCluster if empty.
 	Scope Scope
 	// CNICache is the directory of libcni's caches, which tell interfaces' pods;
@@ -160,17 +159,15 @@ func (k *Kubernetes) podOf(p *corev1.Pod) *Pod {
 	return pod
 }
 
-func watchPods(k *Kubernetes, client kubernetes.Interface, selector string) error {
-	api := client.CoreV1().Pods(metav1.NamespaceAll)
-	return add(k, "pods", selector, client, listWatch(api.List, api.Watch, selector), k.podOf, watched[Pod]{
+func watchPods(k *Kubernetes, api *kubeapi.API, selector string) error {
+	return add(k, "pods", selector, api, listWatch(api.Pods, selector), k.podOf, watched[Pod]{
 		set:    k.setPod,
 		remove: k.cache.DeletePod,
 	})
 }
 
-func watchServices(k *Kubernetes, client kubernetes.Interface) error {
-	api := client.CoreV1().Services(metav1.NamespaceAll)
-	return add(k, "services", "", client, listWatch(api.List, api.Watch, ""), serviceOf, watched[Service]{
+func watchServices(k *Kubernetes, api *kubeapi.API) error {
+	return add(k, "services", "", api, listWatch(api.Services, ""), serviceOf, watched[Service]{
 		set: func(s *Service) {
 			k.cache.SetService(s)
 			s.Addresses, s.Shared, s.Ports = nil, nil, nil // the informer keeps it, and needs them no more
@@ -179,9 +176,8 @@ func watchServices(k *Kubernetes, client kubernetes.Interface) error {
 	})
 }
 
-func watchNodes(k *Kubernetes, client kubernetes.Interface) error {
-	api := client.CoreV1().Nodes()
-	return add(k, "nodes", "", client, listWatch(api.List, api.Watch, ""), nodeOf, watched[Node]{
+func watchNodes(k *Kubernetes, api *kubeapi.API) error {
+	return add(k, "nodes", "", api, listWatch(api.Nodes, ""), nodeOf, watched[Node]{
 		set:    k.cache.SetNode,
 		remove: func(n *Node) { k.cache.DeleteNode(n.Name) },
 	})

@@ -27,6 +27,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/podmeter/podmeter/flows"
+	"github.com/podmeter/podmeter/internal/kubetest"
 )
 
 // cluster is a fake API server and a source that watches it. Its time is that
@@ -50,7 +51,7 @@ func inCluster(t *testing.T, prepare func(*fake.Clientset), test func(*cluster))
 		c.cache = NewCache(CacheOptions{Node: "here"})
 		var err error
 		c.source, err = NewKubernetes(c.cache, KubernetesOptions{
-			Client: c.client, Logger: slog.New(slog.NewTextHandler(&c.log, nil)),
+			Client: kubetest.API(c.client), Logger: slog.New(slog.NewTextHandler(&c.log, nil)),
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -348,7 +349,7 @@ func TestScopeOfCluster(t *testing.T) { checkSelector(t, ScopeCluster, "spec.nod
 func checkSelector(t *testing.T, scope Scope, pods string) {
 	client := fake.NewClientset()
 	k, err := NewKubernetes(newTestCache(&clock{start}), KubernetesOptions{
-		Client: client, Scope: scope, Logger: slog.New(slog.DiscardHandler)})
+		Client: kubetest.API(client), Scope: scope, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -383,7 +384,7 @@ func TestOptionsOfKubernetes(t *testing.T) {
 		{"here", "world", `watch Kubernetes: unknown scope "world"`},
 	} {
 		_, err := NewKubernetes(NewCache(CacheOptions{Node: test.node}), KubernetesOptions{
-			Client: fake.NewClientset(), Scope: test.scope, Logger: slog.New(slog.DiscardHandler)})
+			Client: kubetest.API(fake.NewClientset()), Scope: test.scope, Logger: slog.New(slog.DiscardHandler)})
 		if err == nil || err.Error() != test.want {
 			t.Errorf("got %v, want %s", err, test.want)
 		}

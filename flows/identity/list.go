@@ -10,10 +10,10 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/podmeter/podmeter/internal/kubeapi"
 	"k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 )
 
@@ -39,7 +39,7 @@ type listFunc = func(context.Context, metav1.ListOptions) (runtime.Object, error
 func listEach[O any, P object[O]](api rest.Interface, resource, selector string, trim func(P) runtime.Object) listFunc {
 	return func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
 		options.FieldSelector = selector
-		body, err := api.Get().Resource(resource).VersionedParams(&options, scheme.ParameterCodec).Stream(ctx)
+		body, err := api.Get().Resource(resource).VersionedParams(&options, kubeapi.Parameters).Stream(ctx)
 		if err != nil {
 			return nil, err
 		}

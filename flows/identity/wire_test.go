@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/podmeter/podmeter/internal/kubeapi"
 	"github.com/podmeter/podmeter/internal/kubetest"
 )
 
@@ -23,7 +24,7 @@ type wire struct {
 	server *kubetest.Server
 	gate   *kubetest.Gate
 	admin  kubernetes.Interface // not through the gate
-	client kubernetes.Interface // the source's
+	client *kubeapi.API         // the source's
 	cache  *Cache
 	source *Kubernetes
 }
@@ -135,7 +136,7 @@ func TestWireOfRealServer(t *testing.T) {
 	}
 
 	var got string
-	if err := w.client.CoreV1().RESTClient().Get().Resource("pods").Do(t.Context()).ContentType(&got).Error(); err != nil {
+	if err := w.client.Core.Get().Resource("pods").Do(t.Context()).ContentType(&got).Error(); err != nil {
 		t.Fatal(err)
 	}
 	if got != runtime.ContentTypeProtobuf {

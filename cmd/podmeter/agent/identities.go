@@ -14,7 +14,7 @@ import (
 	"github.com/podmeter/podmeter/datapath"
 	"github.com/podmeter/podmeter/flows"
 	"github.com/podmeter/podmeter/flows/identity"
-	"k8s.io/client-go/kubernetes"
+	"github.com/podmeter/podmeter/internal/kubeapi"
 	"k8s.io/client-go/rest"
 )
 
@@ -27,7 +27,7 @@ type identities struct {
 	cache  *identity.Cache
 	source identity.Source
 	// client is of the API server, nil without Kubernetes.
-	client kubernetes.Interface
+	client *kubeapi.API
 	// reloads read files again.
 	reloads []func() error
 	// ready is the datapath's Options.Ready, nil without Kubernetes.

@@ -14,14 +14,14 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/podmeter/podmeter/internal/kubeapi"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
 )
 
 // Options are what an [Own] needs.
 type Options struct {
-	Client kubernetes.Interface
+	Client *kubeapi.API
 	// Namespace and Name are the DaemonSet's, Node is this node's name.
 	Namespace, Name, Node string
 	// Ending reports whether all of the DaemonSet's pods on this node have been told
@@ -86,7 +86,7 @@ func (o *Own) Learn(ctx context.Context) {
 
 // look notes what may be read, and says what may not.
 func (o *Own) look(ctx context.Context) (why string) {
-	_, err := o.options.Client.AppsV1().DaemonSets(o.options.Namespace).Get(ctx, o.options.Name, metav1.GetOptions{})
+	_, err := o.options.Client.DaemonSets(o.options.Namespace).Get(ctx, o.options.Name, metav1.GetOptions{})
 	o.missing.Store(gone(err))
 	switch {
 	case gone(err):
@@ -95,7 +95,7 @@ func (o *Own) look(ctx context.Context) (why string) {
 		return explain("get daemonset "+o.options.Name, "Role", err)
 	}
 	o.known.Store(true)
-	_, err = o.options.Client.CoreV1().Namespaces().Get(ctx, o.options.Namespace, metav1.GetOptions{})
+	_, err = o.options.Client.Namespaces.Get(ctx, o.options.Namespace, metav1.GetOptions{})
 	if err != nil {
 		return explain("get namespace "+o.options.Namespace, "ClusterRole", err)
 	}

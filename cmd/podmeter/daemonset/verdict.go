@@ -79,7 +79,7 @@ func (o *Own) refused(err error) Verdict {
 
 // ask finds a verdict, or says why the API server did not let it be found.
 func (o *Own) ask(ctx context.Context) (Verdict, error) {
-	d, err := o.options.Client.AppsV1().DaemonSets(o.options.Namespace).Get(ctx, o.options.Name, metav1.GetOptions{})
+	d, err := o.options.Client.DaemonSets(o.options.Namespace).Get(ctx, o.options.Name, metav1.GetOptions{})
 	switch {
 	case gone(err) && o.missing.Load():
 		return stay("there never was such a DaemonSet, --daemonset names another"), nil
@@ -106,7 +106,7 @@ func (o *Own) ask(ctx context.Context) (Verdict, error) {
 // told to end first, while the DaemonSet does not show anything yet. A refusal of
 // what was never granted says nothing.
 func (o *Own) namespaceGoing(ctx context.Context) (bool, error) {
-	n, err := o.options.Client.CoreV1().Namespaces().Get(ctx, o.options.Namespace, metav1.GetOptions{})
+	n, err := o.options.Client.Namespaces.Get(ctx, o.options.Namespace, metav1.GetOptions{})
 	switch {
 	case gone(err):
 		return true, nil
@@ -121,7 +121,7 @@ func (o *Own) namespaceGoing(ctx context.Context) (bool, error) {
 // selected judges whether a DaemonSet keeps a pod on this node. The node is listed,
 // as that is the right that we have.
 func (o *Own) selected(ctx context.Context, d *appsv1.DaemonSet) (Verdict, error) {
-	nodes, err := o.options.Client.CoreV1().Nodes().List(ctx, metav1.ListOptions{
+	nodes, err := o.options.Client.Nodes.List(ctx, metav1.ListOptions{
 		FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, o.options.Node).String(),
 	})
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/podmeter/podmeter/internal/kubetest"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -108,7 +109,7 @@ func serve(t *testing.T) (*api, *Own) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := New(Options{Client: client, Namespace: "meters", Name: "meter", Node: "here", Logger: slog.New(slog.DiscardHandler)})
+	o := New(Options{Client: kubetest.API(client), Namespace: "meters", Name: "meter", Node: "here", Logger: slog.New(slog.DiscardHandler)})
 	o.times = times{learn: time.Millisecond, verdict: 2500 * time.Millisecond, retry: 10 * time.Millisecond, refusal: time.Second}
 	return a, o
 }
