@@ -96,6 +96,7 @@ type Agent struct {
 // Run is an agent's whole life: it ends when ctx is done, or with the error that
 // keeps it from working.
 func Run(ctx context.Context, config Config, options Options) error {
+	beThrifty()
 	a, err := New(ctx, config, options)
 	if err != nil {
 		return err
@@ -300,6 +301,7 @@ func (a *Agent) meterWhenSynced(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return nil
 	}
+	returnMemory()
 	a.identity.refreshHost(time.Now())
 	a.metering.Store(new(time.Now()))
 	group, ctx := errgroup.WithContext(ctx)
