@@ -16,6 +16,7 @@ import (
 	"github.com/podmeter/podmeter/flows"
 	"github.com/podmeter/podmeter/flows/identity"
 	"github.com/podmeter/podmeter/internal/ktest"
+	"github.com/podmeter/podmeter/internal/kubetest"
 	"github.com/vishvananda/netlink"
 	"k8s.io/client-go/kubernetes/fake"
 )
@@ -62,7 +63,7 @@ func newCNINode(t *testing.T, plugins ...string) *cniNode {
 	}
 	n.runtime = libcni.NewCNIConfigWithCacheDir([]string{pluginPath}, n.cache, nil)
 	n.source, err = identity.NewKubernetes(n.pods, identity.KubernetesOptions{
-		Client: fake.NewClientset(), CNICache: n.cache, Logger: slog.New(slog.DiscardHandler),
+		Client: kubetest.API(fake.NewClientset()), CNICache: n.cache, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
