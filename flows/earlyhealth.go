@@ -30,7 +30,7 @@ type earlySum struct {
 
 // wait keeps the health of a connection. Of a pod without an interface of its own, which
 // nobody tells, all comes to be given up.
-func (e *earlyHealth) wait(uid string, labels FlowLabels, sum *healthSum, now time.Time, entries *HealthEntries) {
+func (e *earlyHealth) wait(uid string, labels FlowLabels, health *Health, batch *Batch, entries *HealthEntries) {
 	key := earlyKey{uid, labels}
 	known := e.sums[key]
 	if known == nil {
@@ -38,10 +38,10 @@ func (e *earlyHealth) wait(uid string, labels FlowLabels, sum *healthSum, now ti
 			entries.Unbound++
 			return
 		}
-		known = &earlySum{until: now.Add(unboundGrace)}
+		known = &earlySum{until: batch.End.Add(unboundGrace)}
 		e.keep(key, known)
 	}
-	known.add(sum)
+	known.add(health, batch.Start)
 	known.entries++
 }
 
@@ -97,7 +97,7 @@ func (e *earlyHealth) release(batch *Batch, byUID map[string]*Pod, entries *Heal
 		switch {
 		case pod != nil:
 			entries.Attributed += sum.entries
-			batch.addHealth(rowKey{pod: pod, source: source{stored: &rowLabels{flow: key.labels}}}, &sum.healthSum)
+			batch.health.add(rowKey{pod: pod, source: source{stored: &rowLabels{flow: key.labels}}}, &sum.Health, sum.created)
 		case batch.End.After(sum.until):
 			entries.Unbound += sum.entries
 		default:
@@ -132,7 +132,7 @@ func (e *earlyHealth) restore(all []EarlyHealthState) {
 		if key := (earlyKey{s.UID, s.Labels}); e.sums[key] == nil {
 			e.keep(key, sum)
 		} else { // their labels are equal now that they are plain
-			e.sums[key].add(&sum.healthSum)
+			e.sums[key].add(&sum.Health, sum.created)
 			e.sums[key].entries += sum.entries
 		}
 	}

@@ -91,11 +91,11 @@ type healthSum struct {
 	created time.Time
 }
 
-func (s *healthSum) add(o *healthSum) {
-	if s.created.IsZero() || o.created.Before(s.created) {
-		s.created = o.created
+func (s *healthSum) add(health *Health, created time.Time) {
+	if s.created.IsZero() || created.Before(s.created) {
+		s.created = created
 	}
-	s.Health.Add(&o.Health)
+	s.Health.Add(health)
 }
 
 // health adds the health of connections to the rows of their flows. The flows of the
@@ -126,15 +126,15 @@ func (p *Publisher) healthOf(batch *Batch, record *HealthRecord, byUID map[strin
 		entries.NoPod++
 		return
 	}
-	flow, sum := record.flow(), &healthSum{Health: record.Health, created: batch.Start}
+	flow := record.flow()
 	from := p.attribution.source(flow)
 	pod := byUID[uid]
 	if pod == nil {
-		p.early.wait(uid, p.attribution.labelsOf(&from).flow, sum, batch.End, entries)
+		p.early.wait(uid, p.attribution.labelsOf(&from).flow, &record.Health, batch, entries)
 		return
 	}
 	entries.Attributed++
-	batch.addHealth(rowKey{pod: pod, source: from, by: p.userOf(pod, flow)}, sum)
+	batch.health.add(rowKey{pod: pod, source: from, by: p.userOf(pod, flow)}, &record.Health, batch.Start)
 }
 
 func (e *HealthEntries) add(o HealthEntries) {
@@ -143,25 +143,44 @@ func (e *HealthEntries) add(o HealthEntries) {
 	e.Unbound += o.Unbound
 }
 
-// addHealth adds to a row, whose direction means nothing.
-func (b *Batch) addHealth(key rowKey, sum *healthSum) {
-	known := b.health[key]
-	if known == nil {
-		known = &healthSum{}
-		b.health[key] = known
-	}
-	known.add(sum)
+// healthBatch is the health of connections that an epoch adds to rows. Whoever adds to it
+// keeps what it points to until the batch has been added.
+type healthBatch struct {
+	rows  map[rowKey]int // their numbers; the direction of the keys means nothing
+	parts []healthPart
 }
 
-// addHealth adds to the row of the labels, or to that which they are folded into: a row
-// may begin with it, before its first byte.
-func (t *Table) addHealth(a *account, labels FlowLabels, sum *healthSum, now time.Time) {
-	r := t.flowRow(a, labels)
-	if r.health == nil {
-		r.health = &healthSum{}
+// healthPart is a part of what is added to a row.
+type healthPart struct {
+	row     int
+	health  *Health
+	created time.Time
+}
+
+func (b *healthBatch) add(key rowKey, health *Health, created time.Time) {
+	row, known := b.rows[key]
+	if !known {
+		row = len(b.rows)
+		b.rows[key] = row
 	}
-	r.health.add(sum)
-	r.last = now
+	b.parts = append(b.parts, healthPart{row, health, created})
+}
+
+// addHealth adds to the rows of the labels, or to those which they are folded into: a row
+// may begin with it, before its first byte.
+func (t *Table) addHealth(b *Batch) {
+	sums := make([]*healthSum, len(b.health.rows))
+	for key, row := range b.health.rows {
+		r := t.flowRow(t.account(key.pod), b.labels(&key).flow)
+		if r.health == nil {
+			r.health = &healthSum{}
+		}
+		r.last = b.End
+		sums[row] = r.health
+	}
+	for _, part := range b.health.parts {
+		sums[part.row].add(part.health, part.created)
+	}
 }
 
 // HealthSeries are the series of a flow row about the health of its TCP connections.
@@ -225,7 +244,8 @@ func restoreHealth(f *family[FlowLabels], rows []RowState[FlowLabels], all []Hea
 		if r := f.rows[rows[row].Labels]; r.health == nil {
 			r.health = all[i].sum()
 		} else {
-			r.health.add(all[i].sum())
+			sum := all[i].sum()
+			r.health.add(&sum.Health, sum.created)
 		}
 	}
 }

@@ -137,7 +137,7 @@ func TestFloorOfHealthThatWaits(t *testing.T) {
 	wait := func(pod, rows int) {
 		for port := range rows {
 			labels := FlowLabels{PeerKind: PeerPod, PeerPort: uint16(port)}
-			early.wait(fmt.Sprint("uid", pod), labels, &healthSum{Health: Health{Opened: 1}}, at(1), &entries)
+			early.wait(fmt.Sprint("uid", pod), labels, &Health{Opened: 1}, &Batch{End: at(1)}, &entries)
 		}
 	}
 	sent := 0

@@ -98,7 +98,7 @@ type Batch struct {
 	sums []amount
 	// labels makes the labels of a row.
 	labels func(*rowKey) rowLabels
-	health map[rowKey]*healthSum
+	health healthBatch
 	// foreign is what pods sent from addresses that are not theirs, a part of totals.
 	foreign map[*Pod]amount
 	// retired is what pods' flows had that are not to be shown, a part of totals.
@@ -143,7 +143,7 @@ func newBatch(start, end time.Time, labels func(*rowKey) rowLabels) *Batch {
 		Start:  start, End: end,
 		totals: make(map[totalKey]amount),
 		rows:   make(map[rowKey]int),
-		health: make(map[rowKey]*healthSum), foreign: make(map[*Pod]amount),
+		health: healthBatch{rows: make(map[rowKey]int)}, foreign: make(map[*Pod]amount),
 		retired: make(map[totalKey]amount),
 		living:  make(map[string]*Pod),
 
@@ -213,9 +213,7 @@ func (t *Table) add(b *Batch, before func()) {
 	for pod, sum := range b.foreign {
 		t.account(pod).foreign.add(Transmit, sum)
 	}
-	for key, sum := range b.health {
-		t.addHealth(t.account(key.pod), b.labels(&key).flow, sum, b.End)
-	}
+	t.addHealth(b)
 	t.addEarlier(b)
 	t.bury(b)
 	t.expire(b.End)
