@@ -33,7 +33,7 @@ const (
 // It is held once, compressed, until its readers have it. For one that does not take gzip
 // it is decompressed on the way.
 type scrapes struct {
-	// handler makes the answer to a request that takes gzip.
+	// handler makes the answer, uncompressed.
 	handler http.Handler
 
 	mu sync.Mutex
@@ -50,6 +50,8 @@ type answer struct {
 	code   int // 0 if making it has failed
 	header http.Header
 	body   bytes.Buffer
+	// zipped is what compresses a body, nil before it begins and of what is no success.
+	zipped *gzip.Writer
 }
 
 func newScrapes(handler http.Handler) *scrapes {
@@ -96,8 +98,9 @@ func (s *scrapes) make(a *answer, format expfmt.Format) {
 	defer func() { now := time.Now(); s.share.Spend(now, min(now.Sub(began), scrapeCost)) }()
 	s.handler.ServeHTTP(a, &http.Request{
 		Method: http.MethodGet, URL: &url.URL{Path: "/metrics"},
-		Header: http.Header{"Accept": {string(format)}, "Accept-Encoding": {"gzip"}},
+		Header: http.Header{"Accept": {string(format)}},
 	})
+	a.end()
 }
 
 // Header implements [http.ResponseWriter], as the next two do.
@@ -113,7 +116,21 @@ func (a *answer) WriteHeader(code int) {
 // Write implements [io.Writer].
 func (a *answer) Write(p []byte) (int, error) {
 	a.WriteHeader(http.StatusOK)
-	return a.body.Write(p)
+	if a.code != http.StatusOK {
+		return a.body.Write(p)
+	}
+	if a.zipped == nil {
+		a.header.Set("Content-Encoding", "gzip")
+		a.zipped, _ = gzip.NewWriterLevel(&a.body, gzip.BestSpeed) // it knows the level
+	}
+	return a.zipped.Write(p)
+}
+
+// end ends what has been written.
+func (a *answer) end() {
+	if a.zipped != nil {
+		a.zipped.Close() // a buffer takes all
+	}
 }
 
 // send sends an answer; what cannot be sent is the reader's own.

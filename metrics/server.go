@@ -205,11 +205,11 @@ func handleRoot(mux *http.ServeMux, options ServerOptions) error {
 // snapshot nor what was gathered from it.
 func newMetricsHandler(options ServerOptions) http.Handler {
 	return newScrapes(promhttp.HandlerFor(options.Registry, promhttp.HandlerOpts{
-		ErrorLog:            gatherLog{options.Logger},
-		ErrorHandling:       promhttp.ContinueOnError,
-		Registry:            options.Registry,
-		OfferedCompressions: []promhttp.Compression{promhttp.Identity, promhttp.Gzip},
-		EnableOpenMetrics:   true,
+		ErrorLog:           gatherLog{options.Logger},
+		ErrorHandling:      promhttp.ContinueOnError,
+		Registry:           options.Registry,
+		DisableCompression: true,
+		EnableOpenMetrics:  true,
 	}))
 }
 
