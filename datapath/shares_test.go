@@ -246,10 +246,10 @@ func TestSharesThatAreGone(t *testing.T) {
 	t.Parallel()
 	const room, before = 1024, 700
 	w := newSocketWorld(t)
-	s, end := w.open(SocketOptions{MaxSockets: room})
+	_, stop := w.open(SocketOptions{MaxSockets: room})
 	pods := w.crowd(2)
 	defer w.bind(pods[0], 0, 0, before)() // what is closed might be forgotten
-	end()
+	stop()
 	for _, pin := range pinsIn(t, w.o.PinPath) {
 		if strings.HasPrefix(pin, socketPrefix+"shares") {
 			if err := os.Remove(filepath.Join(w.o.PinPath, pin)); err != nil {
@@ -257,7 +257,7 @@ func TestSharesThatAreGone(t *testing.T) {
 			}
 		}
 	}
-	s, end = w.open(SocketOptions{MaxSockets: room})
+	s, end := w.open(SocketOptions{MaxSockets: room})
 	defer end()
 	if got := known(t, s)[pods[0].ID]; got != before {
 		t.Errorf("got %d sockets, want the %d of before", got, before)
