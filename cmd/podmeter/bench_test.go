@@ -6,6 +6,8 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strconv"
 	"testing"
 	"time"
@@ -21,13 +23,39 @@ const (
 
 // BenchmarkIdleAgent reports what an agent with 100 pods takes when nothing
 // happens: resident memory in MiB and the share of one core in percent, scraped
-// by nobody. One iteration is all there is: -benchtime 1x.
+// by nobody. The agent is built as it is shipped; where the environment names an earlier
+// one, that is measured too. One iteration is all there is: -benchtime 1x.
 func BenchmarkIdleAgent(b *testing.B) {
+	b.ReportMetric(0, "ns/op")
+	cpu, memory := idle(b, shipped(b))
+	b.ReportMetric(cpu, "%cpu")
+	b.ReportMetric(memory, "MiB-RSS")
+	if earlier := os.Getenv(earlierEnv); earlier != "" {
+		_, before := idle(b, earlier)
+		b.ReportMetric(memory/before, "RSS-ratio-to-earlier")
+	}
+}
+
+// shipped builds podmeter as the image has it.
+func shipped(b *testing.B) string {
+	b.Helper()
+	path := filepath.Join(b.TempDir(), "podmeter")
+	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", path, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if said, err := build.CombinedOutput(); err != nil {
+		b.Fatalf("build podmeter: %v\n%s", err, said)
+	}
+	return path
+}
+
+// idle returns the share of a core in percent and the resident memory in MiB of a program's
+// agent.
+func idle(b *testing.B, program string) (cpu, memory float64) {
 	h := newHost(b)
 	for i := range idlePods - 1 {
 		h.node.Veth(b, fmt.Sprint("pod", i), h.pod, fmt.Sprint("eth", i+1))
 	}
-	p := start(b, h.node, nil, h.flags("--drain-interval", "5s")...)
+	p := startProgram(b, h.node, program, nil, h.flags("--drain-interval", "5s")...)
 	h.await(b, p, "all pods are metered", func(s *agent.Status) bool {
 		metered := 0
 		for _, i := range s.Interfaces {
@@ -40,9 +68,11 @@ func BenchmarkIdleAgent(b *testing.B) {
 	before := ticks(b, p.Process.Pid)
 	time.Sleep(idleTime)
 	used := ticks(b, p.Process.Pid) - before
-	b.ReportMetric(float64(used)/ticksPerSecond/idleTime.Seconds()*100, "%cpu")
-	b.ReportMetric(residentMiB(b, p.Process.Pid), "MiB-RSS")
-	b.ReportMetric(0, "ns/op")
+	memory = residentMiB(b, p.Process.Pid)
+	p.Process.Kill()
+	p.Wait()
+	h.uninstall(b)
+	return float64(used) / ticksPerSecond / idleTime.Seconds() * 100, memory
 }
 
 // ticksPerSecond is USER_HZ, the same on all 64-bit Linux.
