@@ -47,6 +47,9 @@ const (
 	// twenty minutes.
 	maxEndedAt = 64
 	maxEnded   = 1 << 17
+	// maxEndedPorts bounds the ports that services had before, a set that several claims
+	// share counted once: some 6 MB.
+	maxEndedPorts = 1 << 19
 	// maxGone bounds the pods of this node that are remembered for their containers.
 	maxGone = 4096
 )
