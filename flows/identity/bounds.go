@@ -39,7 +39,8 @@ const (
 	// some 20 MB, and holds 250 Services of a cluster of 500 nodes that are all listed.
 	maxExternal = 1 << 17
 	// maxSharers bounds the Services that share one external address: those of load
-	// balancers, and besides these those of externalIPs.
+	// balancers, and besides these those of externalIPs. So it does the pods of one node
+	// that have one address, and those that announce one.
 	maxSharers = 256
 	// maxEndedAt bounds what is remembered of one address's earlier owners, maxEnded
 	// that of all addresses, for each rank: flows are read some seconds after
@@ -60,7 +61,7 @@ type Bounds uint8
 // The bounds of an object.
 const (
 	BoundText       Bounds = 1 << iota // a name was cut or cleaned, see package plain
-	BoundAddresses                     // of a pod, Service or node
+	BoundAddresses                     // of a pod, Service or node, or too many pods of a node have one
 	BoundRanges                        // of a node
 	BoundPorts                         // of a Service
 	BoundContainers                    // of a pod of this node

@@ -208,6 +208,17 @@ func (c *claims) sharers(address netip.Addr, r rank) (count int) {
 	return count
 }
 
+// ofNode counts the pods of a node that claim an address.
+func (c *claims) ofNode(address netip.Addr, node string) (count int) {
+	list := c.byAddress[address]
+	for i := range list {
+		if cl := &list[i]; cl.rank.ofPod() && cl.asserted() && cl.node() == node {
+			count++
+		}
+	}
+	return count
+}
+
 // setPorts gives a service's claim of an address other ports from now on: the claim with
 // those before ends. It returns false if there is none.
 func (c *claims) setPorts(address netip.Addr, h *holder, r rank, ports *portSet, now int64) bool {

@@ -458,6 +458,38 @@ func TestFlappingClaimIsBounded(t *testing.T) {
 	}
 }
 
+// A node whose kubelet says that all of its pods have one address takes neither the time of
+// look-ups and news nor the address of a pod of another node.
+func TestManyPodsOfANodeAtOneAddress(t *testing.T) {
+	k := &clock{start}
+	c := newTestCache(k)
+	victim := far("victim", "n1", 0, x)
+	c.SetPod(victim)
+	k.Time = at(1)
+	liar := func(n int) *Pod { return far(fmt.Sprint("liar", n), "n2", 1, x, "10.0.9.9") }
+	const liars = 2 * maxSharers
+	for n := range liars {
+		c.SetPod(liar(n))
+	}
+	if got := len(c.claims.byAddress[netip.MustParseAddr(x)]); got > maxSharers+1 {
+		t.Errorf("got %d claims, want at most %d", got, maxSharers+1)
+	}
+	if got := c.Bounded()["addresses"]; got != liars-maxSharers {
+		t.Errorf("got %d pods beyond the bound, want %d", got, liars-maxSharers)
+	}
+	k.Time = at(2)
+	c.SetPod(far("late", "n3", 2, "10.0.9.9"))
+	for n := range liars {
+		c.DeletePod(liar(n))
+	}
+	k.Time = at(100)
+	for address, want := range map[string]string{x: "victim", "10.0.9.9": "late"} {
+		if got := says(c.Owner(query(address, 90, 95))); got != want {
+			t.Errorf("%s: got %s, want %s", address, got, want)
+		}
+	}
+}
+
 // Whatever order news come in, and whatever liars of other nodes say meanwhile, those who
 // are vouched for keep their names, and have all of their addresses in the end.
 func TestLiarsInAnyOrder(t *testing.T) {

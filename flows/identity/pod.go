@@ -74,8 +74,10 @@ func (c *Cache) SetPod(p *Pod) {
 	c.pods[p.UID] = entry
 	c.joinNode(entry)
 	c.describePod(entry)
-	c.movePod(old, entry, now)
 	over := p.Over
+	if !c.movePod(old, entry, now) {
+		over |= BoundAddresses
+	}
 	if !c.announce(old, entry, now) {
 		over |= BoundNetworks
 	}
@@ -102,8 +104,8 @@ func (c *Cache) DeletePod(p *Pod) {
 }
 
 // movePod ends the claims of addresses that a pod lost and opens those of
-// addresses it got.
-func (c *Cache) movePod(old, entry *podEntry, now int64) {
+// addresses it got. It returns false if an address has no room for one more pod of its node.
+func (c *Cache) movePod(old, entry *podEntry, now int64) (all bool) {
 	from := c.startOf(entry.Pod)
 	var had []netip.Addr
 	if old != nil {
@@ -116,11 +118,15 @@ func (c *Cache) movePod(old, entry *podEntry, now int64) {
 	for _, address := range without(had, owned) {
 		c.endPodClaim(entry.holder, address, entry.Pod, now)
 	}
+	all = true
 	for _, address := range without(owned, had) {
 		cl := claim{holder: entry.holder, rank: c.podRank(entry.Pod, address), from: from}
-		if entry.Finished {
+		switch {
+		case entry.Finished:
 			c.recordPodClaim(old, entry.Pod, address, cl, now)
-		} else {
+		case c.claims.ofNode(address, entry.Node) >= maxSharers:
+			all = false
+		default:
 			c.claims.open(address, cl, now)
 		}
 	}
@@ -129,6 +135,7 @@ func (c *Cache) movePod(old, entry *podEntry, now int64) {
 			c.endPodClaim(entry.holder, address, entry.Pod, now)
 		}
 	}
+	return all
 }
 
 // startOf returns since when a pod can have an address: not before the API server took
