@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/podmeter/podmeter/flows"
 	"github.com/podmeter/podmeter/flows/plain"
 )
 
@@ -94,6 +95,17 @@ func (b *Bounds) address(all []netip.Addr, text string, most int) []netip.Addr {
 		*b |= BoundAddresses
 	}
 	return all
+}
+
+// claimed is address for what a status says, whose writer may write any: what is everybody's, as
+// loopback, link-local and multicast addresses are, is nobody's by that.
+func (b *Bounds) claimed(all []netip.Addr, text string, most int) []netip.Addr {
+	for _, a := range appendAddress(nil, text) {
+		if kind := flows.KindOf(a); kind == flows.PeerLinkLocal || kind == flows.PeerMulticast {
+			return all
+		}
+	}
+	return b.address(all, text, most)
 }
 
 // without returns the addresses that others are not among. It costs by the sum of both.
