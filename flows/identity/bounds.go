@@ -25,6 +25,9 @@ const (
 	// maxNodeRanges bounds the pod ranges of a node: Kubernetes gives it one of each
 	// family.
 	maxNodeRanges = 16
+	// minNodeBits4 and minNodeBits6 are the least bits of the prefix of one: a whole cluster
+	// seldom has as much. Where no controller gives them out a kubelet writes what it likes.
+	minNodeBits4, minNodeBits6 = 8, 32
 	// maxServiceAddresses bounds a Service's external and load-balancer addresses:
 	// some load balancers list every node.
 	maxServiceAddresses = 256
@@ -106,6 +109,23 @@ func (b *Bounds) claimed(all []netip.Addr, text string, most int) []netip.Addr {
 		}
 	}
 	return b.address(all, text, most)
+}
+
+// podRange returns a range of a node's pods; ok is false if it is none, or too wide.
+func (b *Bounds) podRange(text string) (prefix netip.Prefix, ok bool) {
+	prefix, err := netip.ParsePrefix(text)
+	if err != nil || prefix.Addr().Is4In6() {
+		return prefix, false
+	}
+	least := minNodeBits6
+	if prefix.Addr().Is4() {
+		least = minNodeBits4
+	}
+	if prefix.Bits() < least {
+		*b |= BoundRanges
+		return prefix, false
+	}
+	return prefix.Masked(), true
 }
 
 // without returns the addresses that others are not among. It costs by the sum of both.

@@ -175,11 +175,10 @@ func nodeOf(n *corev1.Node) *Node {
 		cidrs = cidrs[:maxNodeRanges]
 	}
 	for _, text := range cidrs {
-		prefix, err := netip.ParsePrefix(text)
-		if err != nil {
+		prefix, ok := over.podRange(text)
+		if !ok {
 			continue
 		}
-		prefix = prefix.Masked()
 		node.PodRanges = append(node.PodRanges, prefix)
 		node.Addresses = appendGateways(node.Addresses, prefix)
 	}

@@ -186,6 +186,25 @@ func TestStatusesClaimNothingOfEverybody(t *testing.T) {
 	}
 }
 
+// A node whose range is the internet takes neither that nor other nodes' pods.
+func TestNodeOfAllAddresses(t *testing.T) {
+	n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "liar"}}
+	n.Spec.PodCIDRs = []string{"0.0.0.0/0", "::/0", "0.0.0.0/7", "2000::/31", "::ffff:0.0.0.0/96", "10.0.0.0/8", "fd00::/32"}
+	node := nodeOf(n)
+	want := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/32")}
+	if diff := cmp.Diff(want, node.PodRanges, compareAddresses); diff != "" || node.Over != BoundRanges {
+		t.Errorf("got bounds %b, want %b; ranges (-want +got):\n%s", node.Over, BoundRanges, diff)
+	}
+	c := newTestCache(&clock{start})
+	c.SetNode(node)
+	c.SetPod(far("liar", "liar", 0, "203.0.113.9"))
+	for address, want := range map[string]string{"203.0.113.9": "external", "1.1.1.1": "external", "2606:4700::1111": "external"} {
+		if got := says(c.Owner(query(address, 1, 2))); got != want {
+			t.Errorf("%s: got %s, want %s", address, got, want)
+		}
+	}
+}
+
 // The kubelet knows a static pod by another UID than the API server does.
 func TestMirrorOfAStaticPod(t *testing.T) {
 	p := running("proxy-here", metav1.Time{})
