@@ -167,10 +167,11 @@ func (s *PointState) point() *point {
 	for i := range s.Shown {
 		pt.seen[s.Shown[i].Address] = s.Shown[i].shown()
 	}
-	for _, w := range s.Totals {
+	isNone := func(w WaitingState) bool { return w.Direction >= Directions }
+	for _, w := range slices.DeleteFunc(s.Totals, isNone) {
 		pt.waiting.addTotal(unknown, w.Direction, amount{w.Counters, w.Start})
 	}
-	for _, w := range s.Rows {
+	for _, w := range slices.DeleteFunc(s.Rows, isNone) {
 		w.Flow.bound()
 		w.External.bound()
 		pt.waiting.addRow(unknown, w.Direction, rowLabels{w.Flow, w.External}, amount{w.Counters, w.Start})
@@ -292,6 +293,7 @@ func (a *account) restore(s *AccountState) {
 	a.foreign.merge(&foreign)
 	a.restoreEarlier(s.Earlier, total.counters)
 	for kind, state := range s.Retired {
+		kind.bound()
 		if pair := state.pair(); a.retired[kind] == nil {
 			a.retired[kind] = &pair
 		} else {
