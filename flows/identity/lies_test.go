@@ -490,6 +490,34 @@ func TestManyPodsOfANodeAtOneAddress(t *testing.T) {
 	}
 }
 
+// A time that is beyond what 64 bits of nanoseconds hold is not one of long ago: whose kubelet starts
+// its pod in the year 9999 did not have the address first, and what ends then has not ended.
+func TestTimesBeyondAllClocks(t *testing.T) {
+	for _, year := range []int{2262, 2263, 2300, 2554, 2800, 9999} {
+		k := &clock{start}
+		c := newTestCache(k)
+		c.SetPod(far("victim", "n1", 0, x))
+		k.Time = at(100)
+		liar := changed(far("liar", "n2", 100, x, "10.0.9.9"), func(p *Pod) { p.Started = time.Date(year, 12, 31, 23, 0, 0, 0, time.UTC) })
+		c.SetPod(liar)
+		for _, ask := range []flows.Query{query(x, 90, 95), query(x, 150, 160)} {
+			if got := says(c.Owner(ask)); got != "victim" {
+				t.Errorf("started in %d, at %v: got %s, want victim", year, ask.First, got)
+			}
+		}
+		k.Time = at(200)
+		c.SetPod(changed(liar, func(p *Pod) { p.Finished, p.Ended = true, p.Started }))
+		if got := says(c.Owner(query("10.0.9.9", 150, 160))); got != "liar" {
+			t.Errorf("ended in %d: got %s, want liar", year, got)
+		}
+	}
+	for year, want := range map[int]int64{1: beginning, 1600: beginning, 2500: forever} {
+		if got := nanoseconds(time.Date(year, 6, 1, 0, 0, 0, 0, time.UTC)); got != want {
+			t.Errorf("%d: got %d, want %d", year, got, want)
+		}
+	}
+}
+
 // Whatever order news come in, and whatever liars of other nodes say meanwhile, those who
 // are vouched for keep their names, and have all of their addresses in the end.
 func TestLiarsInAnyOrder(t *testing.T) {
