@@ -227,6 +227,9 @@ func (c *claims) setPorts(address netip.Addr, h *holder, r rank, ports *portSet,
 		return false
 	}
 	next := c.byAddress[address][i]
+	if next.ports == ports {
+		return true
+	}
 	next.from, next.told, next.ports = now, now, ports
 	c.endOne(address, i, now, now, false)
 	c.byAddress[address] = append(c.byAddress[address], next)

@@ -131,6 +131,44 @@ func TestManyServicesAtOneAddress(t *testing.T) {
 	}
 }
 
+// A service, and a pod, that found no room at an address has it with its next change after there
+// is some, whatever that is about.
+func TestRoomIsTakenLater(t *testing.T) {
+	const vip, net1 = "203.0.113.1", "192.168.7.2"
+	k := &clock{start}
+	c := newTestCache(k)
+	service := func(i int) *Service {
+		return &Service{UID: fmt.Sprint(i), Namespace: "ns", Name: fmt.Sprint("s", i), Created: at(0),
+			Shared: addresses(vip, fmt.Sprint("203.0.114.", i%250)), Ports: []ServicePort{{flows.ProtocolTCP, uint16(i + 1)}}}
+	}
+	for i := range maxSharers + 1 {
+		c.SetService(service(i))
+		c.SetPod(announcing(fmt.Sprint("p", i), net1))
+	}
+	k.Time = at(10)
+	for i := range maxSharers {
+		c.DeleteService(fmt.Sprint(i))
+		c.DeletePod(announcing(fmt.Sprint("p", i), net1))
+	}
+	c.SetService(service(maxSharers))
+	c.SetPod(announcing(fmt.Sprint("p", maxSharers), net1))
+	count := c.claims.count()
+	c.SetService(service(maxSharers)) // as before
+	c.SetPod(announcing(fmt.Sprint("p", maxSharers), net1))
+	if got := c.claims.count(); got != count {
+		t.Errorf("got %d claims after a change of nothing, want %d", got, count)
+	}
+	k.Time = at(100)
+	q := query(vip, 50, 60)
+	q.Port = maxSharers + 1
+	if got, want := says(c.Owner(q)), fmt.Sprint("service:s", maxSharers); got != want {
+		t.Errorf("%s: got %s, want %s", vip, got, want)
+	}
+	if got, want := says(c.Owner(query(net1, 50, 60))), fmt.Sprint("p", maxSharers); got != want {
+		t.Errorf("%s: got %s, want %s", net1, got, want)
+	}
+}
+
 // One namespace has a quarter of the room for external addresses, and gives it back.
 func TestNamespaceLeavesRoomForOthers(t *testing.T) {
 	c := newTestCache(&clock{start})
