@@ -15,6 +15,7 @@ import (
 
 	"github.com/podmeter/podmeter/internal/effort"
 	"github.com/podmeter/podmeter/internal/redirect"
+	"github.com/prometheus/common/config"
 )
 
 // tokenClient is a client that asks a server of tokens, with a URL that it asks with one.
@@ -95,5 +96,32 @@ func TestTokenIsNotWaitedFor(t *testing.T) {
 		}
 	case <-time.After(time.Minute):
 		t.Error("got nothing within a minute, want an error")
+	}
+}
+
+func TestIsTokenServer(t *testing.T) {
+	for _, test := range []struct {
+		url, address string
+		want         bool
+	}{
+		{"https://login.test/token", "login.test:443", true},
+		{"https://LOGIN.test/token", "login.test:443", true},
+		{"http://login.test/token", "login.test:80", true},
+		{"http://login.test/token", "login.test:443", true}, // to which it may lead
+		{"http://login.test:8080/token", "login.test:8080", true},
+		{"http://[2001:db8::1]/token", "[2001:db8::1]:80", true},
+		{"https://b\u00fccher.test/token", "xn--bcher-kva.test:443", true},
+		{"https://login.test/token", "login.test:80", false},
+		{"http://login.test:8080/token", "login.test:443", false},
+		{"https://login.test/token", "127.0.0.1:443", false},
+		{"https://login.test/token", "login.test", false},
+		{"http://[::1", "[::1]:80", false},
+	} {
+		if got := isTokenServer(&config.OAuth2{TokenURL: test.url}, test.address); got != test.want {
+			t.Errorf("%s: %s: got %v, want %v", test.url, test.address, got, test.want)
+		}
+	}
+	if !isTokenServer(&config.OAuth2{TokenURL: "https://login.test/", ProxyConfig: config.ProxyConfig{ProxyFromEnvironment: true}}, "proxy.test:3128") {
+		t.Error("got that a proxy is none, want that it may be one")
 	}
 }
