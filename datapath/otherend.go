@@ -10,6 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// maxPeerAddresses bounds the addresses of one end that are kept, those of IPv4 first: a pod that may
+// administer its network can give itself any number, and each packet's is compared with them.
+const maxPeerAddresses = 256
+
 // otherEnds returns by ifindex the addresses at the other ends of veths, in their network
 // namespaces, of those of which none is known yet.
 func (m *Meter) otherEnds(points []uint32) (map[uint32][]netip.Addr, error) {
@@ -55,7 +59,7 @@ func (p podSides) checkStrictly() error {
 	return nil
 }
 
-// addresses returns those of a device of the network namespace with the given id, for
+// addresses returns the first of those of a device of the network namespace with the given id, for
 // which CAP_NET_ADMIN is enough.
 func (p podSides) addresses(namespace, ifindex int) (all []netip.Addr, err error) {
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
@@ -65,14 +69,14 @@ func (p podSides) addresses(namespace, ifindex int) (all []netip.Addr, err error
 		message.Index = uint32(ifindex)
 		request.AddData(message)
 		request.AddData(nl.NewRtAttr(unix.IFA_TARGET_NETNSID, nl.Uint32Attr(uint32(namespace))))
-		answers, err := request.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWADDR)
-		if err != nil {
-			return nil, fmt.Errorf("list the addresses of a pod's end: %w", err)
-		}
-		for _, answer := range answers {
-			if address, ok := addressOf(answer, ifindex, namespace); ok {
+		err := request.ExecuteIter(unix.NETLINK_ROUTE, unix.RTM_NEWADDR, func(answer []byte) bool {
+			if address, ok := addressOf(answer, ifindex, namespace); ok && len(all) < maxPeerAddresses {
 				all = append(all, address)
 			}
+			return len(all) < maxPeerAddresses
+		})
+		if err != nil {
+			return nil, fmt.Errorf("list the addresses of a pod's end: %w", err)
 		}
 	}
 	return all, nil

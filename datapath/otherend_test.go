@@ -4,6 +4,7 @@ package datapath
 
 import (
 	"encoding/binary"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -55,6 +56,24 @@ func TestReadsTheAddressesOfTheOtherEnd(t *testing.T) {
 	}
 	if got := global("empty0"); len(got) != 0 {
 		t.Errorf("an end without addresses: got %v, want none", got)
+	}
+}
+
+// A pod that gives itself ever more addresses has some of them known, its first ones.
+func TestAddressesOfTheOtherEndAreBounded(t *testing.T) {
+	ktest.Privileged(t)
+	host, pod := ktest.NewNamespace(t), ktest.NewNamespace(t)
+	host.Veth(t, "veth0", pod, "eth0")
+	pod.Address(t, "eth0", "198.51.100.7/32")
+	for i := range maxPeerAddresses + 44 {
+		pod.Address(t, "eth0", fmt.Sprintf("10.9.%d.%d/32", i/250, 1+i%250))
+	}
+	pod.Address(t, "eth0", "2001:db8:0:1::7/64")
+	m := startMeter(t, host, nil)
+	ktest.Await(t, "the other end's addresses", func() bool { return len(m.seenOf("veth0").PeerAddresses) > 0 })
+	got := m.seenOf("veth0").PeerAddresses
+	if len(got) != maxPeerAddresses || got[0] != netip.MustParseAddr("198.51.100.7") {
+		t.Errorf("got %d addresses from %v on, want %d from 198.51.100.7 on", len(got), got[0], maxPeerAddresses)
 	}
 }
 

@@ -112,16 +112,17 @@ func (p *Publisher) health(batch *Batch, records []HealthRecord) {
 	}
 	var entries HealthEntries
 	p.early.release(batch, byUID, &entries)
+	names := namesOf(p.options.Containers)
 	for i := range records {
-		p.healthOf(batch, &records[i], byUID, &entries)
+		p.healthOf(batch, &records[i], names, byUID, &entries)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.stats.Health.add(entries)
 }
 
-func (p *Publisher) healthOf(batch *Batch, record *HealthRecord, byUID map[string]*Pod, entries *HealthEntries) {
-	uid, _ := p.options.Containers.Container(record.Cgroup)
+func (p *Publisher) healthOf(batch *Batch, record *HealthRecord, names *cgroupNames, byUID map[string]*Pod, entries *HealthEntries) {
+	uid, _ := names.of(record.Cgroup)
 	if uid == "" {
 		entries.NoPod++
 		return

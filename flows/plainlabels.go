@@ -5,7 +5,8 @@ package flows
 import "github.com/podmeter/podmeter/flows/plain"
 
 // What was kept by an earlier build need not have passed plain.Text: labels and names
-// are bounded when a state is restored, as they are where they come from.
+// are bounded when a state is restored, as they are where they come from. A later build may know more
+// kinds, localities and protocols.
 
 // bound makes texts plain.
 func bound(limit int, texts ...*string) {
@@ -14,7 +15,29 @@ func bound(limit int, texts ...*string) {
 	}
 }
 
+// bound makes a kind that this build does not know other, as the next two do theirs.
+func (k *PeerKind) bound() {
+	if int(*k) >= len(peerKindNames) {
+		*k = PeerOther
+	}
+}
+
+func (l *Locality) bound() {
+	if int(*l) >= len(localityNames) {
+		*l = LocalityUnknown
+	}
+}
+
+func (p *Protocol) bound() {
+	if int(*p) >= len(protocolNames) {
+		*p = ProtoOther
+	}
+}
+
 func (l *FlowLabels) bound() {
+	l.PeerKind.bound()
+	l.Locality.bound()
+	l.Protocol.bound()
 	bound(plain.LabelLimit, &l.Container, &l.Workload.Type, &l.PeerNamespace, &l.PeerWorkloadType, &l.Service)
 	bound(plain.NameLimit, &l.Workload.Name, &l.Peer, &l.PeerPod)
 	bound(plain.KernelLimit, &l.Process)
@@ -26,6 +49,8 @@ func (l *ExternalLabels) bound() {
 }
 
 func (l *UplinkLabels) bound() {
+	l.PeerKind.bound()
+	l.Locality.bound()
 	bound(plain.KernelLimit, &l.Interface)
 	bound(plain.NameLimit, &l.Peer)
 	bound(plain.PlaceLimit, &l.Country, &l.ASN, &l.Organization)

@@ -94,6 +94,55 @@ func TestRestoredTextIsPlain(t *testing.T) {
 	}
 }
 
+// What a later build kept of kinds that this one does not know is taken over as what is not known, and
+// ends nothing: no byte of it is lost.
+func TestRestoredKindsAreKnown(t *testing.T) {
+	const later = 200
+	at := time.Unix(1e9, 0)
+	pair := PairState{Counters: [Directions]Counters{{100, 1}}, Created: [Directions]time.Time{at}}
+	labels := func(kind PeerKind) FlowLabels {
+		return FlowLabels{PeerKind: kind, Locality: later, Protocol: later}
+	}
+	publisher, table, _ := world(0, TableOptions{FlowLimit: 100, ExternalLimit: 100, FlowIdle: time.Hour}, Optional{})
+	waiting := []WaitingState{{Flow: labels(later), Counters: Counters{50, 1}, Start: at}, {Direction: Directions, Counters: Counters{50, 1}, Start: at}}
+	err := publisher.Restore(&State{
+		Accounts: []AccountState{{
+			Namespace: "ns", Pod: "pod", UIDs: []string{"u"}, Total: pair,
+			Flows: []RowState[FlowLabels]{
+				{Labels: labels(later), Pair: pair, Last: at, Counted: true}, {Labels: labels(later + 1), Pair: pair, Last: at, Counted: true},
+			},
+			Retired: map[PeerKind]PairState{later: pair, later + 1: pair, PeerOther: pair},
+		}},
+		Orphans:     []PointState{{Interface: Interface{Point: 2, Attached: at}, Totals: waiting, Rows: waiting}},
+		EarlyHealth: []EarlyHealthState{{UID: "u", Labels: labels(later), Until: at.Add(time.Hour), Health: HealthState{Opened: 1, Created: at}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	snapshot := table.Snapshot()
+	if len(snapshot.Flows) != 1 || len(snapshot.Retired) != 1 {
+		t.Fatalf("got %d flow rows and %d retired ones, want one each", len(snapshot.Flows), len(snapshot.Retired))
+	}
+	row, retired := snapshot.Flows[0], snapshot.Retired[0]
+	got := []string{row.Labels.PeerKind.String(), row.Labels.Locality.String(), row.Labels.Protocol.String(), retired.Labels.String()}
+	if want := []string{"other", "unknown", "other", "other"}; !reflect.DeepEqual(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if row.Counters[0].Bytes != 200 || retired.Counters[0].Bytes != 300 {
+		t.Errorf("got %d bytes and %d retired, want 200 and 300", row.Counters[0].Bytes, retired.Counters[0].Bytes)
+	}
+	if got := publisher.Stats().UnboundBytes; got != 50 {
+		t.Errorf("got %d bytes that wait, want 50", got)
+	}
+	uplinks := NewUplinkTable(UplinkOptions{Limit: 10, Idle: time.Hour, Grace: time.Hour})
+	err = NewUplinkPublisher(UplinkPublisherOptions{Table: uplinks}).Restore(&UplinkState{Rows: []RowState[UplinkLabels]{
+		{Labels: UplinkLabels{Interface: "eth0", PeerKind: later, Locality: later}, Pair: pair, Last: at, Counted: true},
+	}})
+	if s := uplinks.Snapshot(); err != nil || s.Rows[0].Labels.PeerKind.String()+s.Rows[0].Labels.Locality.String() != "otherunknown" {
+		t.Errorf("got %v, %+v", err, s.Rows)
+	}
+}
+
 // textsOf calls each with every string in a value.
 func textsOf(v reflect.Value, path string, each func(path, text string)) {
 	switch v.Kind() {

@@ -50,6 +50,28 @@ type Containers interface {
 	Container(cgroup uint64) (pod, name string)
 }
 
+// cgroupNames are the answers of [Containers], each asked for once: many sockets have one cgroup, and
+// for that of a static pod all pods are looked at, of which anybody may make many.
+type cgroupNames struct {
+	containers Containers
+	known      map[uint64]cgroupName
+}
+
+type cgroupName struct{ pod, container string }
+
+func namesOf(containers Containers) *cgroupNames {
+	return &cgroupNames{containers, make(map[uint64]cgroupName)}
+}
+
+func (n *cgroupNames) of(cgroup uint64) (pod, container string) {
+	name, known := n.known[cgroup]
+	if !known {
+		name.pod, name.container = n.containers.Container(cgroup)
+		n.known[cgroup] = name
+	}
+	return name.pod, name.container
+}
+
 // user is who uses a port.
 type user struct{ container, process string }
 
@@ -103,20 +125,21 @@ func (s *sockets) begin() {
 	}
 	s.broken = err != nil
 	s.byEnds = make(map[ends]*use, len(all))
+	names := namesOf(s.containers)
 	for i := range all {
-		s.add(&all[i])
+		s.add(&all[i], names)
 	}
 }
 
-func (s *sockets) add(socket *Socket) {
-	pod, now := s.owner(&socket.Now)
+func (s *sockets) add(socket *Socket, names *cgroupNames) {
+	pod, now := names.owner(&socket.Now)
 	if pod == "" {
 		return
 	}
 	u := &use{shared: socket.Shared, owners: socket.Owners, now: now}
 	if socket.Owners > 1 {
 		var other string
-		if other, u.before = s.owner(&socket.Before); other != pod {
+		if other, u.before = names.owner(&socket.Before); other != pod {
 			u.before.user = user{}
 		}
 	}
@@ -127,8 +150,8 @@ func (s *sockets) add(socket *Socket) {
 	s.byEnds[e] = u
 }
 
-func (s *sockets) owner(o *SocketOwner) (pod string, _ owner) {
-	pod, container := s.containers.Container(o.Cgroup)
+func (n *cgroupNames) owner(o *SocketOwner) (pod string, _ owner) {
+	pod, container := n.of(o.Cgroup)
 	return pod, owner{user{container, o.Command}, o.Since, o.Until}
 }
 

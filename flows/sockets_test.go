@@ -23,6 +23,40 @@ func (cgroups) Container(cgroup uint64) (pod, name string) {
 	return fmt.Sprint("uid", cgroup/10), fmt.Sprint("c", cgroup)
 }
 
+// counting counts how often it is asked.
+type counting struct {
+	cgroups
+	asked map[uint64]int
+}
+
+func (c counting) Container(cgroup uint64) (pod, name string) {
+	c.asked[cgroup]++
+	return c.cgroups.Container(cgroup)
+}
+
+// However many sockets a cgroup has, an epoch asks for its name once, and for their health once.
+func TestCgroupsAreAskedForOnce(t *testing.T) {
+	containers := counting{asked: make(map[uint64]int)}
+	var all readerOf
+	var health []HealthRecord
+	for i := range 1000 {
+		local := netip.AddrPortFrom(netip.MustParseAddr("10.0.0.1"), uint16(1+i))
+		all = append(all, Socket{Protocol: ProtocolTCP, Owners: 2, Local: local, Now: by(11, 1, 0), Before: by(uint64(i%2), 0, 1)})
+		health = append(health, HealthRecord{Cgroup: 11, Local: local, Peer: local, First: at(1), Last: at(2)})
+	}
+	publisher, _, _ := world(0, TableOptions{FlowLimit: 100}, Optional{})
+	publisher.options.Containers = containers
+	publisher.attribution.sockets = newSockets(all, containers, slog.New(slog.DiscardHandler))
+	if err := publisher.Publish(&Epoch{Start: at(0), End: at(10), Health: health}); err != nil {
+		t.Fatal(err)
+	}
+	for cgroup, most := range map[uint64]int{0: 1, 1: 1, 11: 2} {
+		if got := containers.asked[cgroup]; got == 0 || got > most {
+			t.Errorf("cgroup %d: got asked for %d times, want %d at most", cgroup, got, most)
+		}
+	}
+}
+
 // readerOf reads what it is.
 type readerOf []Socket
 

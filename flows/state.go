@@ -169,10 +169,11 @@ func (p *Publisher) point(s *PointState) *point {
 	for i := range s.Shown {
 		pt.seen[s.Shown[i].Address] = s.Shown[i].shown()
 	}
-	for _, w := range s.Totals {
+	isNone := func(w WaitingState) bool { return w.Direction >= Directions }
+	for _, w := range slices.DeleteFunc(s.Totals, isNone) {
 		pt.waiting.addTotal(unknown, w.Direction, amount{w.Counters, w.Start})
 	}
-	for _, w := range s.Rows {
+	for _, w := range slices.DeleteFunc(s.Rows, isNone) {
 		w.Flow.bound()
 		w.External.bound()
 		stored := source{stored: &rowLabels{w.Flow, w.External}}
@@ -295,6 +296,7 @@ func (a *account) restore(s *AccountState) {
 	a.foreign.merge(&foreign)
 	a.restoreEarlier(s.Earlier, total.counters)
 	for kind, state := range s.Retired {
+		kind.bound()
 		if pair := state.pair(); a.retired[kind] == nil {
 			a.retired[kind] = &pair
 		} else {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/podmeter/podmeter/metrics/guard"
 	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
 )
 
 const (
@@ -60,12 +62,31 @@ func newScrapes(handler http.Handler) *scrapes {
 	}
 }
 
+// formats are those that scrapers ask for, the best first. Whoever waits for an answer may wait for
+// one of each before, so that the forms of protobuf that are for people are not among them.
+func formats() []expfmt.Format {
+	return slices.DeleteFunc(expfmt.DefaultOpenMetricsAcceptedFormats(), func(f expfmt.Format) bool {
+		return f.FormatType() == expfmt.TypeProtoText || f.FormatType() == expfmt.TypeProtoCompact
+	})
+}
+
+// negotiate returns the format that a request asks for, and the one in which the answer is made.
+// As names of podmeter have nothing to be escaped, all ways to escape it are one but dots,
+// which doubles underscores.
+func negotiate(header http.Header) (asked, made expfmt.Format) {
+	asked = expfmt.NegotiateAccept(header, formats()...)
+	if asked.ToEscapingScheme() == model.DotsEscaping {
+		return asked, asked
+	}
+	return asked, asked.WithEscapingScheme(model.UnderscoreEscaping)
+}
+
 // ServeHTTP implements [http.Handler].
 func (s *scrapes) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	format := expfmt.NegotiateAccept(r.Header, expfmt.DefaultOpenMetricsAcceptedFormats()...)
-	a := s.answer(format)
+	asked, made := negotiate(r.Header)
+	a := s.answer(made)
 	defer guard.Answering(r.Context())()
-	a.send(w, acceptsGzip(r.Header.Values("Accept-Encoding")))
+	a.send(w, asked, acceptsGzip(r.Header.Values("Accept-Encoding")))
 }
 
 // answer returns the next one in a format.
@@ -133,8 +154,8 @@ func (a *answer) end() {
 	}
 }
 
-// send sends an answer; what cannot be sent is the reader's own.
-func (a *answer) send(w http.ResponseWriter, compressed bool) {
+// send sends an answer as one in a format; what cannot be sent is the reader's own.
+func (a *answer) send(w http.ResponseWriter, format expfmt.Format, compressed bool) {
 	if a.code == 0 {
 		http.Error(w, "The answer could not be made.", http.StatusInternalServerError)
 		return
@@ -142,6 +163,9 @@ func (a *answer) send(w http.ResponseWriter, compressed bool) {
 	header := w.Header()
 	for name, values := range a.header {
 		header[name] = values
+	}
+	if a.code == http.StatusOK {
+		header.Set("Content-Type", string(format))
 	}
 	if header.Get("Content-Encoding") != "gzip" || compressed {
 		header.Set("Content-Length", strconv.Itoa(a.body.Len()))

@@ -364,6 +364,47 @@ func TestScrapesShareWork(t *testing.T) {
 	}
 }
 
+// However many formats are asked for, few answers are made: whoever asks for all of them does
+// not keep a scrape waiting for long. Each is in the format that its Content-Type tells.
+func TestFormatsAreFew(t *testing.T) {
+	const formats = 6 * 4
+	source := &blocking{make(chan struct{}, 1+formats), make(chan struct{})}
+	handler := newServer(t, serverOptions(t, source)).Handler()
+	var wait sync.WaitGroup
+	ask := func(accept, want string) {
+		wait.Go(func() {
+			w := request(handler, "GET", "/metrics", "Accept", accept)
+			if got := w.Header().Get("Content-Type"); w.Code != http.StatusOK || !strings.HasPrefix(got, want) || !strings.HasSuffix(got, accept[strings.LastIndex(accept, "escaping"):]) {
+				t.Errorf("%s: got %d, %q, want 200 as asked for", accept, w.Code, got)
+			}
+		})
+	}
+	ask("text/plain; escaping=underscores", "text/plain")
+	<-source.entered
+	for _, escaping := range []string{"allow-utf-8", "underscores", "dots", "values"} {
+		for format, want := range map[string]string{
+			"application/openmetrics-text; version=1.0.0": "application/openmetrics-text; version=1.0.0",
+			"application/openmetrics-text; version=0.0.1": "application/openmetrics-text; version=0.0.1",
+			"text/plain; version=0.0.4":                   "text/plain; version=0.0.4",
+			protobuf + "; encoding=delimited":             protobuf,
+			// Nobody scrapes these: they are for people.
+			protobuf + "; encoding=text, text/plain":         "text/plain",
+			protobuf + "; encoding=compact-text, text/plain": "text/plain",
+		} {
+			ask(format+"; escaping="+escaping, want)
+		}
+	}
+	awaitAsking(t, 1+formats)
+	close(source.release)
+	wait.Wait()
+	if got := len(source.entered); got > 9 {
+		t.Errorf("answers for %d formats: got %d, want two for each of four, and one for who came late", formats, got)
+	}
+}
+
+// protobuf is the type of formats in protobuf.
+const protobuf = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily"
+
 // awaitAsking waits until so many goroutines ask for an answer.
 func awaitAsking(t *testing.T, want int) {
 	t.Helper()

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/podmeter/podmeter/flows"
 	"github.com/podmeter/podmeter/flows/plain"
 )
 
@@ -24,6 +25,9 @@ const (
 	// maxNodeRanges bounds the pod ranges of a node: Kubernetes gives it one of each
 	// family.
 	maxNodeRanges = 16
+	// minNodeBits4 and minNodeBits6 are the least bits of the prefix of one: a whole cluster
+	// seldom has as much. Where no controller gives them out a kubelet writes what it likes.
+	minNodeBits4, minNodeBits6 = 8, 32
 	// maxServiceAddresses bounds a Service's external and load-balancer addresses:
 	// some load balancers list every node.
 	maxServiceAddresses = 256
@@ -39,7 +43,8 @@ const (
 	// some 20 MB, and holds 250 Services of a cluster of 500 nodes that are all listed.
 	maxExternal = 1 << 17
 	// maxSharers bounds the Services that share one external address: those of load
-	// balancers, and besides these those of externalIPs.
+	// balancers, and besides these those of externalIPs. So it does the pods of one node
+	// that have one address, and those that announce one.
 	maxSharers = 256
 	// maxEndedAt bounds what is remembered of one address's earlier owners, maxEnded
 	// that of all addresses, for each rank: flows are read some seconds after
@@ -47,6 +52,9 @@ const (
 	// twenty minutes.
 	maxEndedAt = 64
 	maxEnded   = 1 << 17
+	// maxEndedPorts bounds the ports that services had before, a set that several claims
+	// share counted once: some 6 MB.
+	maxEndedPorts = 1 << 19
 	// maxGone bounds the pods of this node that are remembered for their containers.
 	maxGone = 4096
 )
@@ -57,7 +65,7 @@ type Bounds uint8
 // The bounds of an object.
 const (
 	BoundText       Bounds = 1 << iota // a name was cut or cleaned, see package plain
-	BoundAddresses                     // of a pod, Service or node
+	BoundAddresses                     // of a pod, Service or node, or too many pods of a node have one
 	BoundRanges                        // of a node
 	BoundPorts                         // of a Service
 	BoundContainers                    // of a pod of this node
@@ -90,6 +98,34 @@ func (b *Bounds) address(all []netip.Addr, text string, most int) []netip.Addr {
 		*b |= BoundAddresses
 	}
 	return all
+}
+
+// claimed is address for what a status says, whose writer may write any: what is everybody's, as
+// loopback, link-local and multicast addresses are, is nobody's by that.
+func (b *Bounds) claimed(all []netip.Addr, text string, most int) []netip.Addr {
+	for _, a := range appendAddress(nil, text) {
+		if kind := flows.KindOf(a); kind == flows.PeerLinkLocal || kind == flows.PeerMulticast {
+			return all
+		}
+	}
+	return b.address(all, text, most)
+}
+
+// podRange returns a range of a node's pods; ok is false if it is none, or too wide.
+func (b *Bounds) podRange(text string) (prefix netip.Prefix, ok bool) {
+	prefix, err := netip.ParsePrefix(text)
+	if err != nil || prefix.Addr().Is4In6() {
+		return prefix, false
+	}
+	least := minNodeBits6
+	if prefix.Addr().Is4() {
+		least = minNodeBits4
+	}
+	if prefix.Bits() < least {
+		*b |= BoundRanges
+		return prefix, false
+	}
+	return prefix.Masked(), true
 }
 
 // without returns the addresses that others are not among. It costs by the sum of both.

@@ -95,9 +95,10 @@ func (c *claim) beganWith(q *flows.Query) int64 {
 type claims struct {
 	byAddress map[netip.Addr][]claim
 	// ended lists ended claims in the order in which their end was noticed; endedOf counts
-	// them by the rank that they had then.
-	ended   []endedClaim
-	endedOf [rankAnnounced + 1]int
+	// them by the rank that they had then, and endedPorts the ports of their sets.
+	ended      []endedClaim
+	endedOf    [rankAnnounced + 1]int
+	endedPorts int
 }
 
 type endedClaim struct {
@@ -207,6 +208,17 @@ func (c *claims) sharers(address netip.Addr, r rank) (count int) {
 	return count
 }
 
+// ofNode counts the pods of a node that claim an address.
+func (c *claims) ofNode(address netip.Addr, node string) (count int) {
+	list := c.byAddress[address]
+	for i := range list {
+		if cl := &list[i]; cl.rank.ofPod() && cl.asserted() && cl.node() == node {
+			count++
+		}
+	}
+	return count
+}
+
 // setPorts gives a service's claim of an address other ports from now on: the claim with
 // those before ends. It returns false if there is none.
 func (c *claims) setPorts(address netip.Addr, h *holder, r rank, ports *portSet, now int64) bool {
@@ -215,6 +227,9 @@ func (c *claims) setPorts(address netip.Addr, h *holder, r rank, ports *portSet,
 		return false
 	}
 	next := c.byAddress[address][i]
+	if next.ports == ports {
+		return true
+	}
 	next.from, next.told, next.ports = now, now, ports
 	c.endOne(address, i, now, now, false)
 	c.byAddress[address] = append(c.byAddress[address], next)
@@ -274,7 +289,14 @@ func (c *claims) endOne(address netip.Addr, i int, at, now int64, terminated boo
 		cl.to, cl.terminated = max(cl.from, at), terminated
 	}
 	cl.yielded = false
+	c.endedPorts += cl.ports.hold()
 	c.over(address, h, r, now)
+}
+
+// removeEnded removes a claim that has ended.
+func (c *claims) removeEnded(address netip.Addr, i int) {
+	c.endedPorts -= c.byAddress[address][i].ports.release()
+	c.remove(address, i)
 }
 
 func (c *claims) remove(address netip.Addr, i int) {
@@ -300,12 +322,13 @@ func (c *claims) over(address netip.Addr, h *holder, r rank, now int64) {
 		}
 	}
 	if ended > maxEndedAt {
-		c.remove(address, eldest)
+		c.removeEnded(address, eldest)
 	}
 }
 
 // forget removes the claims whose end was noticed before a time, and the eldest of a rank
-// that has too many: no rank's coming and going takes the memory of another's.
+// that has too many: no rank's coming and going takes the memory of another's. So it does
+// the eldest of services where these have too many ports.
 func (c *claims) forget(before int64) {
 	n := 0
 	for ; n < len(c.ended) && c.ended[n].noticed < before; n++ {
@@ -318,15 +341,28 @@ func (c *claims) forget(before int64) {
 			c.thin(rank(r), maxEnded/4)
 		}
 	}
+	if c.endedPorts > maxEndedPorts {
+		c.forgetWhere(func(e endedClaim) bool { return e.rank.ofPorts() && c.endedPorts > maxEndedPorts/4*3 })
+	}
 }
 
 // thin forgets a number of ended claims, the eldest of a rank.
 func (c *claims) thin(r rank, number int) {
+	c.forgetWhere(func(e endedClaim) bool {
+		is := number > 0 && e.rank == r
+		if is {
+			number--
+		}
+		return is
+	})
+}
+
+// forgetWhere forgets the ended claims of which is says so, which is asked about the eldest first.
+func (c *claims) forgetWhere(is func(endedClaim) bool) {
 	kept := c.ended[:0]
 	for _, e := range c.ended {
-		if number > 0 && e.rank == r {
+		if is(e) {
 			c.drop(e)
-			number--
 			continue
 		}
 		kept = append(kept, e)
@@ -339,6 +375,6 @@ func (c *claims) thin(r rank, number int) {
 func (c *claims) drop(e endedClaim) {
 	c.endedOf[e.rank]--
 	if i := slices.IndexFunc(c.byAddress[e.address], func(cl claim) bool { return e.of(&cl) }); i >= 0 {
-		c.remove(e.address, i)
+		c.removeEnded(e.address, i)
 	}
 }

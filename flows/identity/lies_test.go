@@ -458,6 +458,66 @@ func TestFlappingClaimIsBounded(t *testing.T) {
 	}
 }
 
+// A node whose kubelet says that all of its pods have one address takes neither the time of
+// look-ups and news nor the address of a pod of another node.
+func TestManyPodsOfANodeAtOneAddress(t *testing.T) {
+	k := &clock{start}
+	c := newTestCache(k)
+	victim := far("victim", "n1", 0, x)
+	c.SetPod(victim)
+	k.Time = at(1)
+	liar := func(n int) *Pod { return far(fmt.Sprint("liar", n), "n2", 1, x, "10.0.9.9") }
+	const liars = 2 * maxSharers
+	for n := range liars {
+		c.SetPod(liar(n))
+	}
+	if got := len(c.claims.byAddress[netip.MustParseAddr(x)]); got > maxSharers+1 {
+		t.Errorf("got %d claims, want at most %d", got, maxSharers+1)
+	}
+	if got := c.Bounded()["addresses"]; got != liars-maxSharers {
+		t.Errorf("got %d pods beyond the bound, want %d", got, liars-maxSharers)
+	}
+	k.Time = at(2)
+	c.SetPod(far("late", "n3", 2, "10.0.9.9"))
+	for n := range liars {
+		c.DeletePod(liar(n))
+	}
+	k.Time = at(100)
+	for address, want := range map[string]string{x: "victim", "10.0.9.9": "late"} {
+		if got := says(c.Owner(query(address, 90, 95))); got != want {
+			t.Errorf("%s: got %s, want %s", address, got, want)
+		}
+	}
+}
+
+// A time that is beyond what 64 bits of nanoseconds hold is not one of long ago: whose kubelet starts
+// its pod in the year 9999 did not have the address first, and what ends then has not ended.
+func TestTimesBeyondAllClocks(t *testing.T) {
+	for _, year := range []int{2262, 2263, 2300, 2554, 2800, 9999} {
+		k := &clock{start}
+		c := newTestCache(k)
+		c.SetPod(far("victim", "n1", 0, x))
+		k.Time = at(100)
+		liar := changed(far("liar", "n2", 100, x, "10.0.9.9"), func(p *Pod) { p.Started = time.Date(year, 12, 31, 23, 0, 0, 0, time.UTC) })
+		c.SetPod(liar)
+		for _, ask := range []flows.Query{query(x, 90, 95), query(x, 150, 160)} {
+			if got := says(c.Owner(ask)); got != "victim" {
+				t.Errorf("started in %d, at %v: got %s, want victim", year, ask.First, got)
+			}
+		}
+		k.Time = at(200)
+		c.SetPod(changed(liar, func(p *Pod) { p.Finished, p.Ended = true, p.Started }))
+		if got := says(c.Owner(query("10.0.9.9", 150, 160))); got != "liar" {
+			t.Errorf("ended in %d: got %s, want liar", year, got)
+		}
+	}
+	for year, want := range map[int]int64{1: beginning, 1600: beginning, 2500: forever} {
+		if got := nanoseconds(time.Date(year, 6, 1, 0, 0, 0, 0, time.UTC)); got != want {
+			t.Errorf("%d: got %d, want %d", year, got, want)
+		}
+	}
+}
+
 // Whatever order news come in, and whatever liars of other nodes say meanwhile, those who
 // are vouched for keep their names, and have all of their addresses in the end.
 func TestLiarsInAnyOrder(t *testing.T) {

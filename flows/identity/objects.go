@@ -34,10 +34,10 @@ func podOf(p *corev1.Pod) *Pod {
 		pod.Started = p.Status.StartTime.Time
 	}
 	for _, ip := range p.Status.PodIPs {
-		pod.Addresses = over.address(pod.Addresses, ip.IP, maxOwnAddresses)
+		pod.Addresses = over.claimed(pod.Addresses, ip.IP, maxOwnAddresses)
 	}
 	if len(pod.Addresses) == 0 {
-		pod.Addresses = appendAddress(nil, p.Status.PodIP)
+		pod.Addresses = over.claimed(nil, p.Status.PodIP, maxOwnAddresses)
 	}
 	pod.Secondary = over.secondaryOf(p, pod.Addresses)
 	ended := endOf(p)
@@ -99,7 +99,7 @@ func serviceOf(s *corev1.Service) *Service {
 		service.Addresses = over.address(service.Addresses, ip, maxOwnAddresses)
 	}
 	for _, ingress := range s.Status.LoadBalancer.Ingress {
-		service.Shared = over.address(service.Shared, ingress.IP, maxServiceAddresses)
+		service.Shared = over.claimed(service.Shared, ingress.IP, maxServiceAddresses)
 	}
 	for _, ip := range s.Spec.ExternalIPs {
 		service.External = over.address(service.External, ip, maxServiceAddresses)
@@ -161,10 +161,10 @@ func nodeOf(n *corev1.Node) *Node {
 		}
 	}
 	for _, a := range n.Status.Addresses { // those that are host names are no addresses
-		node.Addresses = over.address(node.Addresses, a.Address, maxNodeAddresses)
+		node.Addresses = over.claimed(node.Addresses, a.Address, maxNodeAddresses)
 	}
 	for _, key := range tunnelAnnotations {
-		node.Addresses = over.address(node.Addresses, n.Annotations[key], maxNodeAddresses)
+		node.Addresses = over.claimed(node.Addresses, n.Annotations[key], maxNodeAddresses)
 	}
 	cidrs := n.Spec.PodCIDRs
 	if len(cidrs) == 0 {
@@ -175,11 +175,10 @@ func nodeOf(n *corev1.Node) *Node {
 		cidrs = cidrs[:maxNodeRanges]
 	}
 	for _, text := range cidrs {
-		prefix, err := netip.ParsePrefix(text)
-		if err != nil {
+		prefix, ok := over.podRange(text)
+		if !ok {
 			continue
 		}
-		prefix = prefix.Masked()
 		node.PodRanges = append(node.PodRanges, prefix)
 		node.Addresses = appendGateways(node.Addresses, prefix)
 	}

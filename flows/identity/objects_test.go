@@ -158,6 +158,53 @@ func TestNode(t *testing.T) {
 	}
 }
 
+// What is everybody's is nobody's by the word of a status: a kubelet, or whoever writes that of a
+// Service, would give the metadata service, or multicast DNS, of each node a name.
+func TestStatusesClaimNothingOfEverybody(t *testing.T) {
+	everybodys := []string{
+		"169.254.169.254", "127.0.0.1", "0.1.2.3", "224.0.0.251", "255.255.255.255", "::1", "fe80::1", "ff02::fb", "::ffff:169.254.169.254",
+		"64:ff9b::169.254.169.254",
+	}
+	p, n, s := &corev1.Pod{}, &corev1.Node{}, &corev1.Service{}
+	s.Spec.ClusterIP, s.Spec.Ports = "10.96.0.1", []corev1.ServicePort{{Port: 80}}
+	p.Status.PodIP = everybodys[0]
+	n.Annotations = map[string]string{"network.cilium.io/ipv4-cilium-host": everybodys[1]}
+	for _, ip := range append(everybodys, "10.0.0.1") {
+		p.Status.PodIPs = append(p.Status.PodIPs, corev1.PodIP{IP: ip})
+		n.Status.Addresses = append(n.Status.Addresses, corev1.NodeAddress{Address: ip})
+		s.Status.LoadBalancer.Ingress = append(s.Status.LoadBalancer.Ingress, corev1.LoadBalancerIngress{IP: ip})
+	}
+	want := addresses("10.0.0.1")
+	for what, got := range map[string][]netip.Addr{"pod": podOf(p).Addresses, "node": nodeOf(n).Addresses, "service": serviceOf(s).Shared} {
+		if diff := cmp.Diff(want, got, compareAddresses); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", what, diff)
+		}
+	}
+	p.Status.PodIPs = p.Status.PodIPs[:1]
+	if got := podOf(p).Addresses; len(got) != 0 {
+		t.Errorf("got %v of a pod, want none", got)
+	}
+}
+
+// A node whose range is the internet takes neither that nor other nodes' pods.
+func TestNodeOfAllAddresses(t *testing.T) {
+	n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "liar"}}
+	n.Spec.PodCIDRs = []string{"0.0.0.0/0", "::/0", "0.0.0.0/7", "2000::/31", "::ffff:0.0.0.0/96", "10.0.0.0/8", "fd00::/32"}
+	node := nodeOf(n)
+	want := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/32")}
+	if diff := cmp.Diff(want, node.PodRanges, compareAddresses); diff != "" || node.Over != BoundRanges {
+		t.Errorf("got bounds %b, want %b; ranges (-want +got):\n%s", node.Over, BoundRanges, diff)
+	}
+	c := newTestCache(&clock{start})
+	c.SetNode(node)
+	c.SetPod(far("liar", "liar", 0, "203.0.113.9"))
+	for address, want := range map[string]string{"203.0.113.9": "external", "1.1.1.1": "external", "2606:4700::1111": "external"} {
+		if got := says(c.Owner(query(address, 1, 2))); got != want {
+			t.Errorf("%s: got %s, want %s", address, got, want)
+		}
+	}
+}
+
 // The kubelet knows a static pod by another UID than the API server does.
 func TestMirrorOfAStaticPod(t *testing.T) {
 	p := running("proxy-here", metav1.Time{})

@@ -74,8 +74,10 @@ func (c *Cache) SetPod(p *Pod) {
 	c.pods[p.UID] = entry
 	c.joinNode(entry)
 	c.describePod(entry)
-	c.movePod(old, entry, now)
 	over := p.Over
+	if !c.movePod(old, entry, now) {
+		over |= BoundAddresses
+	}
 	if !c.announce(old, entry, now) {
 		over |= BoundNetworks
 	}
@@ -102,8 +104,8 @@ func (c *Cache) DeletePod(p *Pod) {
 }
 
 // movePod ends the claims of addresses that a pod lost and opens those of
-// addresses it got.
-func (c *Cache) movePod(old, entry *podEntry, now int64) {
+// addresses it got. It returns false if an address has no room for one more pod of its node.
+func (c *Cache) movePod(old, entry *podEntry, now int64) (all bool) {
 	from := c.startOf(entry.Pod)
 	var had []netip.Addr
 	if old != nil {
@@ -116,11 +118,15 @@ func (c *Cache) movePod(old, entry *podEntry, now int64) {
 	for _, address := range without(had, owned) {
 		c.endPodClaim(entry.holder, address, entry.Pod, now)
 	}
+	all = true
 	for _, address := range without(owned, had) {
 		cl := claim{holder: entry.holder, rank: c.podRank(entry.Pod, address), from: from}
-		if entry.Finished {
+		switch {
+		case entry.Finished:
 			c.recordPodClaim(old, entry.Pod, address, cl, now)
-		} else {
+		case c.claims.ofNode(address, entry.Node) >= maxSharers:
+			all = false
+		default:
 			c.claims.open(address, cl, now)
 		}
 	}
@@ -129,6 +135,7 @@ func (c *Cache) movePod(old, entry *podEntry, now int64) {
 			c.endPodClaim(entry.holder, address, entry.Pod, now)
 		}
 	}
+	return all
 }
 
 // startOf returns since when a pod can have an address: not before the API server took
@@ -143,10 +150,10 @@ func (c *Cache) startOf(p *Pod) int64 {
 // recordPodClaim takes note of an address that a pod has in its status only when it has
 // ended: it may be another's by now. If it had ended before, its addresses are known.
 func (c *Cache) recordPodClaim(old *podEntry, p *Pod, address netip.Addr, cl claim, now int64) {
-	if old != nil && old.Finished || p.Ended.IsZero() || p.Ended.UnixNano() < now-int64(c.history) {
+	if old != nil && old.Finished || p.Ended.IsZero() || nanoseconds(p.Ended) < now-int64(c.history) {
 		return
 	}
-	cl.to, cl.terminated = p.Ended.UnixNano()+rounding, true
+	cl.to, cl.terminated = nanoseconds(p.Ended)+rounding, true
 	c.claims.record(address, cl, now)
 }
 
@@ -155,7 +162,7 @@ func (c *Cache) endPodClaim(h *holder, address netip.Addr, p *Pod, now int64) {
 		c.claims.end(address, h, now, now, false)
 		return
 	}
-	c.claims.end(address, h, p.Ended.UnixNano()+rounding, now, true)
+	c.claims.end(address, h, nanoseconds(p.Ended)+rounding, now, true)
 }
 
 // owned are the addresses that are the pod's own.
@@ -226,10 +233,15 @@ func (c *Cache) runningPod(uid string) (pod LocalPod, running bool) {
 	return pod, pod.Running && !e.Leaving
 }
 
-// nanoseconds returns a time as claims hold it.
+// nanoseconds returns a time as claims hold it. An API server takes any year up to 9999, of which
+// [time.Time.UnixNano] makes one of long ago.
 func nanoseconds(t time.Time) int64 {
-	if t.IsZero() {
+	const most = forever / int64(time.Second)
+	switch seconds := t.Unix(); {
+	case t.IsZero(), seconds <= -most:
 		return beginning
+	case seconds >= most:
+		return forever
 	}
 	return t.UnixNano()
 }

@@ -5,12 +5,37 @@ package identity
 import "slices"
 
 // portSet is the ports of a service, ascending and each once. All claims of a service
-// share one; it is never changed.
+// share one; but for past it is never changed.
 type portSet struct {
 	numbers []uint32
 	// from is since when the service has each of them; nil if it has had all of them for as
 	// long as any address.
 	from []int64
+	// past is how many claims have it that have ended.
+	past int
+}
+
+// hold counts a claim that has ended. It returns how many ports are kept for that, 0 if they
+// were for another one.
+func (s *portSet) hold() int {
+	if s == nil {
+		return 0
+	}
+	if s.past++; s.past > 1 {
+		return 0
+	}
+	return len(s.numbers)
+}
+
+// release is what hold is when such a claim is forgotten.
+func (s *portSet) release() int {
+	if s == nil {
+		return 0
+	}
+	if s.past--; s.past > 0 {
+		return 0
+	}
+	return len(s.numbers)
 }
 
 func newPortSet(ports []ServicePort) *portSet {

@@ -81,6 +81,9 @@ func (c *Cache) announce(old, entry *podEntry, now int64) (all bool) {
 	var had []netip.Addr
 	if old != nil {
 		had, from = old.announced(), now
+		had = slices.DeleteFunc(slices.Clone(had), func(a netip.Addr) bool { // there was no room for it
+			return c.claims.held(a, entry.holder, rankAnnounced) < 0
+		})
 	}
 	all = true
 	for _, address := range without(entry.announced(), had) {
@@ -102,7 +105,7 @@ func (c *Cache) withdraw(old *podEntry, addresses []netip.Addr, p *Pod, now int6
 		case p.Ended.IsZero():
 			c.claims.endOne(address, i, now, now, false)
 		default:
-			c.claims.endOne(address, i, p.Ended.UnixNano()+rounding, now, true)
+			c.claims.endOne(address, i, nanoseconds(p.Ended)+rounding, now, true)
 		}
 	}
 }

@@ -38,6 +38,8 @@ type serviceEntry struct {
 	*holder
 	served
 	namespace string
+	// crowded is whether some of its addresses had no room for it.
+	crowded bool
 }
 
 // served is what a service claims: each address of a rank once, with all ports or with
@@ -91,7 +93,7 @@ func (c *Cache) SetService(s *Service) {
 	entry := &serviceEntry{holder: &holder{}, namespace: s.Namespace}
 	from := nanoseconds(s.Created)
 	if old := c.services[s.UID]; old != nil {
-		entry.holder, entry.served, from = old.holder, old.served, now
+		entry.holder, entry.served, entry.crowded, from = old.holder, old.served, old.crowded, now
 	}
 	c.services[s.UID] = entry
 	entry.holder.owner = &flows.Owner{
@@ -130,13 +132,17 @@ func (c *Cache) moveService(e *serviceEntry, next served, from, now int64) (all 
 		}
 	}
 	cl := claim{holder: e.holder, rank: rankShared, from: from, ports: next.ports}
-	all = c.moveShared(had.shared, next.shared, cl, samePorts, now)
+	same := samePorts && !e.crowded
+	all = c.moveShared(had.shared, next.shared, cl, same, now)
 	cl.rank = rankExternalIP
-	return c.moveShared(had.external, next.external, cl, samePorts, now) && all
+	all = c.moveShared(had.external, next.external, cl, same, now) && all
+	e.crowded = !all
+	return all
 }
 
-// moveShared moves the claims of one rank that a service makes with its ports.
-func (c *Cache) moveShared(had, next []netip.Addr, cl claim, samePorts bool, now int64) (all bool) {
+// moveShared moves the claims of one rank that a service makes with its ports. same says that it has
+// each address that it had with these very ports; otherwise it is looked up.
+func (c *Cache) moveShared(had, next []netip.Addr, cl claim, same bool, now int64) (all bool) {
 	for _, a := range had {
 		if !has(next, a) {
 			c.claims.endRank(a, cl.holder, cl.rank, now)
@@ -145,7 +151,7 @@ func (c *Cache) moveShared(had, next []netip.Addr, cl claim, samePorts bool, now
 	all = true
 	for _, a := range next {
 		switch {
-		case has(had, a) && (samePorts || c.claims.setPorts(a, cl.holder, cl.rank, cl.ports, now)):
+		case has(had, a) && (same || c.claims.setPorts(a, cl.holder, cl.rank, cl.ports, now)):
 		case c.claims.sharers(a, cl.rank) >= maxSharers:
 			all = false
 		default:

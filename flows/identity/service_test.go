@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/podmeter/podmeter/flows"
 	"github.com/podmeter/podmeter/internal/effort"
@@ -130,6 +131,44 @@ func TestManyServicesAtOneAddress(t *testing.T) {
 	}
 }
 
+// A service, and a pod, that found no room at an address has it with its next change after there
+// is some, whatever that is about.
+func TestRoomIsTakenLater(t *testing.T) {
+	const vip, net1 = "203.0.113.1", "192.168.7.2"
+	k := &clock{start}
+	c := newTestCache(k)
+	service := func(i int) *Service {
+		return &Service{UID: fmt.Sprint(i), Namespace: "ns", Name: fmt.Sprint("s", i), Created: at(0),
+			Shared: addresses(vip, fmt.Sprint("203.0.114.", i%250)), Ports: []ServicePort{{flows.ProtocolTCP, uint16(i + 1)}}}
+	}
+	for i := range maxSharers + 1 {
+		c.SetService(service(i))
+		c.SetPod(announcing(fmt.Sprint("p", i), net1))
+	}
+	k.Time = at(10)
+	for i := range maxSharers {
+		c.DeleteService(fmt.Sprint(i))
+		c.DeletePod(announcing(fmt.Sprint("p", i), net1))
+	}
+	c.SetService(service(maxSharers))
+	c.SetPod(announcing(fmt.Sprint("p", maxSharers), net1))
+	count := c.claims.count()
+	c.SetService(service(maxSharers)) // as before
+	c.SetPod(announcing(fmt.Sprint("p", maxSharers), net1))
+	if got := c.claims.count(); got != count {
+		t.Errorf("got %d claims after a change of nothing, want %d", got, count)
+	}
+	k.Time = at(100)
+	q := query(vip, 50, 60)
+	q.Port = maxSharers + 1
+	if got, want := says(c.Owner(q)), fmt.Sprint("service:s", maxSharers); got != want {
+		t.Errorf("%s: got %s, want %s", vip, got, want)
+	}
+	if got, want := says(c.Owner(query(net1, 50, 60))), fmt.Sprint("p", maxSharers); got != want {
+		t.Errorf("%s: got %s, want %s", net1, got, want)
+	}
+}
+
 // One namespace has a quarter of the room for external addresses, and gives it back.
 func TestNamespaceLeavesRoomForOthers(t *testing.T) {
 	c := newTestCache(&clock{start})
@@ -229,5 +268,49 @@ func BenchmarkService(b *testing.B) {
 				}
 			})
 		}
+	}
+}
+
+// A service that changes its many ports for ever, or moves them from address to address, keeps
+// the memory of no more of them than a bound.
+func TestPastPortsAreBounded(t *testing.T) {
+	k := &clock{start}
+	c := newTestCache(k)
+	k.Time = at(10)
+	s := &Service{UID: "s", Namespace: "ns", Name: "s", Created: at(0)}
+	const changes = 3 * maxEndedPorts / maxServicePorts
+	port := func(i int) uint16 { return uint16(1 + i%2) }
+	address := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 9, byte(i >> 8), byte(i)}) }
+	for i := range changes {
+		k.Time = k.Add(time.Second)
+		s.Ports = nil
+		for n := range maxServicePorts {
+			s.Ports = append(s.Ports, ServicePort{flows.ProtocolTCP, port(i) + uint16(2*n)})
+		}
+		s.External, s.Shared = []netip.Addr{address(i)}, []netip.Addr{address(i), netip.AddrFrom4([4]byte{203, 0, 113, 1})}
+		c.SetService(s)
+	}
+	sets := make(map[*portSet]bool)
+	for _, list := range c.claims.byAddress {
+		for _, cl := range list {
+			sets[cl.ports] = true
+		}
+	}
+	if got, most := len(sets), 2+maxEndedPorts/maxServicePorts; got > most {
+		t.Errorf("got %d sets of ports after %d changes, want at most %d", got, changes, most)
+	}
+	// What was last is known, as it was.
+	q := flows.Query{
+		Address: address(changes - 2), Protocol: flows.ProtocolTCP, Port: port(changes - 2),
+		First: k.Add(-900 * time.Millisecond), Last: k.Add(-100 * time.Millisecond),
+	}
+	if got := says(c.Owner(q)); got != "service:s" {
+		t.Errorf("before the last change: got %s, want service:s", got)
+	}
+	c.DeleteService("s")
+	k.Time = k.Add(2 * defaultHistory)
+	c.SetNode(&Node{Name: "here"})
+	if got := c.claims.endedPorts; got != 0 || len(c.claims.byAddress) != 0 {
+		t.Errorf("in the end: got %d ports and %d addresses, want none", got, len(c.claims.byAddress))
 	}
 }

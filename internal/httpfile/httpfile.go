@@ -5,10 +5,12 @@
 //
 // Such a client reads passwords, keys and certificates again while it is used. It does not
 // ask anybody as long as one of these files is none, which would hang it, and it follows
-// redirects as [redirect.SameHost] has them.
+// redirects as [redirect.SameHost] has them. A server of OAuth 2.0 has 5 s for a token, and leads
+// nowhere else.
 package httpfile
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"path/filepath"
@@ -42,7 +44,11 @@ func parse(content []byte, directory, name string) (*http.Client, error) {
 	if err := named.Check(); err != nil {
 		return nil, err
 	}
-	client, err := config.NewClientFromConfig(*settings, name)
+	var options []config.HTTPClientOption
+	if settings.OAuth2 != nil {
+		options = append(options, config.WithDialContextFunc(dial(settings.OAuth2)))
+	}
+	client, err := config.NewClientFromConfig(*settings, name, options...)
 	if err != nil {
 		return nil, secret.File(err)
 	}
@@ -67,7 +73,7 @@ func (t *transport) RoundTrip(request *http.Request) (*http.Response, error) {
 		}
 		return nil, err
 	}
-	return t.RoundTripper.RoundTrip(request)
+	return t.RoundTripper.RoundTrip(request.WithContext(context.WithValue(request.Context(), own{}, true)))
 }
 
 // CloseIdleConnections is what [http.Client.CloseIdleConnections] calls.

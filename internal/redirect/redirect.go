@@ -11,6 +11,7 @@ package redirect
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -57,6 +58,13 @@ func Download(request *http.Request, via []*http.Request) error {
 
 func isUpgrade(from, to *url.URL) bool {
 	return from.Scheme == "http" && to.Scheme == "https" && (port(from) == port(to) || port(from) == "80" && port(to) == "443")
+}
+
+// IsServer reports whether an address, host:port, is that of a URL's server, or that of its https
+// to which SameHost would let it lead.
+func IsServer(u *url.URL, address string) bool {
+	host, to, err := net.SplitHostPort(address)
+	return err == nil && strings.EqualFold(host, u.Hostname()) && (to == port(u) || u.Scheme == "http" && port(u) == "80" && to == "443")
 }
 
 // port is a URL's, or its scheme's.

@@ -25,7 +25,7 @@ func NamedBy(content []byte, directory string) Named {
 		return nil
 	}
 	var all Named
-	walk(&root, func(path string) {
+	walk(&root, make(map[*yaml.Node]bool), func(path string) {
 		if !filepath.IsAbs(path) {
 			path = filepath.Join(directory, path)
 		}
@@ -34,25 +34,39 @@ func NamedBy(content []byte, directory string) Named {
 	return all
 }
 
-// walk calls found with each value that is the path of a file. Aliases are not followed: what
-// they stand for is walked through in its own place.
-func walk(n *yaml.Node, found func(path string)) {
+// walk calls found with each value that is the path of a file, also by an alias. Other aliases are
+// not followed: what they stand for is walked through in its own place. Nor is a list of paths a second
+// time, as aliases may repeat it as often as it is long.
+func walk(n *yaml.Node, seen map[*yaml.Node]bool, found func(path string)) {
 	for i, child := range n.Content {
-		key := ""
+		key, path := "", ""
 		if n.Kind == yaml.MappingNode && i%2 == 1 {
-			key = n.Content[i-1].Value
+			key = target(n.Content[i-1]).Value
 		}
-		switch {
-		case isPath(key) && child.Kind == yaml.ScalarNode && child.Value != "":
-			found(child.Value)
-		case key == "files" && child.Kind == yaml.SequenceNode:
-			for _, path := range child.Content {
-				found(path.Value)
+		switch list := target(child); {
+		case isPath(key) && child.Decode(&path) == nil:
+			if path != "" {
+				found(path)
 			}
+		case key == "files" && list.Kind == yaml.SequenceNode:
+			for _, item := range list.Content {
+				if !seen[list] && item.Decode(&path) == nil {
+					found(path)
+				}
+			}
+			seen[list] = true
 		default:
-			walk(child, found)
+			walk(child, seen, found)
 		}
 	}
+}
+
+// target is the node that an alias stands for.
+func target(n *yaml.Node) *yaml.Node {
+	if n.Kind == yaml.AliasNode {
+		return n.Alias
+	}
+	return n
 }
 
 func isPath(key string) bool {

@@ -154,6 +154,12 @@ func TestNamedBy(t *testing.T) {
 		{"deep", "a: [{tls_server_config: {key_file: pipe, cert_file: /dev/zero}}]", []string{dir + "/pipe", "/dev/zero"}},
 		{"headers", "http_headers: {X-Token: {files: [password, pipe]}}", []string{dir + "/pipe"}},
 		{"by an alias", "a: &a {ca_file: pipe}\ntls_config: *a", []string{dir + "/pipe"}},
+		{"an alias", "basic_auth: {username: &a pipe, password_file: *a}", []string{dir + "/pipe"}},
+		{"a list that is an alias", "http_headers: {X-Token: {values: &a [pipe], files: *a}}", []string{dir + "/pipe"}},
+		{"a list of aliases", "http_headers: {X-Token: {values: [&a pipe], files: [*a]}}", []string{dir + "/pipe"}},
+		{"an alias as its key", "{username: &a key_file, tls_config: {*a : pipe}}", []string{dir + "/pipe"}},
+		{"in base64", "key_file: !!binary cGlwZQ==", []string{dir + "/pipe"}},
+		{"an alias of itself", "a: &a [*a]\nkey_file: *a", nil},
 		{"missing", "authorization: {credentials_file: none}", nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -167,6 +173,14 @@ func TestNamedBy(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A list that aliases repeat is no longer than the file.
+func TestRepeatedListOfPaths(t *testing.T) {
+	content := "a: {files: &a [" + strings.Repeat("x,", 1000) + "x]}\nb: [" + strings.Repeat("{files: *a},", 1000) + "]"
+	if got := len(NamedBy([]byte(content), "/")); got != 1001 {
+		t.Errorf("got %d paths, want 1001", got)
 	}
 }
 

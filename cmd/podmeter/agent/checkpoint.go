@@ -32,6 +32,9 @@ const (
 	// memory of an agent with the limits of series that are usual, whose checkpoint has
 	// some MB.
 	checkpointLimit = 256 << 20
+	// elementLimit bounds the elements of one list in it: more than an agent has series. A list of
+	// nothing takes a byte an element, and some hundred in memory.
+	elementLimit = 1 << 20
 	// rejectedSuffix names a checkpoint that was set aside.
 	rejectedSuffix = ".rejected"
 	// nextSuffix names one that is being written.
@@ -153,7 +156,9 @@ func decodeCheckpoint(file []byte) (*checkpoint, error) {
 		return nil, errors.New("its checksum is wrong")
 	}
 	// The name of an interface is any bytes but a few, and need not be UTF-8.
-	mode, err := cbor.DecOptions{UTF8: cbor.UTF8DecodeInvalid}.DecMode()
+	mode, err := cbor.DecOptions{
+		UTF8: cbor.UTF8DecodeInvalid, MaxArrayElements: elementLimit, MaxMapPairs: elementLimit,
+	}.DecMode()
 	if err != nil {
 		return nil, fmt.Errorf("set up decoding: %w", err)
 	}

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -79,12 +80,21 @@ func (a *asker) ask(ctx context.Context) (model.Vector, promv1.Warnings, error) 
 	if err != nil {
 		return nil, nil, secret.Request(explained(err))
 	}
+	if value == nil { // which the client takes for a success
+		return nil, nil, badAnswer("the answer has no data")
+	}
 	vector, ok := value.(model.Vector)
 	if !ok {
 		return nil, nil, fmt.Errorf("%w: the query gives a %s, an instant vector is expected", errNoVector, value.Type())
 	}
+	if slices.Contains(vector, nil) {
+		return nil, nil, badAnswer("a row is null")
+	}
 	return vector, warnings, nil
 }
+
+// badAnswer is the error of an answer that a Prometheus does not give.
+func badAnswer(why string) error { return &promv1.Error{Type: promv1.ErrBadResponse, Msg: why} }
 
 // explained is the error with what the server said, which the client does not read
 // where the status is none of the API's: with a timeout of Prometheus' own, or a
