@@ -418,7 +418,7 @@ func TestUnpopulatedPods(t *testing.T) {
 		cache.SetPod(p)
 	}
 	kubepods := root.Child(t, "kubepods")
-	var containers [8]*ktest.Cgroup
+	var containers [9]*ktest.Cgroup
 	for n := range containers {
 		containers[n] = kubepods.Child(t, "pod"+uid(n)).Child(t, cgroupID)
 	}
@@ -431,6 +431,7 @@ func TestUnpopulatedPods(t *testing.T) {
 	running(6, func(p *Pod) { p.Leaving = true })
 	flat := root.Child(t, "system.slice").Child(t, "kubepods-burstable-pod"+strings.ReplaceAll(uid(7), "-", "_")+".slice:cri-containerd:"+cgroupID)
 	running(7, func(*Pod) {}) // its processes are beside the kubelet's cgroup
+	running(8, func(p *Pod) { p.Idle = true })
 	c.scan(&fsnotify.Watcher{})
 
 	look := func(seconds float64, want ...string) {

@@ -35,6 +35,9 @@ type Pod struct {
 	Ended    time.Time
 	// Leaving says that its deletion was asked for.
 	Leaving bool
+	// Idle says that none of its containers runs: each waits for its image, or to be started
+	// again, or has ended. A runtime may keep no process of its own for the pod meanwhile.
+	Idle bool
 	// Over are the bounds that the API's object was beyond.
 	Over Bounds
 	// Stated says that its addresses are the user's word, and not its kubelet's.
@@ -213,8 +216,8 @@ func (e *podEntry) local() LocalPod {
 	}
 }
 
-// runningPod returns the pod of this node that a cgroup calls so, and whether it runs and is
-// not being deleted.
+// runningPod returns the pod of this node that a cgroup calls so, and whether it runs, with a
+// container that does, and is not being deleted.
 func (c *Cache) runningPod(uid string) (pod LocalPod, running bool) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
@@ -223,7 +226,7 @@ func (c *Cache) runningPod(uid string) (pod LocalPod, running bool) {
 		return LocalPod{}, false
 	}
 	pod = e.local()
-	return pod, pod.Running && !e.Leaving
+	return pod, pod.Running && !e.Leaving && !e.Idle
 }
 
 // nanoseconds returns a time as claims hold it.
