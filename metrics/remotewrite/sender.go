@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/klauspost/compress/snappy"
@@ -55,6 +56,8 @@ type sender struct {
 	away, refusing, unkept ratelog.Outage
 	doubt                  doubt
 	pause                  time.Duration
+	// refuses is whether the last request that did not have to be tried again was refused.
+	refuses atomic.Bool
 }
 
 // run sends until ctx is done.
@@ -110,6 +113,7 @@ func (s *sender) sendFirst(ctx context.Context) (more bool, err error) {
 		return true, err
 	default:
 		s.counts.add(s.name, outcomeRefused)
+		s.refuses.Store(true)
 		s.away.Set(nil, "receiver", s.name)
 		s.refusing.Set(err, "receiver", s.name)
 	}
@@ -122,6 +126,7 @@ func (s *sender) succeeded() {
 	s.away.Set(nil, "receiver", s.name)
 	s.refusing.Set(nil, "receiver", s.name)
 	s.pause = 0
+	s.refuses.Store(false)
 	s.doubt.taken()
 }
 
