@@ -33,7 +33,7 @@ type holder struct {
 	told    int64
 	leaving bool
 	// created is when a node was, ready whether it says so.
-	created int64
+	created time.Time
 	ready   bool
 }
 
@@ -52,7 +52,7 @@ func (h *holder) outranks(o *holder) bool {
 	if h.ready != o.ready {
 		return h.ready
 	}
-	return h.created > o.created
+	return h.created.After(o.created)
 }
 
 // claim says that an object had an address from one time until another, in

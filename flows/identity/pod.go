@@ -73,6 +73,9 @@ func (c *Cache) SetPod(p *Pod) {
 	} else {
 		entry.holder = &holder{told: now}
 	}
+	if old == nil || !old.Started.Equal(p.Started) { // else it is as it was when the clock was that of its start
+		entry.holder.started = c.times.since(p.Started)
+	}
 	rememberContainers(entry, old)
 	c.pods[p.UID] = entry
 	c.joinNode(entry)
@@ -138,18 +141,18 @@ func (c *Cache) movePod(old, entry *podEntry, now int64) {
 // it, whatever its kubelet says, unless it is the mirror of a static pod of this node.
 func (c *Cache) startOf(p *Pod) int64 {
 	if p.Started.Before(p.Created) && !(p.StaticUID != "" && c.isLocal(p)) {
-		return nanoseconds(p.Created)
+		return c.times.since(p.Created)
 	}
-	return nanoseconds(p.Started)
+	return c.times.since(p.Started)
 }
 
 // recordPodClaim takes note of an address that a pod has in its status only when it has
 // ended: it may be another's by now. If it had ended before, its addresses are known.
 func (c *Cache) recordPodClaim(old *podEntry, p *Pod, address netip.Addr, cl claim, now int64) {
-	if old != nil && old.Finished || p.Ended.IsZero() || p.Ended.UnixNano() < now-int64(c.history) {
+	if old != nil && old.Finished || p.Ended.IsZero() || c.times.at(p.Ended) < now-int64(c.history) {
 		return
 	}
-	cl.to, cl.terminated = p.Ended.UnixNano()+rounding, true
+	cl.to, cl.terminated = c.times.at(p.Ended)+rounding, true
 	c.claims.record(address, cl, now)
 }
 
@@ -158,7 +161,7 @@ func (c *Cache) endPodClaim(h *holder, address netip.Addr, p *Pod, now int64) {
 		c.claims.end(address, h, now, now, false)
 		return
 	}
-	c.claims.end(address, h, p.Ended.UnixNano()+rounding, now, true)
+	c.claims.end(address, h, c.times.at(p.Ended)+rounding, now, true)
 }
 
 // owned are the addresses that are the pod's own.
@@ -172,7 +175,7 @@ func (p *Pod) owned() []netip.Addr {
 // describePod builds what queries about a pod return.
 func (c *Cache) describePod(e *podEntry) {
 	zone, workload := c.zone(e.Node), e.OwnWorkload()
-	e.holder.started, e.holder.leaving = nanoseconds(e.Started), e.Leaving
+	e.holder.leaving = e.Leaving
 	e.holder.owner = &flows.Owner{
 		Kind: flows.PeerPod, Namespace: e.Namespace,
 		Name: workload.Name, WorkloadType: workload.Type,
@@ -227,14 +230,6 @@ func (c *Cache) runningPod(uid string) (pod LocalPod, running bool) {
 	}
 	pod = e.local()
 	return pod, pod.Running && !e.Leaving && !e.Idle
-}
-
-// nanoseconds returns a time as claims hold it.
-func nanoseconds(t time.Time) int64 {
-	if t.IsZero() {
-		return beginning
-	}
-	return t.UnixNano()
 }
 
 // localPod returns the pod of this node with the UID, nil if there is none.

@@ -89,7 +89,7 @@ func (c *Cache) SetService(s *Service) {
 	defer c.mu.Unlock()
 	now := c.now()
 	entry := &serviceEntry{holder: &holder{}, namespace: s.Namespace}
-	from := nanoseconds(s.Created)
+	from := c.times.since(s.Created)
 	if old := c.services[s.UID]; old != nil {
 		entry.holder, entry.served, from = old.holder, old.served, now
 	}
