@@ -14,6 +14,7 @@ import (
 
 	"github.com/klauspost/compress/snappy"
 	"github.com/podmeter/podmeter/internal/owned"
+	"golang.org/x/sys/unix"
 )
 
 // rest returns what a spool has, and takes it out.
@@ -176,6 +177,42 @@ func TestSpoolOnAFullDisk(t *testing.T) {
 	}
 	if got := len(rest(t, s)); got != 4 || s.held != 0 {
 		t.Errorf("got %d that waited and %d bytes after them, want 4 and none", got, s.held)
+	}
+}
+
+// Where the disk has no room for the spool's folder an agent starts all the same.
+func TestSpoolBeginsOnAFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=0700,nr_inodes=2"); err != nil {
+		t.Skip("nothing can be mounted:", err)
+	}
+	defer func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil { // the spool has it open
+			t.Error(err)
+		}
+	}()
+	full := filepath.Join(dir, "full")
+	if err := os.WriteFile(full, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := openSpool(filepath.Join(dir, "spool"), 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.put([]byte("one")); !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("got %v, want %v", err, unix.ENOSPC)
+	}
+	if err := errors.Join(os.Remove(full), unix.Mount("", dir, "", unix.MS_REMOUNT, "nr_inodes=8")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.put([]byte("two")); err != nil {
+		t.Error(err)
+	}
+	if got, err := os.ReadDir(filepath.Join(dir, "spool")); err != nil || len(got) != 1 {
+		t.Errorf("got %v and %v, want one file", got, err)
+	}
+	if got, want := rest(t, s), []string{"one", "two"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 
