@@ -53,7 +53,9 @@ type cniCache struct {
 
 // cniCached is a file as it was read.
 type cniCached struct {
-	written time.Time
+	written time.Time // by the wall clock, as the file says
+	// noticed is when the kernel told that it was written, zero of a file that was found.
+	noticed time.Time
 	size    int64
 	result  *cniResult // nil if it is of no use
 	removed time.Time  // when that was noticed
@@ -146,7 +148,11 @@ func (c *cniCache) notice(path string) {
 	if known != nil {
 		c.forgetDevices(known)
 	}
-	c.take(path, info, known)
+	if next := c.current(path, info, known); next != nil {
+		noticed := *next // others may read the one that was
+		noticed.noticed = c.clock()
+		c.add(path, &noticed)
+	}
 }
 
 // noticeRemoval takes note that a file is not there any more.
@@ -260,20 +266,20 @@ func (c *cniCache) listOne(path string, known map[string]*cniCached) error {
 	for _, entry := range entries {
 		if info, err := entry.Info(); err == nil && info.Mode().IsRegular() {
 			file := filepath.Join(path, entry.Name())
-			c.take(file, info, known[file])
+			if now := c.current(file, info, known[file]); now != nil {
+				c.add(file, now)
+			}
 		}
 	}
 	return nil
 }
 
-// take takes note of a file, given what is known of it.
-func (c *cniCache) take(path string, info fs.FileInfo, known *cniCached) {
+// current returns a file as it is, given what is known of it; nil if it is not there any more.
+func (c *cniCache) current(path string, info fs.FileInfo, known *cniCached) *cniCached {
 	if known == nil || !known.removed.IsZero() || known.size != info.Size() || !known.written.Equal(info.ModTime()) {
-		known = c.read(path)
+		return c.read(path)
 	}
-	if known != nil {
-		c.add(path, known)
-	}
+	return known
 }
 
 // read reads a file; nil if it is not there any more.
