@@ -115,12 +115,13 @@ func (c *Cache) movePod(old, entry *podEntry, now int64) {
 	if old != nil {
 		had, from = old.owned(), now // another sandbox than the first
 		if len(had) == 0 {
-			from = c.startOf(entry.Pod)
+			from = entry.holder.notBefore(c.startOf(entry.Pod))
 		}
 	}
 	owned := entry.owned()
 	for _, address := range without(had, owned) {
 		c.endPodClaim(entry.holder, address, entry.Pod, now)
+		entry.holder.lost = now
 	}
 	for _, address := range without(owned, had) {
 		cl := claim{holder: entry.holder, rank: c.podRank(entry.Pod, address), from: from}
@@ -135,6 +136,15 @@ func (c *Cache) movePod(old, entry *podEntry, now int64) {
 			c.endPodClaim(entry.holder, address, entry.Pod, now)
 		}
 	}
+}
+
+// notBefore returns since when a pod that started at a time can have an address that it is told to have now: if
+// it lost one before, this is another sandbox's.
+func (h *holder) notBefore(started int64) int64 {
+	if h.lost == 0 {
+		return started
+	}
+	return max(started, h.lost)
 }
 
 // startOf returns since when a pod can have an address: not before the API server took
