@@ -101,6 +101,8 @@ func (s *spool) put(request []byte) (dropped int, err error) {
 		}
 		next.held = slices.Clone(request)
 		s.held += next.size
+	} else {
+		s.writeHeld()
 	}
 	s.waiting, s.bytes = append(s.waiting, next), s.bytes+next.size
 	s.next++
@@ -125,6 +127,25 @@ func (s *spool) write(name string, request []byte) (err error) {
 		}
 	}
 	return s.folder.Write(name, name+".part", request, 0o600)
+}
+
+// writeHeld writes what waits in memory, now that the disk takes something again: it is to outlive
+// the process. The caller holds the lock.
+func (s *spool) writeHeld() {
+	for i := range s.waiting {
+		if s.held == 0 {
+			return
+		}
+		request := &s.waiting[i]
+		if request.held == nil {
+			continue
+		}
+		if s.write(spoolName(request.number), request.held) != nil {
+			return // it is tried again with the next request
+		}
+		s.held -= request.size
+		request.held = nil
+	}
 }
 
 // first returns the eldest request; ok is false if there is none.

@@ -162,8 +162,18 @@ func TestSpoolOnAFullDisk(t *testing.T) {
 	}
 	put("one", true)
 	put("two", false)
-	put("three", true)
+	put("three", true) // and so is two
 	put("four", false)
+	if s.held != int64(len("four")) {
+		t.Errorf("got %d bytes in memory, want those of one request", s.held)
+	}
+	after, err := openSpool(s.path, 1<<30)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := len(after.waiting), 3; got != want {
+		t.Errorf("got %d requests that would outlive the process, want %d", got, want)
+	}
 	if got, want := rest(t, s), []string{"one", "two", "three", "four"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
@@ -208,8 +218,8 @@ func TestSpoolBeginsOnAFullDisk(t *testing.T) {
 	if _, err := s.put([]byte("two")); err != nil {
 		t.Error(err)
 	}
-	if got, err := os.ReadDir(filepath.Join(dir, "spool")); err != nil || len(got) != 1 {
-		t.Errorf("got %v and %v, want one file", got, err)
+	if got, err := os.ReadDir(filepath.Join(dir, "spool")); err != nil || len(got) != 2 {
+		t.Errorf("got %v and %v, want two files", got, err)
 	}
 	if got, want := rest(t, s), []string{"one", "two"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
