@@ -43,6 +43,7 @@ type cniCache struct {
 	directories []string
 	clock       func() time.Time
 	logger      *slog.Logger
+	told        sync.Once
 
 	mu       sync.Mutex
 	listed   time.Time
@@ -91,8 +92,7 @@ func (c *cniCache) look() {
 func (c *cniCache) watch(ctx context.Context) {
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
-		c.logger.Warn("pods that live for less than a drain may stay unbound: CNI results cannot be watched; raise the limits fs.inotify.*",
-			"error", err)
+		c.unwatched(err)
 		return
 	}
 	defer watcher.Close()
@@ -119,12 +119,26 @@ func (c *cniCache) watch(ctx context.Context) {
 	}
 }
 
+// unwatched tells once that the kernel does not tell of new files.
+func (c *cniCache) unwatched(err error) {
+	c.told.Do(func() {
+		c.logger.Warn("pods that live for less than a drain may stay unbound: CNI results cannot be watched; raise the limits fs.inotify.*",
+			"error", err)
+	})
+}
+
 // watchOn watches the directories that are there and are not watched yet: one that was removed
 // is watched no more. What is in one by now is read.
 func (c *cniCache) watchOn(watcher *fsnotify.Watcher) {
 	watched := watcher.WatchList()
 	for _, directory := range c.directories {
-		if slices.Contains(watched, directory) || watcher.Add(directory) != nil {
+		if slices.Contains(watched, directory) {
+			continue
+		}
+		if err := watcher.Add(directory); err != nil {
+			if !errors.Is(err, fs.ErrNotExist) {
+				c.unwatched(err)
+			}
 			continue
 		}
 		c.mu.Lock()

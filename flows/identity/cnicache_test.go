@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fsnotify/fsnotify"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/podmeter/podmeter/flows"
@@ -208,6 +209,31 @@ func TestShortLivedPodsAreBound(t *testing.T) {
 		if got := b.Bind(i, nil, nil); got != nil {
 			t.Errorf("%s, still there: got %v, want none", i.Name, got)
 		}
+	}
+}
+
+// That a directory is there and cannot be watched is said once: the limit of watches may be reached when
+// that of watchers is not.
+func TestCNICacheThatCannotBeWatched(t *testing.T) {
+	r := newResults(t)
+	var log bytes.Buffer
+	files := newCNICache(r.directory, time.Now, slog.New(slog.NewTextHandler(&log, nil)))
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		t.Fatal(err)
+	}
+	files.watchOn(watcher) // there is none of Multus
+	if log.Len() > 0 {
+		t.Errorf("got a line about a directory that is not there: %s", log.String())
+	}
+	if err := watcher.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		files.watchOn(watcher)
+	}
+	if got := strings.Count(log.String(), "CNI results cannot be watched"); got != 1 {
+		t.Errorf("got %d lines, want 1:\n%s", got, log.String())
 	}
 }
 
