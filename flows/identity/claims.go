@@ -32,6 +32,8 @@ type holder struct {
 	started int64
 	told    int64
 	leaving bool
+	// heard is when the pod was last told of without being finished.
+	heard int64
 	// lost is when the pod was last told to have lost an address, 0 if it never was.
 	lost int64
 	// created is when a node was, ready whether it says so.

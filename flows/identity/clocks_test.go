@@ -128,6 +128,33 @@ func TestPodOfANodeAhead(t *testing.T) {
 	}
 }
 
+// A pod of another node, whose clock is behind, has its address until its end is heard of.
+func TestPodOfANodeBehind(t *testing.T) {
+	for name, end := range map[string]func(*Cache, *Pod){
+		"completed": func(c *Cache, p *Pod) { c.SetPod(ended(p, -590)) },
+		"deleted":   func(c *Cache, p *Pod) { c.DeletePod(ended(p, -590)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			now := &clock{at(0)}
+			c := newTestCache(now)
+			far := pod("far", -600, "10.0.1.1")
+			far.Node, far.Created = "there", at(-1)
+			c.SetPod(far)
+			now.Time = at(10)
+			end(c, far)
+			next := pod("next", -587, "10.0.1.1")
+			next.Node, next.Created = "there", at(12)
+			now.Time = at(13)
+			c.SetPod(next)
+			for _, ask := range []ask{{2, 9, "far"}, {14, 20, "next"}} {
+				if got := says(c.Owner(query("10.0.1.1", ask.first, ask.last))); got != ask.want {
+					t.Errorf("%v to %v: got %s, want %s", ask.first, ask.last, got, ask.want)
+				}
+			}
+		})
+	}
+}
+
 // Of two Node objects of one address, as of a host that was renamed, the one that is ready has
 // it, or the younger one.
 func TestNodesOfOneAddress(t *testing.T) {

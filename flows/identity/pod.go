@@ -87,6 +87,9 @@ func (c *Cache) SetPod(p *Pod) {
 	}
 	c.excess.note("pod", p.Namespace, p.Name, over)
 	c.rerank(entry, now, now)
+	if !p.Finished {
+		entry.holder.heard = now
+	}
 }
 
 // DeletePod tells that a pod is gone, with the last that was known of it.
@@ -167,11 +170,17 @@ func (c *Cache) recordPodClaim(old *podEntry, p *Pod, address netip.Addr, cl cla
 }
 
 func (c *Cache) endPodClaim(h *holder, address netip.Addr, p *Pod, now int64) {
-	if p.Ended.IsZero() {
+	if p.Ended.IsZero() || c.isBehind(h, p) {
 		c.claims.end(address, h, now, now, false)
 		return
 	}
 	c.claims.end(address, h, c.times.at(p.Ended)+rounding, now, true)
+}
+
+// isBehind reports whether a pod says that it ended before it was last told of as one that has not: the
+// clock of its node is behind, and its end is no evidence. That of this node is the agent's.
+func (c *Cache) isBehind(h *holder, p *Pod) bool {
+	return !c.isLocal(p) && c.times.at(p.Ended)+int64(newsAge) < h.heard
 }
 
 // owned are the addresses that are the pod's own.
