@@ -247,9 +247,26 @@ func (c *Cache) runningPod(uid string) (pod LocalPod, running bool) {
 	if e == nil || c.pods[e.UID] != e || !c.isLocal(e.Pod) {
 		return LocalPod{}, false
 	}
-	pod = e.local()
-	return pod, pod.Running && !e.Leaving && !e.Idle
+	return e.local(), e.runs()
 }
+
+// runsPods reports whether there is such a pod.
+func (c *Cache) runsPods() bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	node := c.nodes[c.here]
+	if node == nil {
+		return false
+	}
+	for e := range node.pods {
+		if e.runs() {
+			return true
+		}
+	}
+	return false
+}
+
+func (e *podEntry) runs() bool { return e.local().Running && !e.Leaving && !e.Idle }
 
 // localPod returns the pod of this node with the UID, nil if there is none.
 func (c *Cache) localPod(uid string) *flows.Pod {
