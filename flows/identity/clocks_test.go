@@ -5,6 +5,8 @@ package identity
 import (
 	"testing"
 	"time"
+
+	"github.com/podmeter/podmeter/flows"
 )
 
 // The clock was ahead when the agent started, and is set back: pods that started before have their
@@ -113,6 +115,24 @@ func TestPodOfTheFuture(t *testing.T) {
 		c.SetPod(pod("a", 2+ahead, "10.0.0.1"))
 		if got := c.LocalPod(addresses("10.0.0.1")[0], at(1), at(2)); got != nil {
 			t.Errorf("%v s ahead, after another: got %v, want none", ahead, got)
+		}
+	}
+}
+
+// The clock was set back between the attachment of an interface and a restart of the agent: what the host routes
+// to it binds it as if it had been there for long.
+func TestInterfaceOfTheFuture(t *testing.T) {
+	now := &clock{at(20)}
+	c := newTestCache(now)
+	c.SetPod(pod("a", 7205, x))
+	b := flows.AddressBinder{Directory: c, MinAge: newsAge, Now: now.now}
+	for _, test := range []struct {
+		attached float64
+		want     bool
+	}{{7210, true}, {21, true}, {20, false}, {16, false}, {15, true}} {
+		i := flows.Interface{Name: device, Attached: at(test.attached), Addresses: addresses(x)}
+		if got := b.Bind(i, nil, new(flows.Bound)) != nil; got != test.want {
+			t.Errorf("attached after %v s: got bound %v, want %v", test.attached, got, test.want)
 		}
 	}
 }
