@@ -264,7 +264,7 @@ func TestOutagesAreLoggedOnce(t *testing.T) {
 				w := newTestWriter(t, Options{Client: &http.Client{Transport: r}, Logger: slog.New(slog.NewTextHandler(log, nil))})
 				folder := w.senders[0].spool.folder
 				if test.full {
-					w.senders[0].spool.folder = removed(t)
+					w.senders[0].spool.folder = closed(t)
 				}
 				ctx, cancel := context.WithCancel(t.Context())
 				ended := make(chan error)
@@ -294,16 +294,14 @@ func TestOutagesAreLoggedOnce(t *testing.T) {
 	}
 }
 
-// removed is a directory that nothing can be written to, by root neither.
-func removed(t *testing.T) *owned.Directory {
+// closed is a directory that nothing can be written to, by root neither.
+func closed(t *testing.T) *owned.Directory {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "removed")
-	directory, err := owned.Open(path, 0o700)
+	directory, err := owned.Open(filepath.Join(t.TempDir(), "closed"), 0o700)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { directory.Close() })
-	if err := os.Remove(path); err != nil {
+	if err := directory.Close(); err != nil {
 		t.Fatal(err)
 	}
 	return directory

@@ -5,6 +5,7 @@ package remotewrite
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strconv"
 	"strings"
@@ -119,13 +120,24 @@ func (s *spool) put(request []byte) (dropped int, err error) {
 	return dropped, err
 }
 
-// write makes a request's file. The caller holds the lock.
-func (s *spool) write(name string, request []byte) (err error) {
-	if s.folder == nil {
-		if s.folder, err = owned.Open(s.path, 0o700); err != nil {
-			return err
-		}
+// write makes a request's file, and before it the folder where there is none, or none any more: on a full
+// disk somebody may remove it. The caller holds the lock.
+func (s *spool) write(name string, request []byte) error {
+	err := fs.ErrNotExist
+	if s.folder != nil {
+		err = s.folder.Write(name, name+".part", request, 0o600)
 	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	folder, err := owned.Open(s.path, 0o700)
+	if err != nil {
+		return err
+	}
+	if s.folder != nil {
+		_ = s.folder.Close() // of a directory: nothing to lose
+	}
+	s.folder = folder
 	return s.folder.Write(name, name+".part", request, 0o600)
 }
 

@@ -151,7 +151,7 @@ func TestSpoolOnAFullDisk(t *testing.T) {
 		t.Helper()
 		folder := s.folder
 		if !onDisk {
-			s.folder = removed(t)
+			s.folder = closed(t)
 		}
 		dropped, err := s.put([]byte(request))
 		s.folder = folder
@@ -187,6 +187,36 @@ func TestSpoolOnAFullDisk(t *testing.T) {
 	}
 	if got := len(rest(t, s)); got != 4 || s.held != 0 {
 		t.Errorf("got %d that waited and %d bytes after them, want 4 and none", got, s.held)
+	}
+}
+
+// Somebody removes the spool from a full disk while the agent runs: what comes then has a folder again.
+func TestSpoolIsRemoved(t *testing.T) {
+	s, err := openSpool(filepath.Join(t.TempDir(), "spool"), 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.put([]byte("one")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(s.path); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.put([]byte("two")); err != nil {
+		t.Error(err)
+	}
+	if _, _, ok, err := s.first(); !ok || err == nil {
+		t.Errorf("got %v and %v of a request that is gone, want an error", ok, err)
+	}
+	if err := s.remove(0); err != nil {
+		t.Error(err)
+	}
+	after, err := openSpool(s.path, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := rest(t, after), []string{"two"}; !slices.Equal(got, want) {
+		t.Errorf("got %q in the folder, want %q", got, want)
 	}
 }
 
