@@ -46,7 +46,12 @@ type AddressBinder struct {
 
 // Bind implements [Binder].
 func (b AddressBinder) Bind(i Interface, seen []netip.Addr, bound *Bound) *Pod {
-	if b.now().Sub(i.Attached) < b.MinAge {
+	age := b.now().Sub(i.Attached)
+	if age < 0 && bound.evidence > byNode {
+		return nil // which interfaces were there together is not known
+	}
+	// Attached by an earlier agent at a time that is yet to come: the clock was set back meanwhile.
+	if age >= 0 && age < b.MinAge {
 		return nil
 	}
 	switch bound.evidence {

@@ -60,7 +60,9 @@ type Cache struct {
 	history time.Duration
 	clock   func() time.Time
 
-	mu     sync.RWMutex
+	mu sync.RWMutex
+	// times are those of claims and queries.
+	times  timeline
 	claims claims
 	named  ranges[*flows.Owner]
 	// cluster counts who named a range: several nodes may.
@@ -96,6 +98,7 @@ func NewCache(options CacheOptions) *Cache {
 	if c.clock == nil {
 		c.clock = time.Now
 	}
+	c.times = newTimeline(c.clock())
 	for _, prefix := range options.ClusterRanges {
 		c.countRange(prefix, 1)
 	}
@@ -106,9 +109,9 @@ func NewCache(options CacheOptions) *Cache {
 // Owner implements [flows.Directory]. A query without times is about now.
 func (c *Cache) Owner(q flows.Query) *flows.Owner {
 	address := q.Address.Unmap()
-	first, last := c.bounds(q.First, q.Last)
 	c.mu.RLock()
 	defer c.mu.RUnlock()
+	first, last := c.bounds(q.First, q.Last)
 	claimed, r := c.claims.owner(address, &q, first, last, c.strayRank(c.claims.byAddress[address], address))
 	return c.decide(address, claimed, r)
 }
@@ -117,9 +120,9 @@ func (c *Cache) Owner(q flows.Query) *flows.Owner {
 // is made after its pod has started and goes with it. While a pod is being
 // deleted the next may have its address already, and the answer is nil.
 func (c *Cache) LocalPod(address netip.Addr, from, to time.Time) *flows.Pod {
-	first, last := c.bounds(from, to)
 	c.mu.RLock()
 	defer c.mu.RUnlock()
+	first, last := c.bounds(from, to)
 	return c.claims.localPod(address.Unmap(), first, last)
 }
 
@@ -146,7 +149,8 @@ func (c *Cache) Counts() map[string]int {
 	}
 }
 
-// bounds returns the times of a query in nanoseconds, for what is zero now.
+// bounds returns the times of a query as claims hold them, for what is zero now. The caller
+// holds mu.
 func (c *Cache) bounds(first, last time.Time) (int64, int64) {
 	switch {
 	case first.IsZero() && last.IsZero():
@@ -157,13 +161,13 @@ func (c *Cache) bounds(first, last time.Time) (int64, int64) {
 	case last.IsZero():
 		last = first
 	}
-	return first.UnixNano(), last.UnixNano()
+	return c.times.at(first), c.times.at(last)
 }
 
 // now returns the time and forgets what ended too long before. The caller
 // holds mu.
 func (c *Cache) now() int64 {
-	now := c.clock().UnixNano()
+	now := c.times.now(c.clock())
 	c.claims.forget(now - int64(c.history))
 	return now
 }

@@ -136,6 +136,23 @@ var times = []struct {
 		k.Time = at(50)
 		c.SetPod(a)
 	}, []ask{{10, 20, "cluster"}, {51, 60, "a"}}},
+	{"address lost, and another's after a while", func(c *Cache, k *clock) {
+		c.SetPod(pod("b", 0, "10.0.0.9"))
+		c.SetPod(a)
+		k.Time = at(40)
+		c.SetPod(pod("b", 0))
+		k.Time = at(50)
+		c.DeletePod(a)
+		k.Time = at(55)
+		c.SetPod(pod("b", 0, x))
+	}, []ask{{10, 30, "a"}, {42, 49, "unattributed"}, {56, 60, "b"}}},
+	{"address lost, and the same after a while", func(c *Cache, k *clock) {
+		c.SetPod(a)
+		k.Time = at(40)
+		c.SetPod(pod("a", 0))
+		k.Time = at(60)
+		c.SetPod(a)
+	}, []ask{{10, 39, "a"}, {61, 70, "a"}, {10, 70, "a"}}},
 	{"host network", func(c *Cache, _ *clock) {
 		p := pod("a", 0, x)
 		p.HostNetwork = true

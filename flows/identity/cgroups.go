@@ -43,6 +43,9 @@ type Cgroups struct {
 	byID map[uint64]*cgroup
 	// unpopulated are the pods that run without a process, by what their cgroups call them.
 	unpopulated map[string]*UnpopulatedPod
+	// without is since when pods run of which none has a cgroup here, zero while one has.
+	without     time.Time
+	toldWithout bool
 	// appeared is told when a pod's own cgroup is new.
 	appeared chan struct{}
 	// scanned is closed when the tree has been read for the first time.

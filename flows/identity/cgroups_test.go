@@ -418,7 +418,7 @@ func TestUnpopulatedPods(t *testing.T) {
 		cache.SetPod(p)
 	}
 	kubepods := root.Child(t, "kubepods")
-	var containers [8]*ktest.Cgroup
+	var containers [9]*ktest.Cgroup
 	for n := range containers {
 		containers[n] = kubepods.Child(t, "pod"+uid(n)).Child(t, cgroupID)
 	}
@@ -431,6 +431,7 @@ func TestUnpopulatedPods(t *testing.T) {
 	running(6, func(p *Pod) { p.Leaving = true })
 	flat := root.Child(t, "system.slice").Child(t, "kubepods-burstable-pod"+strings.ReplaceAll(uid(7), "-", "_")+".slice:cri-containerd:"+cgroupID)
 	running(7, func(*Pod) {}) // its processes are beside the kubelet's cgroup
+	running(8, func(p *Pod) { p.Idle = true })
 	c.scan(&fsnotify.Watcher{})
 
 	look := func(seconds float64, want ...string) {
@@ -469,4 +470,43 @@ func TestUnpopulatedPods(t *testing.T) {
 	}
 	inside(containers[0], func() { inside(flat, func() { look(80, "p1", "p5") }) })
 	inside(flat, func() { look(81, "p1", "p5") })
+}
+
+// That no running pod has a cgroup that is known is said once, after a while: so it is where the kubelet's are
+// in a hierarchy of cgroup v1, or below a root of an unknown shape.
+func TestNoPodHasACgroup(t *testing.T) {
+	root := ktest.NewCgroup(t)
+	now := start
+	var log bytes.Buffer
+	cache := NewCache(CacheOptions{Node: "here", Now: func() time.Time { return now }})
+	c := NewCgroups(root.Path, cache, slog.New(slog.NewTextHandler(&log, nil)))
+	look := func(seconds float64, want int) {
+		t.Helper()
+		now = at(seconds)
+		c.scan(&fsnotify.Watcher{})
+		c.lookForProcesses()
+		if got := strings.Count(log.String(), "none has a cgroup"); got != want {
+			t.Errorf("after %v s: got %d warnings, want %d:\n%s", seconds, got, want, log.String())
+		}
+	}
+	root.Child(t, "system.slice").Child(t, "rootless.service").Child(t, "kubepods").Child(t, "pod"+cgroupUID)
+	look(0, 0)
+	look(40, 0) // nor is there a pod
+	idle, p := pod("idle", 0, "10.0.0.2"), pod("a", 0, "10.0.0.1")
+	idle.Idle, p.UID = true, cgroupUID
+	cache.SetPod(idle)
+	look(50, 0)
+	look(90, 0)
+	cache.SetPod(p)
+	look(100, 0)
+	look(129, 0)
+	known := root.Child(t, "kubepods").Child(t, "pod"+cgroupUID)
+	look(131, 0)
+	if err := os.Remove(known.Path); err != nil {
+		t.Fatal(err)
+	}
+	look(140, 0)
+	look(169, 0)
+	look(170, 1)
+	look(300, 1)
 }

@@ -32,8 +32,12 @@ type holder struct {
 	started int64
 	told    int64
 	leaving bool
+	// heard is when the pod was last told of without being finished.
+	heard int64
+	// lost is when the pod was last told to have lost an address, 0 if it never was.
+	lost int64
 	// created is when a node was, ready whether it says so.
-	created int64
+	created time.Time
 	ready   bool
 }
 
@@ -52,7 +56,7 @@ func (h *holder) outranks(o *holder) bool {
 	if h.ready != o.ready {
 		return h.ready
 	}
-	return h.created > o.created
+	return h.created.After(o.created)
 }
 
 // claim says that an object had an address from one time until another, in

@@ -72,14 +72,22 @@ func (f *cniCached) fits(i flows.Interface) bool {
 	switch {
 	case mac != "" && i.HardwareAddr != "" && mac != i.HardwareAddr:
 		return false
-	case !i.Appeared.IsZero() && f.written.Before(i.Appeared.Add(-cniSlack)):
+	case !i.Appeared.IsZero() && f.before(i.Appeared.Add(-cniSlack)):
 		return false
-	case !i.Gone.IsZero() && f.written.After(i.Gone):
+	case !i.Gone.IsZero() && f.after(i.Gone):
 		return false
 	case !f.removed.IsZero() && (i.Gone.IsZero() || i.Appeared.After(f.removed)):
 		return false // libcni removes a file when the plugins have removed the interface
 	}
 	return !f.result.contradicts(i.Addresses)
+}
+
+// before and after report whether the result was written before or after a time of this process. The clock
+// may have been set meanwhile, which changes what a file says and not what was noticed.
+func (f *cniCached) before(t time.Time) bool { return f.written.Before(t) && f.noticed.Before(t) }
+
+func (f *cniCached) after(t time.Time) bool {
+	return f.written.After(t) && (f.noticed.IsZero() || f.noticed.After(t))
 }
 
 // sandboxPod returns the pod of this node that the kubelet made a sandbox for, nil while it is

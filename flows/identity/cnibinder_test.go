@@ -135,6 +135,8 @@ func TestBindsByCNIResult(t *testing.T) {
 		{"the pod's route", mine, []*Pod{p}, routed("10.0.0.1"), "uid-a"},
 		{"one of its routes", mine, []*Pod{p}, routed("10.0.0.9", "10.0.0.1"), "uid-a"},
 		{"another pod's route", mine, []*Pod{p}, routed("10.0.0.2"), ""},
+		{"a route of the other family, of which the result has none", mine, []*Pod{p}, routed("2001:db8::1"), "uid-a"},
+		{"the same, and another pod's", mine, []*Pod{p}, routed("2001:db8::1", "10.0.0.2"), ""},
 		{"a link-local route says nothing", mine, []*Pod{p}, routed("fe80::1"), "uid-a"},
 		{"file older than the interface", func(r *results) { r.made(p, 6, host(device, mac1)) }, []*Pod{p},
 			with(veth(30), func(i *flows.Interface) { i.Appeared = at(30) }), ""},

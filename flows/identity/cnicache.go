@@ -43,6 +43,7 @@ type cniCache struct {
 	directories []string
 	clock       func() time.Time
 	logger      *slog.Logger
+	told        sync.Once
 
 	mu       sync.Mutex
 	listed   time.Time
@@ -53,7 +54,9 @@ type cniCache struct {
 
 // cniCached is a file as it was read.
 type cniCached struct {
-	written time.Time
+	written time.Time // by the wall clock, as the file says
+	// noticed is when the kernel told that it was written, zero of a file that was found.
+	noticed time.Time
 	size    int64
 	result  *cniResult // nil if it is of no use
 	removed time.Time  // when that was noticed
@@ -89,8 +92,7 @@ func (c *cniCache) look() {
 func (c *cniCache) watch(ctx context.Context) {
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
-		c.logger.Warn("pods that live for less than a drain may stay unbound: CNI results cannot be watched; raise the limits fs.inotify.*",
-			"error", err)
+		c.unwatched(err)
 		return
 	}
 	defer watcher.Close()
@@ -117,12 +119,26 @@ func (c *cniCache) watch(ctx context.Context) {
 	}
 }
 
+// unwatched tells once that the kernel does not tell of new files.
+func (c *cniCache) unwatched(err error) {
+	c.told.Do(func() {
+		c.logger.Warn("pods that live for less than a drain may stay unbound: CNI results cannot be watched; raise the limits fs.inotify.*",
+			"error", err)
+	})
+}
+
 // watchOn watches the directories that are there and are not watched yet: one that was removed
 // is watched no more. What is in one by now is read.
 func (c *cniCache) watchOn(watcher *fsnotify.Watcher) {
 	watched := watcher.WatchList()
 	for _, directory := range c.directories {
-		if slices.Contains(watched, directory) || watcher.Add(directory) != nil {
+		if slices.Contains(watched, directory) {
+			continue
+		}
+		if err := watcher.Add(directory); err != nil {
+			if !errors.Is(err, fs.ErrNotExist) {
+				c.unwatched(err)
+			}
 			continue
 		}
 		c.mu.Lock()
@@ -146,7 +162,11 @@ func (c *cniCache) notice(path string) {
 	if known != nil {
 		c.forgetDevices(known)
 	}
-	c.take(path, info, known)
+	if next := c.current(path, info, known); next != nil {
+		noticed := *next // others may read the one that was
+		noticed.noticed = c.clock()
+		c.add(path, &noticed)
+	}
 }
 
 // noticeRemoval takes note that a file is not there any more.
@@ -260,20 +280,20 @@ func (c *cniCache) listOne(path string, known map[string]*cniCached) error {
 	for _, entry := range entries {
 		if info, err := entry.Info(); err == nil && info.Mode().IsRegular() {
 			file := filepath.Join(path, entry.Name())
-			c.take(file, info, known[file])
+			if now := c.current(file, info, known[file]); now != nil {
+				c.add(file, now)
+			}
 		}
 	}
 	return nil
 }
 
-// take takes note of a file, given what is known of it.
-func (c *cniCache) take(path string, info fs.FileInfo, known *cniCached) {
+// current returns a file as it is, given what is known of it; nil if it is not there any more.
+func (c *cniCache) current(path string, info fs.FileInfo, known *cniCached) *cniCached {
 	if known == nil || !known.removed.IsZero() || known.size != info.Size() || !known.written.Equal(info.ModTime()) {
-		known = c.read(path)
+		return c.read(path)
 	}
-	if known != nil {
-		c.add(path, known)
-	}
+	return known
 }
 
 // read reads a file; nil if it is not there any more.

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fsnotify/fsnotify"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/podmeter/podmeter/flows"
@@ -208,6 +209,72 @@ func TestShortLivedPodsAreBound(t *testing.T) {
 		if got := b.Bind(i, nil, nil); got != nil {
 			t.Errorf("%s, still there: got %v, want none", i.Name, got)
 		}
+	}
+}
+
+// That a directory is there and cannot be watched is said once: the limit of watches may be reached when
+// that of watchers is not.
+func TestCNICacheThatCannotBeWatched(t *testing.T) {
+	r := newResults(t)
+	var log bytes.Buffer
+	files := newCNICache(r.directory, time.Now, slog.New(slog.NewTextHandler(&log, nil)))
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		t.Fatal(err)
+	}
+	files.watchOn(watcher) // there is none of Multus
+	if log.Len() > 0 {
+		t.Errorf("got a line about a directory that is not there: %s", log.String())
+	}
+	if err := watcher.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		files.watchOn(watcher)
+	}
+	if got := strings.Count(log.String(), "CNI results cannot be watched"); got != 1 {
+		t.Errorf("got %d lines, want 1:\n%s", got, log.String())
+	}
+}
+
+// The clock is set between the first sight of an interface, its CNI result and its end: when a file
+// was written, as the kernel told, counts as well as what it says.
+func TestCNIResultWhileTheClockIsSet(t *testing.T) {
+	p := pod("a", 0)
+	for name, test := range map[string]struct {
+		watched bool
+		set     time.Duration // what the file says is off by this
+		want    bool
+	}{
+		"set back after the interface appeared":                {true, -2 * time.Hour, true},
+		"set back after the result was written":                {true, 2 * time.Hour, true},
+		"not set":                                              {true, 0, true},
+		"a file of before the interface":                       {false, -2 * time.Hour, false},
+		"a file of after it, which may be another's by a name": {false, 2 * time.Hour, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, c := newResults(t), newTestCache(&clock{at(100)})
+			c.SetPod(p)
+			files := newCNICache(r.directory, time.Now, slog.New(slog.DiscardHandler))
+			if test.watched {
+				files.of(device) // as watching begins
+			}
+			began := time.Now()
+			r.made(p, 0, host(device, mac1))
+			path := r.path("net-" + p.UID + "-eth0")
+			if err := os.Chtimes(path, time.Time{}, began.Add(test.set)); err != nil {
+				t.Fatal(err)
+			}
+			if test.watched {
+				files.notice(path)
+			}
+			i := flows.Interface{
+				Name: device, HardwareAddr: mac1, Appeared: began, Attached: began, Gone: time.Now().Add(time.Second), PeerNamespace: 0,
+			}
+			if got := (cniBinder{files, c, never{}}).Bind(i, nil, nil) != nil; got != test.want {
+				t.Errorf("got bound %v, want %v", got, test.want)
+			}
+		})
 	}
 }
 

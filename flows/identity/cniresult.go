@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 	"strings"
 
 	"github.com/podmeter/podmeter/flows/plain"
@@ -125,17 +124,21 @@ func (r *cniResult) add(i cniInterface, ifName string) {
 }
 
 // contradicts reports whether these addresses, which the host routes to an interface
-// alone, are others than the result's.
+// alone, are others than the result's. Of a family of which the result has none it says nothing:
+// the pod may have got its address of that otherwise.
 func (r *cniResult) contradicts(routed []netip.Addr) bool {
 	told := false
 	for _, address := range routed {
+		address = address.Unmap()
 		if address.IsLinkLocalUnicast() || address.IsUnspecified() {
 			continue
 		}
-		if slices.Contains(r.addresses, address.Unmap()) {
-			return false
+		for _, own := range r.addresses {
+			if own == address {
+				return false
+			}
+			told = told || own.Is4() == address.Is4()
 		}
-		told = true
 	}
-	return told && len(r.addresses) > 0
+	return told
 }

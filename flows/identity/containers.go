@@ -22,9 +22,7 @@ type Container struct{ ID, Name string }
 // containersOf returns the containers that a pod's status tells of, those that ran
 // before the last start included.
 func (b *Bounds) containersOf(p *corev1.Pod) (all []Container) {
-	for _, statuses := range [][]corev1.ContainerStatus{
-		p.Status.InitContainerStatuses, p.Status.ContainerStatuses, p.Status.EphemeralContainerStatuses,
-	} {
+	for _, statuses := range containerStatuses(p) {
 		for _, s := range statuses {
 			all = b.container(all, s.ContainerID, s.Name)
 			if before := s.LastTerminationState.Terminated; before != nil {

@@ -42,7 +42,7 @@ func (c *Cache) SetNode(n *Node) {
 	old := entry.Node
 	entry.Node = n
 	entry.holder.owner = &flows.Owner{Kind: flows.PeerNode, Name: n.Name, Node: n.Name, Zone: n.Zone}
-	entry.holder.created, entry.holder.ready = nanoseconds(n.Created), n.Ready
+	entry.holder.created, entry.holder.ready = n.Created, n.Ready
 	c.moveNode(entry, old, now)
 	if old == nil || old.Zone != n.Zone {
 		c.rezone(entry)
@@ -71,7 +71,7 @@ func (c *Cache) DeleteNode(name string) {
 func (c *Cache) moveNode(e *nodeEntry, old *Node, now int64) {
 	from, is := int64(beginning), &Node{}
 	if e.Node != nil {
-		from, is = nanoseconds(e.Created), e.Node
+		from, is = c.times.at(e.Created), e.Node
 	}
 	if old == nil {
 		old = &Node{}

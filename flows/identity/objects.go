@@ -29,6 +29,7 @@ func podOf(p *corev1.Pod) *Pod {
 		Created:     p.CreationTimestamp.Time,
 		Started:     p.CreationTimestamp.Time,
 		Leaving:     p.DeletionTimestamp != nil,
+		Idle:        isIdle(p),
 	}
 	if p.Status.StartTime != nil {
 		pod.Started = p.Status.StartTime.Time
@@ -49,12 +50,29 @@ func podOf(p *corev1.Pod) *Pod {
 	return pod
 }
 
+// isIdle reports whether a pod's status has containers, and none that runs.
+func isIdle(p *corev1.Pod) (told bool) {
+	for _, statuses := range containerStatuses(p) {
+		for _, s := range statuses {
+			if told = true; s.State.Running != nil {
+				return false
+			}
+		}
+	}
+	return told
+}
+
+// containerStatuses are those of all containers of a pod.
+func containerStatuses(p *corev1.Pod) [3][]corev1.ContainerStatus {
+	return [...][]corev1.ContainerStatus{
+		p.Status.InitContainerStatuses, p.Status.ContainerStatuses, p.Status.EphemeralContainerStatuses,
+	}
+}
+
 // endOf returns when the last of a pod's containers ended, zero while one runs
 // or if that is not known.
 func endOf(p *corev1.Pod) (end time.Time) {
-	for _, statuses := range [][]corev1.ContainerStatus{
-		p.Status.InitContainerStatuses, p.Status.ContainerStatuses, p.Status.EphemeralContainerStatuses,
-	} {
+	for _, statuses := range containerStatuses(p) {
 		for _, s := range statuses {
 			if s.State.Terminated == nil {
 				return time.Time{}

@@ -112,6 +112,38 @@ func TestEndOfPod(t *testing.T) {
 	}
 }
 
+// A pod whose containers crash, wait for their image or have ended has no process where the
+// runtime keeps none for the pod, as CRI-O by default.
+func TestIdlePod(t *testing.T) {
+	waits := corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff"}}
+	runs := corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}
+	ended := corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{}}
+	of := func(states ...corev1.ContainerState) (all []corev1.ContainerStatus) {
+		for _, state := range states {
+			all = append(all, corev1.ContainerStatus{State: state})
+		}
+		return all
+	}
+	for name, test := range map[string]struct {
+		status corev1.PodStatus
+		want   bool
+	}{
+		"runs":                       {corev1.PodStatus{ContainerStatuses: of(runs)}, false},
+		"waits":                      {corev1.PodStatus{ContainerStatuses: of(waits)}, true},
+		"one of two waits":           {corev1.PodStatus{ContainerStatuses: of(waits, runs)}, false},
+		"one waits, one has ended":   {corev1.PodStatus{ContainerStatuses: of(waits, ended)}, true},
+		"a sidecar runs":             {corev1.PodStatus{InitContainerStatuses: of(runs), ContainerStatuses: of(waits)}, false},
+		"the first ended":            {corev1.PodStatus{InitContainerStatuses: of(ended), ContainerStatuses: of(waits)}, true},
+		"somebody debugs it":         {corev1.PodStatus{ContainerStatuses: of(waits), EphemeralContainerStatuses: of(runs)}, false},
+		"nothing is told of them":    {corev1.PodStatus{}, false},
+		"neither is told of a state": {corev1.PodStatus{ContainerStatuses: of(corev1.ContainerState{})}, true},
+	} {
+		if got := podOf(&corev1.Pod{Status: test.status}).Idle; got != test.want {
+			t.Errorf("%s: got %v, want %v", name, got, test.want)
+		}
+	}
+}
+
 func TestService(t *testing.T) {
 	ports := []corev1.ServicePort{{Port: 80}, {Port: 53, Protocol: corev1.ProtocolUDP}, {Port: 9, Protocol: corev1.ProtocolSCTP}}
 	want := []ServicePort{{flows.ProtocolTCP, 80}, {flows.ProtocolUDP, 53}, {flows.ProtocolSCTP, 9}}

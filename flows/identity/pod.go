@@ -35,6 +35,9 @@ type Pod struct {
 	Ended    time.Time
 	// Leaving says that its deletion was asked for.
 	Leaving bool
+	// Idle says that none of its containers runs: each waits for its image, or to be started
+	// again, or has ended. A runtime may keep no process of its own for the pod meanwhile.
+	Idle bool
 	// Over are the bounds that the API's object was beyond.
 	Over Bounds
 	// Stated says that its addresses are the user's word, and not its kubelet's.
@@ -70,6 +73,9 @@ func (c *Cache) SetPod(p *Pod) {
 	} else {
 		entry.holder = &holder{told: now}
 	}
+	if old == nil || !old.Started.Equal(p.Started) { // else it is as it was when the clock was that of its start
+		entry.holder.started = c.times.at(p.Started)
+	}
 	rememberContainers(entry, old)
 	c.pods[p.UID] = entry
 	c.joinNode(entry)
@@ -83,6 +89,9 @@ func (c *Cache) SetPod(p *Pod) {
 	}
 	c.excess.note("pod", p.Namespace, p.Name, over)
 	c.rerank(entry, now, now)
+	if !p.Finished {
+		entry.holder.heard = now
+	}
 }
 
 // DeletePod tells that a pod is gone, with the last that was known of it.
@@ -111,12 +120,13 @@ func (c *Cache) movePod(old, entry *podEntry, now int64) (all bool) {
 	if old != nil {
 		had, from = old.owned(), now // another sandbox than the first
 		if len(had) == 0 {
-			from = c.startOf(entry.Pod)
+			from = entry.holder.notBefore(c.startOf(entry.Pod))
 		}
 	}
 	owned := entry.owned()
 	for _, address := range without(had, owned) {
 		c.endPodClaim(entry.holder, address, entry.Pod, now)
+		entry.holder.lost = now
 	}
 	all = true
 	for _, address := range without(owned, had) {
@@ -138,31 +148,46 @@ func (c *Cache) movePod(old, entry *podEntry, now int64) (all bool) {
 	return all
 }
 
+// notBefore returns since when a pod that started at a time can have an address that it is told to have now: if
+// it lost one before, this is another sandbox's.
+func (h *holder) notBefore(started int64) int64 {
+	if h.lost == 0 {
+		return started
+	}
+	return max(started, h.lost)
+}
+
 // startOf returns since when a pod can have an address: not before the API server took
 // it, whatever its kubelet says, unless it is the mirror of a static pod of this node.
 func (c *Cache) startOf(p *Pod) int64 {
 	if p.Started.Before(p.Created) && !(p.StaticUID != "" && c.isLocal(p)) {
-		return nanoseconds(p.Created)
+		return c.times.at(p.Created)
 	}
-	return nanoseconds(p.Started)
+	return c.times.at(p.Started)
 }
 
 // recordPodClaim takes note of an address that a pod has in its status only when it has
 // ended: it may be another's by now. If it had ended before, its addresses are known.
 func (c *Cache) recordPodClaim(old *podEntry, p *Pod, address netip.Addr, cl claim, now int64) {
-	if old != nil && old.Finished || p.Ended.IsZero() || nanoseconds(p.Ended) < now-int64(c.history) {
+	if old != nil && old.Finished || p.Ended.IsZero() || c.times.at(p.Ended) < now-int64(c.history) {
 		return
 	}
-	cl.to, cl.terminated = nanoseconds(p.Ended)+rounding, true
+	cl.to, cl.terminated = c.times.at(p.Ended)+rounding, true
 	c.claims.record(address, cl, now)
 }
 
 func (c *Cache) endPodClaim(h *holder, address netip.Addr, p *Pod, now int64) {
-	if p.Ended.IsZero() {
+	if p.Ended.IsZero() || c.isBehind(h, p) {
 		c.claims.end(address, h, now, now, false)
 		return
 	}
-	c.claims.end(address, h, nanoseconds(p.Ended)+rounding, now, true)
+	c.claims.end(address, h, c.times.at(p.Ended)+rounding, now, true)
+}
+
+// isBehind reports whether a pod says that it ended before it was last told of as one that has not: the
+// clock of its node is behind, and its end is no evidence. That of this node is the agent's.
+func (c *Cache) isBehind(h *holder, p *Pod) bool {
+	return !c.isLocal(p) && c.times.at(p.Ended)+int64(newsAge) < h.heard
 }
 
 // owned are the addresses that are the pod's own.
@@ -176,7 +201,7 @@ func (p *Pod) owned() []netip.Addr {
 // describePod builds what queries about a pod return.
 func (c *Cache) describePod(e *podEntry) {
 	zone, workload := c.zone(e.Node), e.OwnWorkload()
-	e.holder.started, e.holder.leaving = nanoseconds(e.Started), e.Leaving
+	e.holder.leaving = e.Leaving
 	e.holder.owner = &flows.Owner{
 		Kind: flows.PeerPod, Namespace: e.Namespace,
 		Name: workload.Name, WorkloadType: workload.Type,
@@ -220,8 +245,8 @@ func (e *podEntry) local() LocalPod {
 	}
 }
 
-// runningPod returns the pod of this node that a cgroup calls so, and whether it runs and is
-// not being deleted.
+// runningPod returns the pod of this node that a cgroup calls so, and whether it runs, with a
+// container that does, and is not being deleted.
 func (c *Cache) runningPod(uid string) (pod LocalPod, running bool) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
@@ -229,22 +254,26 @@ func (c *Cache) runningPod(uid string) (pod LocalPod, running bool) {
 	if e == nil || c.pods[e.UID] != e || !c.isLocal(e.Pod) {
 		return LocalPod{}, false
 	}
-	pod = e.local()
-	return pod, pod.Running && !e.Leaving
+	return e.local(), e.runs()
 }
 
-// nanoseconds returns a time as claims hold it. An API server takes any year up to 9999, of which
-// [time.Time.UnixNano] makes one of long ago.
-func nanoseconds(t time.Time) int64 {
-	const most = forever / int64(time.Second)
-	switch seconds := t.Unix(); {
-	case t.IsZero(), seconds <= -most:
-		return beginning
-	case seconds >= most:
-		return forever
+// runsPods reports whether there is such a pod.
+func (c *Cache) runsPods() bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	node := c.nodes[c.here]
+	if node == nil {
+		return false
 	}
-	return t.UnixNano()
+	for e := range node.pods {
+		if e.runs() {
+			return true
+		}
+	}
+	return false
 }
+
+func (e *podEntry) runs() bool { return e.local().Running && !e.Leaving && !e.Idle }
 
 // localPod returns the pod of this node with the UID, nil if there is none.
 func (c *Cache) localPod(uid string) *flows.Pod {

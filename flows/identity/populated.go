@@ -48,9 +48,10 @@ func (c *Cgroups) Unpopulated() (all []UnpopulatedPod) {
 
 // lookForProcesses finds the pods that run and whose cgroups have no process.
 func (c *Cgroups) lookForProcesses() {
-	now := c.clock()
+	now, pods := c.clock(), c.podPaths()
+	c.lookForPods(len(pods) > 0, now)
 	found := make(map[string]*UnpopulatedPod)
-	for uid, paths := range c.podPaths() {
+	for uid, paths := range pods {
 		pod, running := c.cache.runningPod(uid)
 		if running && !slices.ContainsFunc(paths, populated) {
 			found[uid] = &UnpopulatedPod{LocalPod: pod, Cgroup: paths[0], Since: now}
@@ -68,6 +69,21 @@ func (c *Cgroups) lookForProcesses() {
 		}
 	}
 	c.unpopulated = found
+}
+
+// lookForPods says once that pods run and that none has a cgroup here: the kubelet's root is of a shape that is
+// not known, or in another hierarchy, as with a driver of cgroup v1.
+func (c *Cgroups) lookForPods(found bool, now time.Time) {
+	switch {
+	case found || !c.cache.runsPods():
+		c.without = time.Time{}
+	case c.without.IsZero():
+		c.without = now
+	case !c.toldWithout && now.Sub(c.without) >= unpopulatedAfter:
+		c.toldWithout = true
+		c.logger.Warn("pods run, and none has a cgroup that podmeter knows: containers and TCP health are unknown, and pods in the node's network are not counted",
+			"root", c.root)
+	}
 }
 
 func (c *Cgroups) tellUnpopulated(pod *UnpopulatedPod) {

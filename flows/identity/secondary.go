@@ -105,7 +105,7 @@ func (c *Cache) withdraw(old *podEntry, addresses []netip.Addr, p *Pod, now int6
 		case p.Ended.IsZero():
 			c.claims.endOne(address, i, now, now, false)
 		default:
-			c.claims.endOne(address, i, nanoseconds(p.Ended)+rounding, now, true)
+			c.claims.endOne(address, i, c.times.at(p.Ended)+rounding, now, true)
 		}
 	}
 }

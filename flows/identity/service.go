@@ -91,7 +91,7 @@ func (c *Cache) SetService(s *Service) {
 	defer c.mu.Unlock()
 	now := c.now()
 	entry := &serviceEntry{holder: &holder{}, namespace: s.Namespace}
-	from := nanoseconds(s.Created)
+	from := c.times.at(s.Created)
 	if old := c.services[s.UID]; old != nil {
 		entry.holder, entry.served, entry.crowded, from = old.holder, old.served, old.crowded, now
 	}

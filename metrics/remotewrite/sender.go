@@ -6,12 +6,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/klauspost/compress/snappy"
@@ -54,39 +54,10 @@ type sender struct {
 	// away is that requests fail and are tried again, refusing that they are given up,
 	// unkept that the spool cannot take them.
 	away, refusing, unkept ratelog.Outage
+	doubt                  doubt
 	pause                  time.Duration
-}
-
-// answer is what a receiver said to a request that it did not take.
-type answer struct {
-	status int
-	after  time.Duration
-	text   string
-}
-
-// Error implements error.
-func (a *answer) Error() string { return fmt.Sprintf("%d: %s", a.status, a.text) }
-
-// errOld says that a receiver does not know protocol 2.0.
-var errOld = errors.New("it knows protocol 1.0 alone")
-
-// passing reports whether a later try may succeed, and when the receiver wants it.
-func passing(err error) (after time.Duration, is bool) {
-	a := new(answer)
-	if !errors.As(err, &a) {
-		return 0, true // the network, or a redirect that is not followed
-	}
-	switch a.status {
-	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusProxyAuthRequired, http.StatusConflict:
-		return a.after, true // of the way and not of the samples: a token that changes, an ingress
-	}
-	switch {
-	case a.status/100 == 3: // one that leads nowhere: somebody stands before the receiver
-		return a.after, true
-	case a.status >= 500, a.status == http.StatusTooManyRequests, a.status == http.StatusRequestTimeout:
-		return a.after, true
-	}
-	return 0, false
+	// refuses is whether the last request that did not have to be tried again was refused.
+	refuses atomic.Bool
 }
 
 // run sends until ctx is done.
@@ -133,15 +104,16 @@ func (s *sender) sendFirst(ctx context.Context) (more bool, err error) {
 	} else {
 		err = &answer{text: "read spool: " + err.Error()} // it never can be
 	}
-	switch _, again := passing(err); {
+	switch verdict, _ := judge(err); {
 	case err == nil:
 		s.succeeded()
 	case ctx.Err() != nil:
 		return true, ctx.Err()
-	case again:
+	case verdict == passes, verdict == doubtful && !s.doubt.lasts(time.Now()):
 		return true, err
 	default:
 		s.counts.add(s.name, outcomeRefused)
+		s.refuses.Store(true)
 		s.away.Set(nil, "receiver", s.name)
 		s.refusing.Set(err, "receiver", s.name)
 	}
@@ -154,6 +126,8 @@ func (s *sender) succeeded() {
 	s.away.Set(nil, "receiver", s.name)
 	s.refusing.Set(nil, "receiver", s.name)
 	s.pause = 0
+	s.refuses.Store(false)
+	s.doubt.taken()
 }
 
 // wait waits after a failure: for as long as the receiver wants, twice as long as the last
@@ -162,7 +136,7 @@ func (s *sender) wait(ctx context.Context, err error) {
 	s.counts.add(s.name, outcomeRetried)
 	s.away.Set(err, "receiver", s.name)
 	s.pause = min(max(2*s.pause, firstPause), lastPause)
-	after, _ := passing(err)
+	_, after := judge(err)
 	timer := time.NewTimer(max(s.pause, min(after, longestPause)))
 	defer timer.Stop()
 	select {
@@ -217,6 +191,8 @@ func (s *sender) post(ctx context.Context, body []byte, content, version string)
 	switch {
 	case content == contentV2 && response.StatusCode == http.StatusUnsupportedMediaType:
 		return errOld
+	case response.StatusCode/100 == 2 && isPage(response.Header):
+		return &answer{status: response.StatusCode, text: "the answer is a page for people: somebody else than a receiver has made it"}
 	case response.StatusCode/100 != 2:
 		return &answer{response.StatusCode, retryAfter(response.Header.Get("Retry-After"), time.Now()), strings.TrimSpace(string(text))}
 	case content == contentV2 && response.Header.Get(writtenHeader) == "":

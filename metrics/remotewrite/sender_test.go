@@ -128,6 +128,20 @@ func TestAnswers(t *testing.T) {
 		{"400", []reply{status(400)}, []string{"2.0.0"}, map[string]float64{"refused": 1}, 0},
 		{"of the way: 401, 403, 404, 407, 409", []reply{status(401), status(403), status(404), status(407), status(409)},
 			slices.Repeat([]string{"2.0.0"}, 6), map[string]float64{"retried": 5, "sent": 1}, 31 * time.Second},
+		{"of the way: 402, 405, 421, 423, 425", []reply{status(402), status(405), status(421), status(423), status(425)},
+			slices.Repeat([]string{"2.0.0"}, 6), map[string]float64{"retried": 5, "sent": 1}, 31 * time.Second},
+		{"of the way: 101, 426, 451, 600", []reply{status(101), status(426), status(451), status(600)},
+			slices.Repeat([]string{"2.0.0"}, 5), map[string]float64{"retried": 4, "sent": 1}, 15 * time.Second},
+		{"in doubt: 410, 418, 499", []reply{status(410), status(418), status(499)},
+			slices.Repeat([]string{"2.0.0"}, 4), map[string]float64{"retried": 3, "sent": 1}, 7 * time.Second},
+		{"in doubt for too long", slices.Repeat([]reply{status(409)}, 8),
+			slices.Repeat([]string{"2.0.0"}, 8), map[string]float64{"retried": 7, "refused": 1}, 123 * time.Second},
+		{"of the samples: 413", []reply{status(413)}, []string{"2.0.0"}, map[string]float64{"refused": 1}, 0},
+		{"of the samples: 422", []reply{status(422)}, []string{"2.0.0"}, map[string]float64{"refused": 1}, 0},
+		{"a page that wants somebody to sign in", []reply{status(200, "Content-Type", "text/html; charset=utf-8")}, []string{"2.0.0", "2.0.0"},
+			map[string]float64{"retried": 1, "sent": 1}, time.Second},
+		{"a page, of a receiver that says nothing of samples", []reply{status(200), status(200, "Content-Type", "text/html")},
+			[]string{"2.0.0", "0.1.0", "0.1.0"}, map[string]float64{"retried": 1, "sent": 1}, time.Second},
 		{"503 that wants years", []reply{status(503, "Retry-After", "99999999")}, []string{"2.0.0", "2.0.0"},
 			map[string]float64{"retried": 1, "sent": 1}, 2 * time.Minute},
 		{"415", []reply{status(415)}, []string{"2.0.0", "0.1.0"}, map[string]float64{"sent": 1}, 0},
@@ -181,6 +195,29 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
+// A receiver that refuses samples by a status that could be of the way, as Thanos does by 409,
+// keeps the others waiting for ten minutes once, and no more when it has taken one after that.
+func TestDoubts(t *testing.T) {
+	var d doubt
+	now := time.Now()
+	for _, step := range []struct {
+		after time.Duration
+		taken bool
+		want  bool
+	}{
+		{after: 0}, {after: doubtTime - 1}, {taken: true}, // of the way
+		{after: time.Hour}, {after: doubtTime - 1}, {after: 1, want: true}, {after: 1, want: true}, // of the way for long, or not
+		{taken: true}, {after: 1, want: true}, {taken: true}, {after: 1, want: true}, // not
+	} {
+		now = now.Add(step.after)
+		if step.taken {
+			d.taken()
+		} else if got := d.lasts(now); got != step.want {
+			t.Errorf("%+v: got %v", step, got)
+		}
+	}
+}
+
 // A request goes to its receiver alone, whatever that answers, and as a POST; the log says
 // once where it should have gone.
 func TestRedirectsAreTold(t *testing.T) {
@@ -227,7 +264,7 @@ func TestOutagesAreLoggedOnce(t *testing.T) {
 				w := newTestWriter(t, Options{Client: &http.Client{Transport: r}, Logger: slog.New(slog.NewTextHandler(log, nil))})
 				folder := w.senders[0].spool.folder
 				if test.full {
-					w.senders[0].spool.folder = removed(t)
+					w.senders[0].spool.folder = closed(t)
 				}
 				ctx, cancel := context.WithCancel(t.Context())
 				ended := make(chan error)
@@ -257,16 +294,14 @@ func TestOutagesAreLoggedOnce(t *testing.T) {
 	}
 }
 
-// removed is a directory that nothing can be written to, by root neither.
-func removed(t *testing.T) *owned.Directory {
+// closed is a directory that nothing can be written to, by root neither.
+func closed(t *testing.T) *owned.Directory {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "removed")
-	directory, err := owned.Open(path, 0o700)
+	directory, err := owned.Open(filepath.Join(t.TempDir(), "closed"), 0o700)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { directory.Close() })
-	if err := os.Remove(path); err != nil {
+	if err := directory.Close(); err != nil {
 		t.Fatal(err)
 	}
 	return directory

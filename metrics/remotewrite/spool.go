@@ -5,12 +5,14 @@ package remotewrite
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 
 	"github.com/podmeter/podmeter/internal/owned"
+	"golang.org/x/sys/unix"
 )
 
 // spoolSuffix ends the name of a request's file, which is its number.
@@ -26,8 +28,9 @@ const requestLimit = 64 << 20
 // spool are requests on disk that are still to be sent, in their order, within a bound. What
 // the disk does not take waits in memory, within another one.
 type spool struct {
-	folder *owned.Directory
-	limit  int64 // bytes
+	path   string
+	folder *owned.Directory // nil while the disk has no room for it
+	limit  int64            // bytes
 
 	mu      sync.Mutex
 	waiting []spooled
@@ -46,9 +49,13 @@ type spooled struct {
 	held   []byte // in memory, nil if it is on disk
 }
 
-// openSpool opens a folder of requests, those of an earlier process included.
+// openSpool opens a folder of requests, those of an earlier process included. One that is not
+// there, and that the disk has no room for, is made when there is.
 func openSpool(folder string, limit int64) (*spool, error) {
 	directory, err := owned.Open(folder, 0o700)
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return &spool{path: folder, limit: limit, arrived: make(chan struct{}, 1)}, nil
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open spool: %w", err)
 	}
@@ -56,7 +63,7 @@ func openSpool(folder string, limit int64) (*spool, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("read spool: %w", err), directory.Close())
 	}
-	s := &spool{folder: directory, limit: limit, arrived: make(chan struct{}, 1)}
+	s := &spool{path: folder, folder: directory, limit: limit, arrived: make(chan struct{}, 1)}
 	for _, entry := range entries {
 		number, is := strings.CutSuffix(entry.Name(), spoolSuffix)
 		n, err := strconv.ParseUint(number, 10, 64)
@@ -88,14 +95,15 @@ func (s *spool) put(request []byte) (dropped int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	next := spooled{number: s.next, size: int64(len(request))}
-	name := spoolName(s.next)
-	if err = s.folder.Write(name, name+".part", request, 0o600); err != nil {
+	if err = s.write(spoolName(s.next), request); err != nil {
 		err = fmt.Errorf("write spool: %w", err)
 		if s.held+next.size > memoryLimit {
 			return 1, err
 		}
 		next.held = slices.Clone(request)
 		s.held += next.size
+	} else {
+		s.writeHeld()
 	}
 	s.waiting, s.bytes = append(s.waiting, next), s.bytes+next.size
 	s.next++
@@ -110,6 +118,46 @@ func (s *spool) put(request []byte) (dropped int, err error) {
 	default: // told already
 	}
 	return dropped, err
+}
+
+// write makes a request's file, and before it the folder where there is none, or none any more: on a full
+// disk somebody may remove it. The caller holds the lock.
+func (s *spool) write(name string, request []byte) error {
+	err := fs.ErrNotExist
+	if s.folder != nil {
+		err = s.folder.Write(name, name+".part", request, 0o600)
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	folder, err := owned.Open(s.path, 0o700)
+	if err != nil {
+		return err
+	}
+	if s.folder != nil {
+		_ = s.folder.Close() // of a directory: nothing to lose
+	}
+	s.folder = folder
+	return s.folder.Write(name, name+".part", request, 0o600)
+}
+
+// writeHeld writes what waits in memory, now that the disk takes something again: it is to outlive
+// the process. The caller holds the lock.
+func (s *spool) writeHeld() {
+	for i := range s.waiting {
+		if s.held == 0 {
+			return
+		}
+		request := &s.waiting[i]
+		if request.held == nil {
+			continue
+		}
+		if s.write(spoolName(request.number), request.held) != nil {
+			return // it is tried again with the next request
+		}
+		s.held -= request.size
+		request.held = nil
+	}
 }
 
 // first returns the eldest request; ok is false if there is none.

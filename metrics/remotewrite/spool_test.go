@@ -4,13 +4,17 @@ package remotewrite
 
 import (
 	"errors"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/klauspost/compress/snappy"
 	"github.com/podmeter/podmeter/internal/owned"
+	"golang.org/x/sys/unix"
 )
 
 // rest returns what a spool has, and takes it out.
@@ -147,7 +151,7 @@ func TestSpoolOnAFullDisk(t *testing.T) {
 		t.Helper()
 		folder := s.folder
 		if !onDisk {
-			s.folder = removed(t)
+			s.folder = closed(t)
 		}
 		dropped, err := s.put([]byte(request))
 		s.folder = folder
@@ -158,8 +162,18 @@ func TestSpoolOnAFullDisk(t *testing.T) {
 	}
 	put("one", true)
 	put("two", false)
-	put("three", true)
+	put("three", true) // and so is two
 	put("four", false)
+	if s.held != int64(len("four")) {
+		t.Errorf("got %d bytes in memory, want those of one request", s.held)
+	}
+	after, err := openSpool(s.path, 1<<30)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := len(after.waiting), 3; got != want {
+		t.Errorf("got %d requests that would outlive the process, want %d", got, want)
+	}
 	if got, want := rest(t, s), []string{"one", "two", "three", "four"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
@@ -173,6 +187,72 @@ func TestSpoolOnAFullDisk(t *testing.T) {
 	}
 	if got := len(rest(t, s)); got != 4 || s.held != 0 {
 		t.Errorf("got %d that waited and %d bytes after them, want 4 and none", got, s.held)
+	}
+}
+
+// Somebody removes the spool from a full disk while the agent runs: what comes then has a folder again.
+func TestSpoolIsRemoved(t *testing.T) {
+	s, err := openSpool(filepath.Join(t.TempDir(), "spool"), 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.put([]byte("one")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(s.path); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.put([]byte("two")); err != nil {
+		t.Error(err)
+	}
+	if _, _, ok, err := s.first(); !ok || err == nil {
+		t.Errorf("got %v and %v of a request that is gone, want an error", ok, err)
+	}
+	if err := s.remove(0); err != nil {
+		t.Error(err)
+	}
+	after, err := openSpool(s.path, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := rest(t, after), []string{"two"}; !slices.Equal(got, want) {
+		t.Errorf("got %q in the folder, want %q", got, want)
+	}
+}
+
+// Where the disk has no room for the spool's folder an agent starts all the same.
+func TestSpoolBeginsOnAFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=0700,nr_inodes=2"); err != nil {
+		t.Skip("nothing can be mounted:", err)
+	}
+	defer func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil { // the spool has it open
+			t.Error(err)
+		}
+	}()
+	full := filepath.Join(dir, "full")
+	if err := os.WriteFile(full, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := openSpool(filepath.Join(dir, "spool"), 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.put([]byte("one")); !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("got %v, want %v", err, unix.ENOSPC)
+	}
+	if err := errors.Join(os.Remove(full), unix.Mount("", dir, "", unix.MS_REMOUNT, "nr_inodes=8")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.put([]byte("two")); err != nil {
+		t.Error(err)
+	}
+	if got, err := os.ReadDir(filepath.Join(dir, "spool")); err != nil || len(got) != 2 {
+		t.Errorf("got %v and %v, want two files", got, err)
+	}
+	if got, want := rest(t, s), []string{"one", "two"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 
@@ -195,5 +275,40 @@ func TestStamps(t *testing.T) {
 	}
 	if got := w.stamp(at(45*time.Second, 2*time.Hour)).Sub(first); got < 45*time.Second {
 		t.Errorf("set on: got %v later, want no less than 45s", got)
+	}
+}
+
+// A clock that was ahead, so that the receivers refused what was of a time yet to come, and was set
+// right: what is taken from now on is not of that time, too.
+func TestStampsAfterAClockThatWasAhead(t *testing.T) {
+	for _, test := range []struct {
+		statuses []int
+		back     bool
+	}{
+		{[]int{400}, true},
+		{[]int{400, 400}, true},
+		{[]int{400, 204}, false}, // one has them
+		{[]int{204}, false},
+		{[]int{503}, false}, // it may take them later
+		{[]int{}, false},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newTestWriter(t, Options{})
+			for _, code := range test.statuses {
+				s := newTestWriter(t, Options{Client: &http.Client{Transport: &receiver{answers: []reply{status(code, writtenHeader, "1")}}}}).senders[0]
+				if _, err := s.spool.put(snappy.Encode(nil, nil)); err != nil {
+					t.Fatal(err)
+				}
+				_, _ = s.sendFirst(t.Context()) // of 503 it is an error
+				w.senders = append(w.senders, s)
+			}
+			w.senders = w.senders[1:]
+			ahead := w.stamp(time.Now().Add(time.Hour))
+			w.taken = time.Now() // the clock was set back
+			time.Sleep(15 * time.Second)
+			if got := w.stamp(time.Now()).Before(ahead); got != test.back {
+				t.Errorf("%v: got back %v, want %v", test.statuses, got, test.back)
+			}
+		})
 	}
 }
