@@ -21,8 +21,8 @@ func (c *Cache) mirrorOf(uid string, suits func(*podEntry) bool) *podEntry {
 		return nil
 	}
 	var eldest, again *podEntry
-	for e := range node.pods {
-		if e.StaticUID == uid && suits(e) {
+	for e := range node.mirrors[uid] {
+		if suits(e) {
 			eldest = elder(eldest, e)
 		}
 	}
@@ -31,8 +31,8 @@ func (c *Cache) mirrorOf(uid string, suits func(*podEntry) bool) *podEntry {
 			eldest = elder(eldest, gone.entry)
 		}
 	}
-	for e := range node.pods {
-		if eldest != nil && e.StaticUID == uid && e.Namespace == eldest.Namespace && e.Name == eldest.Name {
+	for e := range node.mirrors[uid] {
+		if eldest != nil && e.Namespace == eldest.Namespace && e.Name == eldest.Name {
 			again = elder(again, e)
 		}
 	}
@@ -76,8 +76,8 @@ func (c *Cache) copiesOf(uid string) (mirror *podEntry, copies []*podEntry) {
 	if mirror == nil {
 		return nil, nil
 	}
-	for e := range c.nodes[c.here].pods {
-		if e.StaticUID == uid && (e.Namespace != mirror.Namespace || e.Name != mirror.Name) {
+	for e := range c.nodes[c.here].mirrors[uid] {
+		if e.Namespace != mirror.Namespace || e.Name != mirror.Name {
 			copies = append(copies, e)
 		}
 	}
@@ -87,7 +87,7 @@ func (c *Cache) copiesOf(uid string) (mirror *podEntry, copies []*podEntry) {
 // setPod tells the cache of a pod, and says of each copy of a mirror once that it is none.
 func (k *Kubernetes) setPod(p *Pod) {
 	k.cache.SetPod(p)
-	if p.StaticUID == "" {
+	if p.StaticUID == "" || len(k.copies) > maxCopies {
 		return
 	}
 	mirror, copies := k.cache.copiesOf(p.StaticUID)

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -91,5 +92,32 @@ func TestCopiesOfMirrorsAreNotLoggedForEver(t *testing.T) {
 	}
 	if got := k.cache.hostPod(cgroupStatic); got == nil || got.Name != "proxy-here" {
 		t.Errorf("got %+v, want proxy-here", got)
+	}
+}
+
+// News of a pod with a mirror's annotation does not cost by all pods of the node: whoever may create pods
+// makes many there that fail and stay.
+func TestManyMirrors(t *testing.T) {
+	k := &Kubernetes{cache: newTestCache(&clock{at(100)}), logger: slog.New(slog.DiscardHandler), copies: make(map[string]bool)}
+	const pods, deadline = 40_000, 30 * time.Second
+	began := time.Now()
+	made := func(i int) *Pod {
+		p := pod(fmt.Sprint("p", i), 0)
+		p.StaticUID, p.Finished = fmt.Sprint("static", i), true
+		return p
+	}
+	for i := range pods {
+		if k.setPod(made(i)); time.Since(began) > deadline {
+			t.Fatalf("got %d pods within %v, want %d", i, deadline, pods)
+		}
+	}
+	if mirror, _ := k.cache.copiesOf("static7"); mirror == nil || mirror.Name != "p7" {
+		t.Errorf("got %v, want p7", mirror)
+	}
+	for i := range pods {
+		k.cache.DeletePod(made(i))
+	}
+	if got := len(k.cache.nodes); got != 0 {
+		t.Errorf("got %d nodes in the end, want none", got)
 	}
 }

@@ -31,6 +31,8 @@ type nodeEntry struct {
 	*Node
 	*holder
 	pods map[*podEntry]struct{}
+	// mirrors are those of them that say that they mirror a static pod, by its UID.
+	mirrors map[string]map[*podEntry]struct{}
 }
 
 // SetNode tells of a node that is new or has changed.
@@ -130,10 +132,29 @@ func (c *Cache) dropNode(name string) {
 	}
 }
 
-func (c *Cache) joinNode(p *podEntry) { c.node(p.Node).pods[p] = struct{}{} }
+func (c *Cache) joinNode(p *podEntry) {
+	node := c.node(p.Node)
+	node.pods[p] = struct{}{}
+	if p.StaticUID == "" {
+		return
+	}
+	if node.mirrors == nil {
+		node.mirrors = make(map[string]map[*podEntry]struct{})
+	}
+	if node.mirrors[p.StaticUID] == nil {
+		node.mirrors[p.StaticUID] = make(map[*podEntry]struct{})
+	}
+	node.mirrors[p.StaticUID][p] = struct{}{}
+}
 
 func (c *Cache) leaveNode(p *podEntry) {
-	delete(c.node(p.Node).pods, p)
+	node := c.node(p.Node)
+	delete(node.pods, p)
+	if mirrors := node.mirrors[p.StaticUID]; mirrors != nil {
+		if delete(mirrors, p); len(mirrors) == 0 {
+			delete(node.mirrors, p.StaticUID)
+		}
+	}
 	c.dropNode(p.Node)
 }
 
