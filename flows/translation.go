@@ -200,10 +200,17 @@ func (s *sightings) during(first, last time.Time) (address netip.AddrPort, ok bo
 			return address, false
 		}
 	}
-	if !at.found || at.at.Sub(first) > lookupAge || at.backend.Since.After(first.Add(stampSlack)) {
+	if !at.found || at.at.Sub(first) > lookupAge || at.beganAfter(first) {
 		return address, false
 	}
 	return at.backend.Address, true
+}
+
+// beganAfter reports whether the kernel says that the connection began after a flow's first packet. A beginning
+// that was yet to come when it was looked up says nothing: the clock has been set back.
+func (s *sighting) beganAfter(first time.Time) bool {
+	since := s.backend.Since
+	return since.After(first.Add(stampSlack)) && !since.After(s.at.Add(stampSlack))
 }
 
 // differs reports whether two sightings are of two backends.

@@ -229,6 +229,8 @@ func TestPortUsedAgain(t *testing.T) {
 			flows: [][2]time.Duration{{early, late}}, since: map[int]time.Duration{0: 2 * time.Second}, want: []string{toService}},
 		{name: "before the flow began, as the node says", tables: []string{"10.1.0.1"},
 			flows: [][2]time.Duration{{early, late}}, since: map[int]time.Duration{0: early}, want: []string{toBlue}},
+		{name: "in the future, as the clock was set back", tables: []string{"10.1.0.1"},
+			flows: [][2]time.Duration{{early, late}}, since: map[int]time.Duration{0: 2 * time.Hour}, want: []string{toBlue}},
 		{name: "perhaps, in a long time without an agent", tables: []string{"10.1.0.1"},
 			flows: [][2]time.Duration{{-2 * time.Minute, late}}, want: []string{toService}},
 	} {

@@ -19,9 +19,10 @@ import (
 
 const (
 	// cgroupRescan is how often the tree is read whole, in case an event was missed;
-	// cgroupPoll where the kernel tells of no events.
+	// cgroupPoll where the kernel tells of no events, cgroupSearch where not of all.
 	cgroupRescan = 30 * time.Second
 	cgroupPoll   = time.Second
+	cgroupSearch = 5 * time.Second
 	// cgroupMemory is for how long a cgroup is remembered after its end: its flows are read
 	// a drain or two later.
 	cgroupMemory = 2 * time.Minute
@@ -38,6 +39,8 @@ type Cgroups struct {
 	clock  func() time.Time
 	logger *slog.Logger
 	told   sync.Once
+	// blind is that not all cgroups are watched, as of the last scan. It is Run's alone.
+	blind bool
 
 	mu   sync.Mutex
 	byID map[uint64]*cgroup
@@ -96,7 +99,7 @@ func (c *Cgroups) Run(ctx context.Context) error {
 	}
 	c.scan(watcher)
 	close(c.scanned)
-	rescan := time.NewTicker(interval)
+	rescan := time.NewTicker(c.pace(interval))
 	defer rescan.Stop()
 	processes := time.NewTicker(populatedInterval)
 	defer processes.Stop()
@@ -113,10 +116,19 @@ func (c *Cgroups) Run(ctx context.Context) error {
 			c.scan(watcher)
 		case <-rescan.C:
 			c.scan(watcher)
+			rescan.Reset(c.pace(interval))
 		case <-processes.C:
 			c.lookForProcesses()
 		}
 	}
+}
+
+// pace returns how often the tree is read whole, which is the interval at most.
+func (c *Cgroups) pace(interval time.Duration) time.Duration {
+	if c.blind {
+		return min(interval, cgroupSearch)
+	}
+	return interval
 }
 
 // unwatched tells once that the kernel does not tell of new cgroups.
@@ -129,6 +141,7 @@ func (c *Cgroups) unwatched(err error) {
 
 // scan reads the whole tree, and forgets what has been gone for long.
 func (c *Cgroups) scan(watcher *fsnotify.Watcher) {
+	c.blind = false
 	present := c.walk(watcher, c.root)
 	now := c.clock()
 	c.mu.Lock()
@@ -162,7 +175,7 @@ func (c *Cgroups) walk(watcher *fsnotify.Watcher, from string) (present map[uint
 		// Before it is read: what is made in it later is told.
 		if watched {
 			if err := watcher.Add(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				watched = false
+				watched, c.blind = false, true
 				c.unwatched(err)
 			}
 		}

@@ -510,3 +510,27 @@ func TestNoPodHasACgroup(t *testing.T) {
 	look(170, 1)
 	look(300, 1)
 }
+
+// Where not all cgroups can be watched, as inotify's limit is reached, the tree is read more often.
+func TestCgroupsThatCannotBeWatched(t *testing.T) {
+	root := ktest.NewCgroup(t)
+	c := NewCgroups(root.Path, NewCache(CacheOptions{Node: "here"}), slog.New(slog.DiscardHandler))
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.scan(watcher)
+	if got := c.pace(cgroupRescan); got != cgroupRescan {
+		t.Errorf("all watched: got %v, want %v", got, cgroupRescan)
+	}
+	if err := watcher.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c.scan(watcher)
+	if got := c.pace(cgroupRescan); got != cgroupSearch {
+		t.Errorf("not watched: got %v, want %v", got, cgroupSearch)
+	}
+	if got := c.pace(cgroupPoll); got != cgroupPoll {
+		t.Errorf("no watcher: got %v, want %v", got, cgroupPoll)
+	}
+}

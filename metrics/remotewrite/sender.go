@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -18,6 +19,7 @@ import (
 	"github.com/podmeter/podmeter/internal/ratelog"
 	"github.com/podmeter/podmeter/internal/secret"
 	remote "github.com/prometheus/client_golang/exp/api/remote/genproto/v2"
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -99,9 +101,12 @@ func (s *sender) sendFirst(ctx context.Context) (more bool, err error) {
 		// take it for a fault of its own, which passes.
 		_, err = snappy.Decode(nil, request)
 	}
-	if err == nil {
+	switch {
+	case err == nil:
 		err = s.send(ctx, request)
-	} else {
+	case scarce(err):
+		err = fmt.Errorf("read spool: %w", err)
+	default:
 		err = &answer{text: "read spool: " + err.Error()} // it never can be
 	}
 	switch verdict, _ := judge(err); {
@@ -118,6 +123,11 @@ func (s *sender) sendFirst(ctx context.Context) (more bool, err error) {
 		s.refusing.Set(err, "receiver", s.name)
 	}
 	return true, s.spool.remove(number)
+}
+
+// scarce reports whether a file cannot be read for want of descriptors or memory, which passes.
+func scarce(err error) bool {
+	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOMEM)
 }
 
 func (s *sender) succeeded() {

@@ -5,6 +5,7 @@ package remotewrite
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -27,6 +28,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	dto "github.com/prometheus/client_model/go"
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -291,6 +293,30 @@ func TestOutagesAreLoggedOnce(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// A request that cannot be read, as the process has no descriptor left, is sent when it has.
+func TestSpoolWithoutADescriptor(t *testing.T) {
+	w := newTestWriter(t, Options{Client: &http.Client{Transport: &receiver{}}})
+	w.sample(time.Now())
+	s := w.senders[0]
+	var before unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 0, Max: before.Max}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := s.sendFirst(t.Context())
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	if !errors.Is(err, unix.EMFILE) || s.spool.size() == 0 {
+		t.Errorf("got %v and %d bytes that wait, want %v and the request", err, s.spool.size(), unix.EMFILE)
+	}
+	if _, err := s.sendFirst(t.Context()); err != nil || s.spool.size() != 0 {
+		t.Errorf("got %v and %d bytes that wait, want none", err, s.spool.size())
 	}
 }
 
