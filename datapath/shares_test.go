@@ -170,7 +170,7 @@ func (s *Sockets) checkShares(t *testing.T) {
 // forgotten by that.
 func known(t *testing.T, s *Sockets) map[uint64]int {
 	t.Helper()
-	all, err := s.Sockets()
+	all, err := s.all()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -76,7 +76,9 @@ type Sockets struct {
 	interval   time.Duration
 	drainEarly func()
 
-	read   []flows.Socket
+	commands commands
+	// read is how many entries there were, closed those of them that are past.
+	read   int
 	closed []closedSocket
 	// needed is from when on flows are still to be read: the last time that sockets were,
 	// or the beginning.
@@ -129,7 +131,7 @@ func (m *Meter) OpenSockets(o SocketOptions) (*Sockets, error) {
 	}
 	s := &Sockets{
 		options: o, path: m.options.PinPath, interval: m.options.DrainInterval, drainEarly: m.drainEarly,
-		log: m.log, clock: m.objects.PodmeterClock, epoch: m.objects.data[mapEpoch], now: time.Now,
+		log: m.log, clock: m.objects.PodmeterClock, epoch: m.objects.data[mapEpoch], now: time.Now, commands: make(commands),
 	}
 	if err := s.load(); err != nil {
 		return nil, errors.Join(err, s.Close())

@@ -23,7 +23,7 @@ func TestNameOfAProcessIsPlain(t *testing.T) {
 		for i := range []byte(given) {
 			owner.Command[i] = int8(given[i])
 		}
-		if got := decodeOwner(&owner, clock{}).Command; got != want || !plain.Is(got, plain.KernelLimit) {
+		if got := make(commands).owner(&owner, clock{}).Command; got != want || !plain.Is(got, plain.KernelLimit) {
 			t.Errorf("%q: got %q, want %q", given, got, want)
 		}
 	}

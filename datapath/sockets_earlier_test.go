@@ -81,7 +81,7 @@ func TestEarlierSockets(t *testing.T) {
 // left out.
 func (w *socketWorld) described(s *Sockets) map[string]flows.Socket {
 	w.Helper()
-	all, err := s.Sockets()
+	all, err := s.all()
 	if err != nil {
 		w.Fatal(err)
 	}

@@ -27,38 +27,44 @@ type closedSocket struct {
 // before all flows that are still to be read if the map is half full.
 //
 // It reads none where the programs are not attached, as a foreign one would be switched off.
-func (s *Sockets) Sockets() ([]flows.Socket, error) {
+func (s *Sockets) Sockets(begin func(), visit func(*flows.Socket)) error {
+	begin()
 	if err := s.follow(); err != nil || s.Foreign() != nil {
-		return nil, err
+		return err
 	}
 	began := s.now()
 	clock, err := readClock(s.clock)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	err = s.readAll(
-		func() { s.read, s.closed = s.read[:0], s.closed[:0] },
+		func() {
+			s.read, s.closed = 0, s.closed[:0]
+			begin()
+		},
 		func(keys []bpf.SocketSocketKey, owners []bpf.SocketSocketOwners) {
+			s.read += len(keys)
 			for i := range keys {
 				delete(s.earlier, keys[i])
-				socket := decodeSocket(&keys[i], &owners[i], clock)
-				s.read = append(s.read, socket)
+				socket := s.decode(&keys[i], &owners[i], clock)
+				visit(&socket)
 				if !socket.Now.Until.IsZero() {
 					s.closed = append(s.closed, closedSocket{keys[i], socket.Now.Until, owners[i].Now.Share})
 				}
 			}
 		})
 	if err != nil {
-		return nil, err
+		begin()
+		return err
 	}
 	forgotten, err := s.forget()
 	err = errors.Join(err, s.shares.end())
 	s.hurry(began, forgotten)
 	s.needed = began // the set that is frozen next has nothing older
 	for _, socket := range s.earlier {
-		s.read = append(s.read, socket)
+		visit(&socket)
 	}
-	return s.read, err
+	return err
 }
 
 // readAll reads all entries, as [batchReader.read] does, and reckons their shares, until
@@ -83,7 +89,7 @@ func (s *Sockets) readAll(begin func(), visit func([]bpf.SocketSocketKey, []bpf.
 // again at this very moment is lost: no flow has its addresses and ports for as long.
 func (s *Sockets) forget() (forgotten int, err error) {
 	before := s.now().Add(-socketMemory)
-	if len(s.read) > int(s.options.MaxSockets)/2 {
+	if s.read > int(s.options.MaxSockets)/2 {
 		before = s.needed.Add(-socketSlack)
 	}
 	var old []bpf.SocketSocketKey
@@ -109,8 +115,8 @@ func (s *Sockets) forget() (forgotten int, err error) {
 // hurry asks for the next drain before its time if the map would be half full
 // by then, as sockets come now: what was closed is forgotten once its flows are read.
 func (s *Sockets) hurry(now time.Time, forgotten int) {
-	room, grown := int(s.options.MaxSockets), len(s.read)-s.kept
-	s.kept = len(s.read) - forgotten
+	room, grown := int(s.options.MaxSockets), s.read-s.kept
+	s.kept = s.read - forgotten
 	if grown <= 0 {
 		return
 	}
@@ -123,20 +129,20 @@ func (s *Sockets) hurry(now time.Time, forgotten int) {
 	}
 }
 
-// decodeSocket returns what a map entry says.
-func decodeSocket(key *bpf.SocketSocketKey, owners *bpf.SocketSocketOwners, clock clock) flows.Socket {
-	s := flows.Socket{
+// decode returns what a map entry says.
+func (s *Sockets) decode(key *bpf.SocketSocketKey, owners *bpf.SocketSocketOwners, clock clock) flows.Socket {
+	socket := flows.Socket{
 		Protocol: key.Protocol, Shared: owners.Shared != 0, Owners: int(owners.Owners),
 		Local: decodeEnd(key.Local, key.LocalPort), Peer: decodeEnd(key.Peer, key.PeerPort),
-		Now: decodeOwner(&owners.Now, clock),
+		Now: s.commands.owner(&owners.Now, clock),
 	}
 	if owners.Open > 0 {
-		s.Now.Until = time.Time{}
+		socket.Now.Until = time.Time{}
 	}
 	if owners.Owners > 1 {
-		s.Before = decodeOwner(&owners.Before, clock)
+		socket.Before = s.commands.owner(&owners.Before, clock)
 	}
-	return s
+	return socket
 }
 
 // decodeEnd returns an end; none if it has no port.
@@ -147,15 +153,37 @@ func decodeEnd(address [16]byte, port uint16) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom16(address).Unmap(), hostOrder(port))
 }
 
-func decodeOwner(owner *bpf.SocketSocketOwner, clock clock) flows.SocketOwner {
-	var command [len(owner.Command)]byte
-	for i, c := range owner.Command {
-		command[i] = byte(c)
-	}
+// commandLength is COMMAND_LENGTH of bpf/socket.h.
+const commandLength = len(bpf.SocketSocketOwner{}.Command)
+
+// commands are the names of processes as texts, of which many sockets have the same.
+type commands map[[commandLength]int8]string
+
+// maxCommands bounds the names that are kept: a process calls itself as it likes.
+const maxCommands = 1024
+
+func (c commands) owner(owner *bpf.SocketSocketOwner, clock clock) flows.SocketOwner {
 	return flows.SocketOwner{
-		Cgroup: owner.Cgroup, Command: plain.Text(unix.ByteSliceToString(command[:]), plain.KernelLimit),
+		Cgroup: owner.Cgroup, Command: c.text(owner.Command),
 		Since: clock.time(owner.Since), Until: clock.time(owner.Until),
 	}
+}
+
+func (c commands) text(command [commandLength]int8) string {
+	text, known := c[command]
+	if known {
+		return text
+	}
+	var bytes [commandLength]byte
+	for i, b := range command {
+		bytes[i] = byte(b)
+	}
+	text = plain.Text(unix.ByteSliceToString(bytes[:]), plain.KernelLimit)
+	if len(c) >= maxCommands {
+		clear(c)
+	}
+	c[command] = text
+	return text
 }
 
 // socketOutcomes are the names of what comes of a socket.

@@ -38,9 +38,10 @@ type SocketOwner struct {
 
 // SocketReader reads the sockets of the kernel side.
 type SocketReader interface {
-	// Sockets returns those that are open, and those that were in the last minute or
-	// so. The slice is reused by the next call.
-	Sockets() ([]Socket, error)
+	// Sockets calls visit for those that are open, and those that were in the last minute or
+	// so. Before the first, and if it has to begin anew, it calls begin, and with an error too
+	// where nothing is to be left of what was visited. visit keeps nothing that it is given.
+	Sockets(begin func(), visit func(*Socket)) error
 }
 
 // Containers know whose a cgroup is. They are safe for concurrent use.
@@ -116,7 +117,11 @@ func (s *sockets) begin() {
 	if s == nil {
 		return
 	}
-	all, err := s.reader.Sockets()
+	var names *cgroupNames
+	known := len(s.byEnds)
+	err := s.reader.Sockets(
+		func() { s.byEnds, names = make(map[ends]*use, known), namesOf(s.containers) },
+		func(socket *Socket) { s.add(socket, names) })
 	switch {
 	case err != nil && !s.broken:
 		s.log.Warn("read sockets, without which the container of a pod with several is not known", "error", err)
@@ -124,11 +129,6 @@ func (s *sockets) begin() {
 		s.log.Info("sockets can be read again")
 	}
 	s.broken = err != nil
-	s.byEnds = make(map[ends]*use, len(all))
-	names := namesOf(s.containers)
-	for i := range all {
-		s.add(&all[i], names)
-	}
 }
 
 func (s *sockets) add(socket *Socket, names *cgroupNames) {

@@ -60,7 +60,13 @@ func TestCgroupsAreAskedForOnce(t *testing.T) {
 // readerOf reads what it is.
 type readerOf []Socket
 
-func (r readerOf) Sockets() ([]Socket, error) { return r, nil }
+func (r readerOf) Sockets(begin func(), visit func(*Socket)) error {
+	begin()
+	for i := range r {
+		visit(&r[i])
+	}
+	return nil
+}
 
 func at(seconds float64) time.Time { return start.Add(time.Duration(seconds * float64(time.Second))) }
 
@@ -199,7 +205,10 @@ func TestSocketsTellTheContainer(t *testing.T) {
 // failing is a reader that cannot.
 type failing struct{ err error }
 
-func (f *failing) Sockets() ([]Socket, error) { return nil, f.err }
+func (f *failing) Sockets(begin func(), _ func(*Socket)) error {
+	begin()
+	return f.err
+}
 
 // What is told is told once, and bytes go on without their container.
 func TestSocketsThatCannotBeRead(t *testing.T) {

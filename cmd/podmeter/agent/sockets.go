@@ -28,11 +28,12 @@ func (a *Agent) withoutSockets(err error) error {
 }
 
 // Sockets implements [flows.SocketReader].
-func (a *Agent) Sockets() ([]flows.Socket, error) {
+func (a *Agent) Sockets(begin func(), visit func(*flows.Socket)) error {
 	if a.sockets == nil {
-		return nil, nil
+		begin()
+		return nil
 	}
-	return a.sockets.Sockets()
+	return a.sockets.Sockets(begin, visit)
 }
 
 // socketCounts are the sockets by what came of them, nil if they are not looked at.
