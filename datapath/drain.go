@@ -198,13 +198,13 @@ func (d *drainer) readFlows(s *set, number uint64, accounts map[bpf.MeterTotalKe
 		return false, err
 	}
 	var inFront int
-	if d.records, inFront, err = s.readFlows(frozen{epoch: number, clock: clock}, d.records[:0]); err != nil {
+	if d.records, inFront, err = s.readFlows(frozen{epoch: number, clock: clock}, spare(d.records)); err != nil {
 		return false, err
 	}
 	if d.inserted, err = s.created(); err != nil {
 		return false, err
 	}
-	if d.health, err = s.health.read(clock, d.health[:0]); err != nil {
+	if d.health, err = s.health.read(clock, spare(d.health)); err != nil {
 		return false, err
 	}
 	for i := range d.records {
