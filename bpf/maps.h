@@ -70,11 +70,14 @@ struct more_array {
 struct more_array more_0 SEC(".maps");
 struct more_array more_1 SEC(".maps");
 
-/* Not preallocated: about 100 B an entry. */
+/*
+ * Those of points whose place was taken. Not preallocated: about 100 B an entry, and 256 KiB
+ * of buckets.
+ */
 struct more_hash {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 65536);
+	__uint(max_entries, 16384);
 	__type(key, struct total_key);
 	__type(value, struct more_counters);
 };

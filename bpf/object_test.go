@@ -131,6 +131,9 @@ func TestLayouts(t *testing.T) {
 		total MeterTotalCounters
 		place MeterTotalPlace
 		epoch MeterEpochState
+
+		more      MeterMoreCounters
+		morePlace MeterMorePlace
 	)
 	checkLayouts(t, spec.Types, []layout{
 		{"flow_key", unsafe.Sizeof(key), []uintptr{
@@ -150,6 +153,8 @@ func TestLayouts(t *testing.T) {
 			unsafe.Offsetof(total.UnplacedBytes), unsafe.Offsetof(total.UnplacedPackets)}},
 		{"total_place", unsafe.Sizeof(place), []uintptr{
 			unsafe.Offsetof(place.Counters), unsafe.Offsetof(place.Owner)}},
+		{"more_counters", unsafe.Sizeof(more), []uintptr{unsafe.Offsetof(more.Bytes), unsafe.Offsetof(more.Packets)}},
+		{"more_place", unsafe.Sizeof(morePlace), []uintptr{unsafe.Offsetof(morePlace.Counters), unsafe.Offsetof(morePlace.Owner)}},
 		{"epoch_state", unsafe.Sizeof(epoch), []uintptr{
 			unsafe.Offsetof(epoch.Epoch), unsafe.Offsetof(epoch.SetId)}},
 	})

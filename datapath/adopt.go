@@ -76,8 +76,10 @@ func (m *Meter) adopt() error {
 		return err
 	}
 	m.setID = kernel.SetId
-	if err := errors.Join(m.pinMissing(), m.openOutgoing(), m.drainer.align()); err != nil {
-		return err
+	for _, step := range []func() error{m.pinMissing, m.openOutgoing, m.drainer.align} {
+		if err := step(); err != nil {
+			return err
+		}
 	}
 	saved := m.options.Saved()
 	if saved != nil {

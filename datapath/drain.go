@@ -45,7 +45,9 @@ type drainer struct {
 	// inserted is how many entries were made in the map of flows that was read last.
 	inserted uint64
 	records  []flows.Record
-	health   []flows.HealthRecord
+	// used is how many records were read last, before those of one flow were joined.
+	used   int
+	health []flows.HealthRecord
 }
 
 // epochState is the kernel side's epoch, which the agent alone writes.
@@ -198,13 +200,13 @@ func (d *drainer) readFlows(s *set, number uint64, accounts map[bpf.MeterTotalKe
 		return false, err
 	}
 	var inFront int
-	if d.records, inFront, err = s.readFlows(frozen{epoch: number, clock: clock}, spare(d.records)); err != nil {
+	if d.records, inFront, err = s.readFlows(frozen{epoch: number, clock: clock}, spare(d.records, d.used)); err != nil {
 		return false, err
 	}
 	if d.inserted, err = s.created(); err != nil {
 		return false, err
 	}
-	if d.health, err = s.health.read(clock, spare(d.health)); err != nil {
+	if d.health, err = s.health.read(clock, spare(d.health, len(d.health))); err != nil {
 		return false, err
 	}
 	for i := range d.records {
@@ -219,6 +221,7 @@ func (d *drainer) readFlows(s *set, number uint64, accounts map[bpf.MeterTotalKe
 		a.placed.Add(record.Counters)
 	}
 	evicted = !s.readable() || uint64(len(d.records)-inFront) < d.inserted
+	d.used = len(d.records)
 	d.records = join(d.records, inFront)
 	return evicted, nil
 }
@@ -266,7 +269,7 @@ func (d *drainer) createPoint(point uint32) error {
 	return errors.Join(d.sets[0].createPoint(point), d.sets[1].createPoint(point))
 }
 
-// align makes both sets know the points that an earlier build, or an older one since, has made.
+// align is [totals.align] of both sets.
 func (d *drainer) align() error { return errors.Join(d.sets[0].align(), d.sets[1].align()) }
 
 // deletePoint forgets a point whose last packet has been drained. Its baseline

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/podmeter/podmeter/bpf"
 	"github.com/podmeter/podmeter/flows"
 	"github.com/podmeter/podmeter/internal/effort"
 	"github.com/podmeter/podmeter/internal/ktest"
@@ -327,7 +328,7 @@ func TestHealthBeginsAnewAlone(t *testing.T) {
 				}
 			}
 			slices.Sort(pins)
-			if want := []string{fmt.Sprint("sockets_health_0_v2_", size), fmt.Sprint("sockets_health_1_v2_", size)}; !slices.Equal(pins, want) {
+			if want := []string{fmt.Sprintf("sockets_health_0_v%d_%d", bpf.HealthLayout, size), fmt.Sprintf("sockets_health_1_v%d_%d", bpf.HealthLayout, size)}; !slices.Equal(pins, want) {
 				t.Errorf("got pins %v, want %v", pins, want)
 			}
 			end()

@@ -26,25 +26,26 @@ type placed[P, V any] struct {
 	// width is how many values each entry has: the possible CPUs, or 1.
 	width int
 	parts func(*P) (*bpf.MeterTotalKey, *V)
-	add   func(sum, more *V)
+	add   func(sum, slot *V)
 	// changing is held by who gives or frees a place: the kernel writes one CPU
 	// after the other.
 	changing sync.Mutex
 
+	// The readers hold some MiB, and are made by the first read.
 	placeReader     *batchReader[uint32, P]
 	displacedReader *batchReader[bpf.MeterTotalKey, V]
 }
 
-func newPlaced[P, V any](places, displaced *ebpf.Map, width int, parts func(*P) (*bpf.MeterTotalKey, *V), add func(sum, more *V)) *placed[P, V] {
-	return &placed[P, V]{
-		places: places, displaced: displaced, width: width, parts: parts, add: add,
-		placeReader:     newBatchReader[uint32, P](places, width),
-		displacedReader: newBatchReader[bpf.MeterTotalKey, V](displaced, width),
-	}
+func newPlaced[P, V any](places, displaced *ebpf.Map, width int, parts func(*P) (*bpf.MeterTotalKey, *V), add func(sum, slot *V)) *placed[P, V] {
+	return &placed[P, V]{places: places, displaced: displaced, width: width, parts: parts, add: add}
 }
 
 // read returns the values of every point, each summed over its entry.
 func (p *placed[P, V]) read() (map[bpf.MeterTotalKey]V, error) {
+	if p.placeReader == nil {
+		p.placeReader = newBatchReader[uint32, P](p.places, p.width)
+		p.displacedReader = newBatchReader[bpf.MeterTotalKey, V](p.displaced, p.width)
+	}
 	all := make(map[bpf.MeterTotalKey]V)
 	// A pass that starts anew finds the same keys: what it found before is overwritten.
 	begin := func() {}
@@ -156,24 +157,31 @@ func (p *placed[P, V]) delete(key bpf.MeterTotalKey) error {
 	return err
 }
 
-// align creates the values of the given keys and deletes all others.
+// align creates the values of the given keys that there are none of, and deletes those of all
+// others. It is for once: the readers are given up.
 func (p *placed[P, V]) align(keys map[bpf.MeterTotalKey]bpf.MeterTotalCounters) error {
 	there, err := p.read()
+	p.placeReader, p.displacedReader = nil, nil
 	if err != nil {
 		return err
 	}
-	var errs []error
 	for key := range there {
-		if _, ok := keys[key]; !ok {
-			errs = append(errs, p.delete(key))
+		if _, ok := keys[key]; ok {
+			continue
+		}
+		if err := p.delete(key); err != nil {
+			return fmt.Errorf("delete what is left of point %d: %w", key.Point, err)
 		}
 	}
 	for key := range keys {
-		if _, ok := there[key]; !ok {
-			errs = append(errs, p.create(key))
+		if _, ok := there[key]; ok {
+			continue
+		}
+		if err := p.create(key); err != nil {
+			return fmt.Errorf("create what point %d lacks: %w", key.Point, err)
 		}
 	}
-	return errors.Join(errs...)
+	return nil
 }
 
 // ownerOf returns whose a place is, the zero value if it is free.

@@ -28,7 +28,7 @@ func (r *restingMap[K, V]) read(begin func(), visit func(key *K, slots []V)) err
 	cpus := r.reader.cpus
 	return r.reader.read(
 		func() {
-			r.keys = spare(r.buffer)
+			r.keys = spare(r.buffer, len(r.buffer))
 			begin()
 		},
 		func(keys []K, slots []V) {

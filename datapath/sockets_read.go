@@ -39,7 +39,7 @@ func (s *Sockets) Sockets(begin func(), visit func(*flows.Socket)) error {
 	}
 	err = s.readAll(
 		func() {
-			s.read, s.closed = 0, spare(s.closed)
+			s.read, s.closed = 0, spare(s.closed, len(s.closed))
 			begin()
 		},
 		func(keys []bpf.SocketSocketKey, owners []bpf.SocketSocketOwners) {

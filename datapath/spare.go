@@ -6,10 +6,11 @@ package datapath
 // is given up.
 const spareLeast, spareShare = 4096, 4
 
-// spare returns a buffer to be used again, from its beginning. After a burst, such as a scan of
-// all ports, it is a new one: memory that nothing needs is not held for good.
-func spare[T any](buffer []T) []T {
-	if cap(buffer) > spareLeast && len(buffer) < cap(buffer)/spareShare {
+// spare returns a buffer to be used again, from its beginning, of which so many elements were
+// used last time. After a burst, such as a scan of all ports, it is a new one: memory that nothing
+// needs is not held for good.
+func spare[T any](buffer []T, used int) []T {
+	if cap(buffer) > spareLeast && used < cap(buffer)/spareShare {
 		return nil
 	}
 	return buffer[:0]

@@ -65,8 +65,8 @@ func (t *totals) deletePoint(point uint32) error {
 
 func eachDirection(point uint32, what string, do ...func(bpf.MeterTotalKey) error) error {
 	for direction := range uint32(flows.Directions) {
-		for _, do := range do {
-			if err := do(bpf.MeterTotalKey{Point: point, Direction: direction}); err != nil {
+		for _, each := range do {
+			if err := each(bpf.MeterTotalKey{Point: point, Direction: direction}); err != nil {
 				return fmt.Errorf("%s totals of point %d: %w", what, point, err)
 			}
 		}
@@ -74,7 +74,8 @@ func eachDirection(point uint32, what string, do ...func(bpf.MeterTotalKey) erro
 	return nil
 }
 
-// align makes the points of a build that does not know all of the maps have what it lacks.
+// align gives the points that a build without [laterMaps] has made what they lack there, and frees
+// what it has left of others.
 func (t *totals) align() error {
 	there, err := t.readTotals()
 	if err == nil {

@@ -30,7 +30,7 @@ func laterBuild(previous int) build {
 const mapConstants = ".rodata"
 
 // firstBuild returns the build that had no front. The maps and the variable that its object
-// lacks are made for the types' sake, and written and pinned by nobody, and so are the programs for interfaces
+// lacks are made for the types' sake, and counted in and pinned by nobody, and so are the programs for interfaces
 // without an Ethernet header.
 func firstBuild() build {
 	return build{layouts: []layout{firstLayout()}, spec: func() (*ebpf.CollectionSpec, error) {
@@ -84,6 +84,7 @@ func TestUpgrade(t *testing.T) {
 		{"the layout after the next", []version{{here, 8}, {laterBuild(bpf.FlowLayout + 1), 8}}, true},
 		{"back", []version{{next, 8}, {here, 8}}, true},
 		{"back to the first layout", []version{{here, 8}, {firstBuild(), 8}}, true},
+		{"back to the first layout and forth", []version{{here, 8}, {firstBuild(), 8}, {here, 8}}, true},
 	} {
 		for _, mode := range []AttachMode{AttachTCX, AttachNetlink} {
 			t.Run(test.name+" "+string(mode), func(t *testing.T) {
@@ -160,12 +161,14 @@ func (u *upgrade) check(t *testing.T, unreadable bool) {
 	if got, want := flowPinsIn(t, u.options.PinPath), slices.Sorted(maps.Keys(u.life.flowPins())); !slices.Equal(got, want) {
 		t.Errorf("maps of flows: got %v, want this build's %v", got, want)
 	}
+	u.life.gate <- struct{}{} // drains read with the same buffers
 	checkAligned(t, u.life.drainer)
+	<-u.life.gate
 	u.stop()
 	want := u.wire.ended(t).sub(u.unpublished)
 	u.life.stop(t)
 	totals, seeded := u.of("veth0")
-	if totals != want || seeded != (byDirection{}) {
+	if !u.wire.agree(t, totals, want) || seeded != (byDirection{}) {
 		t.Errorf("got %v and %v seeded, want the interface's %v", totals, seeded, want)
 	}
 	if u.failed != 0 || (u.residue != 0) != unreadable {

@@ -80,6 +80,6 @@ func (p *Publisher) adopt(pt *point, bound *Bound, batch *Batch) bool {
 		batch.addRow(rowKey{pod: pt.pod, direction: key.direction, source: key.source}, pt.waiting.sums[at])
 	}
 	p.countShown(batch, pt)
-	pt.waiting, pt.seen = nil, nil
+	pt.waiting, pt.stored, pt.seen = nil, nil, nil
 	return true
 }

@@ -270,6 +270,10 @@ func unattributed(protocol Protocol) source {
 	return source{kind: PeerUnattributed, protocol: protocol}
 }
 
+func unattributedLabels(protocol Protocol) rowLabels {
+	return rowLabels{flow: FlowLabels{PeerKind: PeerUnattributed, Protocol: protocol}}
+}
+
 func (a *attribution) peer(l *FlowLabels, owner *Owner) {
 	l.PeerKind = owner.Kind
 	l.Locality = a.locality(owner)

@@ -94,8 +94,10 @@ type point struct {
 	Interface
 	pod     *Pod
 	waiting *Batch // nil once bound
-	seen    map[netip.Addr]shown
-	own     []netip.Addr // known to be its pod's in this epoch
+	// stored are the labels of what waits, by themselves: rows of different sources are one.
+	stored map[rowLabels]*rowLabels
+	seen   map[netip.Addr]shown
+	own    []netip.Addr // known to be its pod's in this epoch
 	// exported is on the pod's series; partial is as in [Exported].
 	exported [Directions]Counters
 	partial  bool
@@ -164,7 +166,7 @@ func (p *Publisher) meet(i Interface, epoch *Epoch, batch *Batch) {
 		pt = nil
 	}
 	if pt == nil {
-		pt = &point{waiting: newBatch(epoch.Start, epoch.End, p.labels), seen: make(map[netip.Addr]shown)}
+		pt = &point{waiting: newBatch(epoch.Start, epoch.End, p.labels), stored: make(map[rowLabels]*rowLabels), seen: make(map[netip.Addr]shown)}
 		p.points[i.Point] = pt
 	}
 	pt.Interface, pt.own = i, pt.own[:0]
@@ -186,7 +188,7 @@ func (p *Publisher) record(batch *Batch, record *Record) {
 		p.countForeign(batch, pt, record)
 		return
 	}
-	pt.wait(record, key.source, sum)
+	pt.wait(record, p.attribution.labelsOf(&key.source), sum)
 }
 
 // labels returns those of a row; of one that waits those of its pod are left empty.
@@ -207,7 +209,7 @@ func (p *Publisher) userOf(pod *Pod, record *Record) user {
 }
 
 // wait keeps a flow until the point's pod is known, and the address it shows.
-func (pt *point) wait(record *Record, from source, sum amount) {
+func (pt *point) wait(record *Record, labels rowLabels, sum amount) {
 	key := &record.Key
 	if local, _ := key.Local(); key.Direction == Transmit && local.IsValid() {
 		s, known := pt.seen[local]
@@ -217,11 +219,27 @@ func (pt *point) wait(record *Record, from source, sum amount) {
 		}
 	}
 	if len(pt.waiting.rows) >= waitingLimit {
-		if _, waits := pt.waiting.rows[rowKey{pod: unknown, direction: key.Direction, source: from}]; !waits {
-			from = unattributed(from.protocol)
+		if _, waits := pt.waiting.rows[pt.waitingRow(key.Direction, &labels)]; !waits {
+			labels = unattributedLabels(labels.flow.Protocol)
 		}
 	}
-	pt.waiting.addRow(rowKey{pod: unknown, direction: key.Direction, source: from}, sum)
+	pt.addWaiting(key.Direction, &labels, sum)
+}
+
+// addWaiting adds to what waits.
+func (pt *point) addWaiting(direction Direction, labels *rowLabels, sum amount) {
+	key := pt.waitingRow(direction, labels)
+	pt.stored[*labels] = key.source.stored
+	pt.waiting.addRow(key, sum)
+}
+
+// waitingRow is the row of what waits with these labels.
+func (pt *point) waitingRow(direction Direction, labels *rowLabels) rowKey {
+	stored := pt.stored[*labels]
+	if stored == nil {
+		stored = labels
+	}
+	return rowKey{pod: unknown, direction: direction, source: source{stored: stored}}
 }
 
 // total adds what a point counted, and what of it is in no flow. Flows that were published by
@@ -242,14 +260,15 @@ func (p *Publisher) total(batch *Batch, total Total, unsaved bool) {
 	all := total.Counters
 	all.Add(total.Seeded)
 	begin := batch.Start
-	pod := pt.pod
-	if pod == nil {
-		batch, pod = pt.waiting, unknown
-	} else {
-		pt.exported[total.Direction].Add(all)
+	if pt.pod == nil {
+		pt.waiting.addTotal(unknown, total.Direction, amount{all, begin})
+		labels := unattributedLabels(ProtoOther)
+		pt.addWaiting(total.Direction, &labels, amount{rest, begin})
+		return
 	}
-	batch.addTotal(pod, total.Direction, amount{all, begin})
-	batch.addRow(rowKey{pod: pod, direction: total.Direction, source: unattributed(ProtoOther)}, amount{rest, begin})
+	pt.exported[total.Direction].Add(all)
+	batch.addTotal(pt.pod, total.Direction, amount{all, begin})
+	batch.addRow(rowKey{pod: pt.pod, direction: total.Direction, source: unattributed(ProtoOther)}, amount{rest, begin})
 }
 
 // forget takes a point out. If it is unbound it waits for a while as an orphan:

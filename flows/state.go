@@ -162,7 +162,8 @@ func (p *Publisher) point(s *PointState) *point {
 		}
 		return pt
 	}
-	pt.waiting, pt.seen = newBatch(time.Time{}, time.Time{}, p.labels), make(map[netip.Addr]shown)
+	pt.waiting, pt.stored = newBatch(time.Time{}, time.Time{}, p.labels), make(map[rowLabels]*rowLabels)
+	pt.seen = make(map[netip.Addr]shown)
 	for _, address := range s.Seen {
 		pt.seen[address] = shown{}
 	}
@@ -176,8 +177,7 @@ func (p *Publisher) point(s *PointState) *point {
 	for _, w := range slices.DeleteFunc(s.Rows, isNone) {
 		w.Flow.bound()
 		w.External.bound()
-		stored := source{stored: &rowLabels{w.Flow, w.External}}
-		pt.waiting.addRow(rowKey{pod: unknown, direction: w.Direction, source: stored}, amount{w.Counters, w.Start})
+		pt.addWaiting(w.Direction, &rowLabels{w.Flow, w.External}, amount{w.Counters, w.Start})
 	}
 	return pt
 }

@@ -166,6 +166,7 @@ func (a *answer) send(w http.ResponseWriter, format expfmt.Format, compressed bo
 	}
 	if a.code == http.StatusOK {
 		header.Set("Content-Type", string(format))
+		header.Set("Vary", "Accept-Encoding")
 	}
 	if header.Get("Content-Encoding") != "gzip" || compressed {
 		header.Set("Content-Length", strconv.Itoa(a.body.Len()))

@@ -38,13 +38,18 @@ func TestKilledAgainAndAgain(t *testing.T) {
 		t.Run(attach, func(t *testing.T) {
 			t.Parallel()
 			h := newHost(t)
-			h.testKills(t, attach, "podmeter_flow_transmit_", func(_ int, flags ...string) *process { return start(t, h.node, nil, flags...) })
+			h.testKills(t, attach, []string{podBytes, flowBytes}, trafficNames, func(_ int, flags ...string) *process {
+				return start(t, h.node, nil, flags...)
+			})
 		})
 	}
 }
 
-// podTransmit begins the names of what pods sent.
-const podTransmit = "podmeter_pod_transmit_"
+// What is compared with an interface.
+const (
+	podBytes  = "podmeter_pod_transmit_bytes_total"
+	flowBytes = "podmeter_flow_transmit_bytes_total"
+)
 
 // earlierEnv is the environment variable that names an earlier build's binary.
 const earlierEnv = "PODMETER_EARLIER_BINARY"
@@ -62,27 +67,28 @@ func TestKilledBetweenBuilds(t *testing.T) {
 		t.Run(attach, func(t *testing.T) {
 			t.Parallel()
 			h := newHost(t)
-			h.testKills(t, attach, podTransmit, func(n int, flags ...string) *process {
-				if n%2 == 0 {
-					return start(t, h.node, nil, flags...)
+			own := []string{"podmeter_pod_transmit_", "podmeter_pod_receive_"}
+			h.testKills(t, attach, []string{podBytes}, own, func(n int, flags ...string) *process {
+				if n%2 == 0 && n < kills() {
+					return startProgram(t, h.node, earlier, nil, flags...)
 				}
-				return startProgram(t, h.node, earlier, nil, flags...)
+				return start(t, h.node, nil, flags...)
 			})
 		})
 	}
 }
 
 // testKills starts agents one after the other, which it kills under traffic, and compares
-// what they tell of the pod with its interface. The last has the number of kills. Series of
-// pods, and those whose names have the prefix, may neither end nor go down meanwhile.
-func (h *host) testKills(t *testing.T, attach, prefix string, start func(n int, flags ...string) *process) {
+// what they tell of the pod with its interface. The last has the number of kills. Series whose
+// names have one of the prefixes may neither end nor go down meanwhile, and families equal the interface then.
+func (h *host) testKills(t *testing.T, attach string, families, prefixes []string, start func(n int, flags ...string) *process) {
 	flags := h.flags("--attach", attach, "--drain-interval", "100ms", "--flow-labels", "peer_port", "--log-level", "error")
 	p := start(0, flags...)
 	before := h.awaitAttached(t, p).Interfaces[0].Before[0]
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	running.Go(func() { keepSending(ctx, t, h) })
-	running.Go(func() { keepScraping(ctx, t, h, podTransmit, prefix) })
+	running.Go(func() { keepScraping(ctx, t, h, prefixes...) })
 	random := rand.New(rand.NewPCG(2, 3))
 	for n := range kills() {
 		if n%4 != 0 { // else it may still be starting
@@ -107,7 +113,7 @@ func (h *host) testKills(t *testing.T, attach, prefix string, start func(n int, 
 	h.await(t, p, "all is drained", func(*agent.Status) bool {
 		return h.value(t, "podmeter_pod_transmit_bytes_total", "pod", "veth0") >= want
 	})
-	for _, family := range []string{podTransmit + "bytes_total", prefix + "bytes_total"} {
+	for _, family := range families {
 		if got := h.value(t, family, "pod", "veth0"); got != want {
 			t.Errorf("%s: got %v, want the interface's %v", family, got, want)
 		}
@@ -155,9 +161,15 @@ func keepScraping(ctx context.Context, t *testing.T, h *host, prefixes ...string
 	}
 }
 
-// counters are the series of an exposition whose names have one of the prefixes, by name
-// and labels.
+// trafficNames begin the names of pods' traffic.
+var trafficNames = []string{"podmeter_pod_", "podmeter_flow_"}
+
+// counters are the series of an exposition whose names have one of the prefixes, those of
+// traffic if there is none, by name and labels.
 func counters(text []byte, prefixes ...string) map[string]float64 {
+	if len(prefixes) == 0 {
+		prefixes = trafficNames
+	}
 	all := make(map[string]float64)
 	for line := range bytes.Lines(text) {
 		series, number, found := strings.Cut(strings.TrimSpace(string(line)), "} ")

@@ -87,7 +87,7 @@ func (s *soakWatch) sample(t *testing.T, pid int) bool {
 		t.Errorf("at %v: conservation error %d, lost %d, residue %d, unplaced %d bytes, want none", now.at,
 			status.ConservationErrorBytes, status.LostBytes, status.ResidueBytes, status.UnplacedBytes)
 	}
-	series := counters(text, "podmeter_pod_", "podmeter_flow_")
+	series := counters(text)
 	s.checkGrowth(t, series)
 	checkFlowsMakeUpPods(t, series)
 	now.series, now.goroutines = float64(len(series)), gauge(text, "go_goroutines")

@@ -12,9 +12,9 @@ import (
 // Foreign implements [flows.OwnAddresses]. A pod's own addresses are those in its status at
 // the time, give or take what news of them may be late, and not what it announces.
 func (c *Cache) Foreign(pod *flows.Pod, address netip.Addr, first, last time.Time) bool {
-	from, to := c.bounds(first, last)
 	c.mu.RLock()
 	defer c.mu.RUnlock()
+	from, to := c.bounds(first, last)
 	e := c.pods[pod.UID]
 	if e == nil || len(e.owned()) == 0 {
 		return false

@@ -68,7 +68,7 @@ func isPage(header http.Header) bool {
 
 // doubt is what is known of doubtful answers. The zero doubt knows of none.
 type doubt struct {
-	// since is when the first of them came, none taken meanwhile.
+	// since is when the first of them came, with no other answer meanwhile.
 	since time.Time
 	// resolved is that a request was given up for one, settled that the next one was taken: so they
 	// are about the samples.
@@ -83,6 +83,9 @@ func (d *doubt) lasts(now time.Time) bool {
 	d.resolved = d.settled || now.Sub(d.since) >= doubtTime
 	return d.resolved
 }
+
+// other notes that an answer came that is of the way.
+func (d *doubt) other() { d.since = time.Time{} }
 
 // taken notes that the receiver took a request.
 func (d *doubt) taken() {

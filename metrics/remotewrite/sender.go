@@ -114,7 +114,10 @@ func (s *sender) sendFirst(ctx context.Context) (more bool, err error) {
 		s.succeeded()
 	case ctx.Err() != nil:
 		return true, ctx.Err()
-	case verdict == passes, verdict == doubtful && !s.doubt.lasts(time.Now()):
+	case verdict == passes:
+		s.doubt.other()
+		return true, err
+	case verdict == doubtful && !s.doubt.lasts(time.Now()):
 		return true, err
 	default:
 		s.counts.add(s.name, outcomeRefused)
