@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/klauspost/compress/snappy"
@@ -58,8 +57,6 @@ type sender struct {
 	away, refusing, unkept ratelog.Outage
 	doubt                  doubt
 	pause                  time.Duration
-	// refuses is whether the last request that did not have to be tried again was refused.
-	refuses atomic.Bool
 }
 
 // run sends until ctx is done.
@@ -121,7 +118,6 @@ func (s *sender) sendFirst(ctx context.Context) (more bool, err error) {
 		return true, err
 	default:
 		s.counts.add(s.name, outcomeRefused)
-		s.refuses.Store(true)
 		s.away.Set(nil, "receiver", s.name)
 		s.refusing.Set(err, "receiver", s.name)
 	}
@@ -139,7 +135,6 @@ func (s *sender) succeeded() {
 	s.away.Set(nil, "receiver", s.name)
 	s.refusing.Set(nil, "receiver", s.name)
 	s.pause = 0
-	s.refuses.Store(false)
 	s.doubt.taken()
 }
 

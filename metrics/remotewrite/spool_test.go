@@ -4,15 +4,12 @@ package remotewrite
 
 import (
 	"errors"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"testing"
-	"testing/synctest"
 	"time"
 
-	"github.com/klauspost/compress/snappy"
 	"github.com/podmeter/podmeter/internal/owned"
 	"golang.org/x/sys/unix"
 )
@@ -275,40 +272,5 @@ func TestStamps(t *testing.T) {
 	}
 	if got := w.stamp(at(45*time.Second, 2*time.Hour)).Sub(first); got < 45*time.Second {
 		t.Errorf("set on: got %v later, want no less than 45s", got)
-	}
-}
-
-// A clock that was ahead, so that the receivers refused what was of a time yet to come, and was set
-// right: what is taken from now on is not of that time, too.
-func TestStampsAfterAClockThatWasAhead(t *testing.T) {
-	for _, test := range []struct {
-		statuses []int
-		back     bool
-	}{
-		{[]int{400}, true},
-		{[]int{400, 400}, true},
-		{[]int{400, 204}, false}, // one has them
-		{[]int{204}, false},
-		{[]int{503}, false}, // it may take them later
-		{[]int{}, false},
-	} {
-		synctest.Test(t, func(t *testing.T) {
-			w := newTestWriter(t, Options{})
-			for _, code := range test.statuses {
-				s := newTestWriter(t, Options{Client: &http.Client{Transport: &receiver{answers: []reply{status(code, writtenHeader, "1")}}}}).senders[0]
-				if _, err := s.spool.put(snappy.Encode(nil, nil)); err != nil {
-					t.Fatal(err)
-				}
-				_, _ = s.sendFirst(t.Context()) // of 503 it is an error
-				w.senders = append(w.senders, s)
-			}
-			w.senders = w.senders[1:]
-			ahead := w.stamp(time.Now().Add(time.Hour))
-			w.taken = time.Now() // the clock was set back
-			time.Sleep(15 * time.Second)
-			if got := w.stamp(time.Now()).Before(ahead); got != test.back {
-				t.Errorf("%v: got back %v, want %v", test.statuses, got, test.back)
-			}
-		})
 	}
 }

@@ -13,7 +13,6 @@ import (
 	"net/http"
 	"net/url"
 	"path/filepath"
-	"slices"
 	"sync"
 	"time"
 
@@ -174,21 +173,15 @@ func (w *Writer) sample(now time.Time) {
 
 // stamp returns the time of a sample that is taken now: what the clock shows, unless that was
 // set back. A receiver refuses what is older than it has, and rates need the time that has passed.
-// But where all receivers refuse the clock was ahead before, and they have nothing of that time.
 func (w *Writer) stamp(now time.Time) time.Time {
 	stamp := now.Round(0)
-	if !w.taken.IsZero() && !w.refused() {
+	if !w.taken.IsZero() {
 		if least := w.stamped.Add(now.Sub(w.taken)); stamp.Before(least) {
 			stamp = least
 		}
 	}
 	w.stamped, w.taken = stamp, now
 	return stamp
-}
-
-// refused reports whether every receiver refused the last request that it answered.
-func (w *Writer) refused() bool {
-	return len(w.senders) > 0 && !slices.ContainsFunc(w.senders, func(s *sender) bool { return !s.refuses.Load() })
 }
 
 // up is the series that Prometheus makes of each scrape.
