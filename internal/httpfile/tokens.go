@@ -7,9 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
-	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/podmeter/podmeter/internal/redirect"
 	"github.com/prometheus/common/config"
@@ -46,16 +44,13 @@ func dial(tokens *config.OAuth2) config.DialContextFunc {
 }
 
 // isTokenServer reports whether an address is that of the token's server, or may be that of the
-// proxy before it, who is asked for all. A name of other letters is looked up by its ASCII form, which
-// is not compared.
+// proxy before it, who is asked for all.
 func isTokenServer(tokens *config.OAuth2, address string) bool {
 	server, err := url.Parse(tokens.TokenURL)
 	switch {
 	case err != nil:
 		return false
 	case tokens.ProxyURL.URL != nil, tokens.ProxyFromEnvironment:
-		return true
-	case strings.ContainsFunc(server.Hostname(), func(r rune) bool { return r >= utf8.RuneSelf }):
 		return true
 	}
 	return redirect.IsServer(server, address)

@@ -111,6 +111,7 @@ func TestIsTokenServer(t *testing.T) {
 		{"http://login.test:8080/token", "login.test:8080", true},
 		{"http://[2001:db8::1]/token", "[2001:db8::1]:80", true},
 		{"https://b\u00fccher.test/token", "xn--bcher-kva.test:443", true},
+		{"https://b\u00fccher.test/token", "127.0.0.1:443", false},
 		{"https://login.test/token", "login.test:80", false},
 		{"http://login.test:8080/token", "login.test:443", false},
 		{"https://login.test/token", "127.0.0.1:443", false},

@@ -17,6 +17,7 @@ import (
 	"strings"
 
 	"github.com/podmeter/podmeter/internal/secret"
+	"golang.org/x/net/idna"
 )
 
 // Limit is how many redirects one request may take: a server that upgrades to https and
@@ -61,10 +62,14 @@ func isUpgrade(from, to *url.URL) bool {
 }
 
 // IsServer reports whether an address, host:port, is that of a URL's server, or that of its https
-// to which SameHost would let it lead.
+// to which SameHost would let it lead. A name of other letters is looked up by its ASCII form.
 func IsServer(u *url.URL, address string) bool {
 	host, to, err := net.SplitHostPort(address)
-	return err == nil && strings.EqualFold(host, u.Hostname()) && (to == port(u) || u.Scheme == "http" && port(u) == "80" && to == "443")
+	name := u.Hostname()
+	if ascii, err := idna.Lookup.ToASCII(name); err == nil {
+		name = ascii
+	}
+	return err == nil && strings.EqualFold(host, name) && (to == port(u) || u.Scheme == "http" && port(u) == "80" && to == "443")
 }
 
 // port is a URL's, or its scheme's.
