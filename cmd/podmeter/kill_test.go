@@ -59,7 +59,7 @@ const earlierEnv = "PODMETER_EARLIER_BINARY"
 func TestKilledBetweenBuilds(t *testing.T) {
 	earlier := os.Getenv(earlierEnv)
 	if earlier == "" {
-		t.Skipf("%s names no binary", earlierEnv)
+		t.Skipf("%s names no binary: make stress", earlierEnv)
 	}
 	effort.Long(t, "kills agents 12 times")
 	t.Parallel()
