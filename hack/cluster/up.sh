@@ -139,6 +139,8 @@ configuration() {
 		failSwapOn: false
 		enforceNodeAllocatable: []
 		evictionHard: {memory.available: 100Mi, nodefs.available: 1%, imagefs.available: 1%}
+		imageGCHighThresholdPercent: 100 # the images cannot be had again, and a disk of 85 % is as good as another
+		imageGCLowThresholdPercent: 99
 		containerRuntimeEndpoint: unix:///run/containerd/containerd.sock
 		maxPods: 250
 		registryPullQPS: 0
