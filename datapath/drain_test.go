@@ -38,7 +38,11 @@ func (l *tally) Publish(epoch *flows.Epoch) error {
 
 func newTestDrainer(t testing.TB, capacity uint32) (*drainer, *objects) {
 	t.Helper()
-	return newFrontedDrainer(t, testSize(entriesEnv, capacity), testSize(bucketsEnv, frontBuckets(DefaultMapMemory, ebpf.MustPossibleCPU())))
+	_, buckets := sizes(DefaultMapMemory, ebpf.MustPossibleCPU())
+	if entries := linked(linkedEntries); entries != 0 {
+		capacity = entries
+	}
+	return newFrontedDrainer(t, capacity, buckets)
 }
 
 // newFrontedDrainer returns one whose fronts have so many buckets for each CPU.

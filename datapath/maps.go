@@ -3,10 +3,12 @@
 package datapath
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strconv"
 
 	"github.com/cilium/ebpf"
 	"github.com/podmeter/podmeter/bpf"
@@ -50,6 +52,23 @@ const (
 func Capacity(memory uint64, cpus int) uint32 {
 	fronts := frontBytes(frontBuckets(memory, cpus), cpus)
 	return uint32(max((memory-min(fronts, memory))/sets/entryBytes, uint64(entriesPerCPU*cpus)))
+}
+
+// linkedEntries and linkedBuckets take the place of what follows from the memory in a build to
+// which the linker gives them: all of podmeter then runs with maps that hold next to nothing,
+// as hack/stress.sh lets it.
+var linkedEntries, linkedBuckets string
+
+// linked returns a number that the linker gave, else 0.
+func linked(text string) uint32 {
+	n, _ := strconv.ParseUint(text, 10, 32)
+	return uint32(n)
+}
+
+// sizes returns the entries of a map of flows and the buckets that each possible CPU has in
+// front of it, when both sets together may take memory bytes.
+func sizes(memory uint64, cpus int) (entries, buckets uint32) {
+	return cmp.Or(linked(linkedEntries), Capacity(memory, cpus)), cmp.Or(linked(linkedBuckets), frontBuckets(memory, cpus))
 }
 
 // memoryOf returns the memory in bytes whose sets hold so many flows each, on a machine with

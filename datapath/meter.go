@@ -72,9 +72,8 @@ type Options struct {
 	readyWait time.Duration
 	// yieldPause is yieldPause, or a test's.
 	yieldPause time.Duration
-	// buckets are those of a CPU in a front, and entries those of a map of flows; 0 for what
-	// fits the memory.
-	buckets, entries uint32
+	// buckets are those of a CPU in a front, or 0 for what fits the memory.
+	buckets uint32
 	// noWakeups keeps sets from being drained before their time.
 	noWakeups bool
 	// build is this build, or one that tests make of it.
@@ -225,9 +224,8 @@ func (m *Meter) load(ctx context.Context) (err error) {
 	if m.cpus, err = ebpf.PossibleCPU(); err != nil {
 		return fmt.Errorf("count possible CPUs: %w", err)
 	}
-	m.capacity, m.buckets = Capacity(m.options.MapMemory, m.cpus), frontBuckets(m.options.MapMemory, m.cpus)
+	m.capacity, m.buckets = sizes(m.options.MapMemory, m.cpus)
 	m.buckets = cmp.Or(m.options.buckets, m.buckets)
-	m.capacity = cmp.Or(m.options.entries, m.capacity)
 	m.log.Info("maps", "map-memory", m.options.MapMemory, "flows-a-set", m.capacity, "front-slots-a-cpu", uint32(frontWays)*m.buckets,
 		"holds-new-flows-per-second", uint64(float64(m.capacity)/m.options.DrainInterval.Seconds()))
 	adopted, err := m.loadMaps()

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -75,28 +74,12 @@ func testOptions(t testing.TB, host *ktest.Namespace, sink Sink) Options {
 	return Options{
 		PinPath: ktest.PinPath(t), Sink: sink, DrainInterval: 50 * time.Millisecond, MapMemory: 8 << 20,
 		Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
-		within: host.Do, build: testBuild(), buckets: testSize(bucketsEnv, 0), entries: testSize(entriesEnv, 0),
+		within: host.Do, build: testBuild(),
 	}
 }
-
-// The sizes that maps of flows have in all tests: with 1 bucket nearly every packet of more
-// than two flows misses the front, and with 1 entry what misses it is soon evicted.
-const (
-	bucketsEnv = "PODMETER_FRONT_BUCKETS"
-	entriesEnv = "PODMETER_FLOW_ENTRIES"
-)
 
 // hasRoom is whether maps of flows are as large as tests ask for.
-func hasRoom() bool { return os.Getenv(entriesEnv) == "" }
-
-// testSize returns what a variable of the environment says, if it is set.
-func testSize(variable string, otherwise uint32) uint32 {
-	n, err := strconv.ParseUint(os.Getenv(variable), 10, 32)
-	if err != nil {
-		return otherwise
-	}
-	return uint32(n)
-}
+func hasRoom() bool { return linkedEntries == "" }
 
 // testBuild is this one; with -short its programs read fewer headers, which takes the
 // kernel a tenth of the time to verify.

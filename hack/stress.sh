@@ -23,10 +23,20 @@ if git cat-file -e "$first^{commit}" 2>/dev/null; then
 	export PODMETER_EARLIER_BINARY=$work/podmeter-first
 fi
 
-# sized variable: all of datapath with maps of flows of one bucket, or one entry
+# What is done to the meter, and on what.
+harm='Flood|Scan|LedgerDiffers|ExactlyOnce|Killed|Upgrade|Churn|Shadowed|Bypassed|Detached|ShortConnections|Hostile$'
+
+# sized variable: all of datapath, and in their short forms what harms an agent and a soak, with
+# maps of flows of one entry, or of one bucket in front of them
 sized() {
 	printf '\n%s=1\n' "$1"
-	env -u PODMETER_STRESS "$1=1" go test -count=1 -timeout 60m ./datapath 2>&1
+	(
+		unset PODMETER_STRESS
+		export GOFLAGS="-ldflags=-X=github.com/podmeter/podmeter/datapath.$1=1"
+		go test -p 1 -count=1 -timeout 60m ./datapath &&
+			go test -p 1 -count=1 -timeout 60m -run "$harm" ./cmd/podmeter ./hack/hostile &&
+			DURATION=2m hack/soak.sh
+	) 2>&1
 }
 
 all() {
@@ -35,8 +45,8 @@ all() {
 	printf 'kernel: %s, %s cores online\n' "$(uname -r)" "$(getconf _NPROCESSORS_ONLN)"
 	printf 'load: %s\n\n' "$(cut -d ' ' -f 1-3 /proc/loadavg)"
 	# One package at a time: none takes the other's CPUs.
-	go test -p 1 -count=1 -timeout 60m -v -run "${STRESS:-Flood|Scan|LedgerDiffers|ExactlyOnce|Killed|Upgrade|Churn|Shadowed|Bypassed|Detached|ShortConnections|Hostile$}" ./datapath ./cmd/podmeter ./hack/hostile 2>&1 || return
-	[ -n "${STRESS:-}" ] || { sized PODMETER_FRONT_BUCKETS && sized PODMETER_FLOW_ENTRIES; }
+	go test -p 1 -count=1 -timeout 60m -v -run "${STRESS:-$harm}" ./datapath ./cmd/podmeter ./hack/hostile 2>&1 || return
+	[ -n "${STRESS:-}" ] || { sized linkedBuckets && sized linkedEntries; }
 }
 
 status=0
