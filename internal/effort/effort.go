@@ -14,6 +14,10 @@ import (
 // StressEnv is the environment variable that asks for the long forms of tests, if it is 1.
 const StressEnv = "PODMETER_STRESS"
 
+// NoRoomEnv is the environment variable that says, if it is 1, that podmeter was linked with maps
+// of flows that hold one entry, as hack/stress.sh does: what misses the fronts is evicted.
+const NoRoomEnv = "PODMETER_NO_ROOM"
+
 // Long leaves the test out under -short: it floods, kills, churns, waits, starts servers or
 // moves a lot of data, for the reason that is given.
 func Long(tb testing.TB, why string) {
@@ -34,3 +38,6 @@ func Choose[N int | uint64](full, short N) N {
 
 // Stressed reports whether the long form of a test is asked for.
 func Stressed() bool { return os.Getenv(StressEnv) == "1" }
+
+// NoRoom reports whether flows are evicted: their bytes are then unattributed, and all else is as ever.
+func NoRoom() bool { return os.Getenv(NoRoomEnv) == "1" }
