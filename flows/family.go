@@ -45,6 +45,7 @@ type row[L comparable] struct {
 	counted bool
 	folded  bool       // takes what a limit folds
 	health  *healthSum // of its TCP connections; nil if nothing is known
+	encoded []byte     // the labels, once a state has been written
 }
 
 // find returns the row of a label set, made if admit allows, else nil: then it

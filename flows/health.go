@@ -5,7 +5,6 @@ package flows
 import (
 	"math"
 	"net/netip"
-	"slices"
 	"time"
 )
 
@@ -213,7 +212,7 @@ func (s *healthSum) state(row int) HealthState {
 	}
 	return HealthState{
 		Row: row, Opened: s.Opened, Failed: s.Failed, Segments: s.RetransmittedSegments, Bytes: s.RetransmittedBytes,
-		RTT: slices.Clone(s.RTT[:n]), RTTSum: s.RTTSum, Created: s.created,
+		RTT: s.RTT[:n], RTTSum: s.RTTSum, Created: s.created,
 	}
 }
 
@@ -225,14 +224,68 @@ func (s *HealthState) sum() *healthSum {
 	return sum
 }
 
+// HealthStates are the health of rows, written without reflection as [RowStates] are.
+type HealthStates []HealthState
+
 // healthState is that of the rows of a family, in this order.
-func healthState(f *family[FlowLabels], rows []RowState[FlowLabels]) (all []HealthState) {
+func healthState(rows RowStates[FlowLabels]) HealthStates {
+	n := 0
 	for i := range rows {
-		if h := f.rows[rows[i].Labels].health; h != nil {
+		if rows[i].row.health != nil {
+			n++
+		}
+	}
+	all := make(HealthStates, 0, n)
+	for i := range rows {
+		if h := rows[i].row.health; h != nil {
 			all = append(all, h.state(i))
 		}
 	}
 	return all
+}
+
+// healthBytes is what a [HealthState] takes, or more.
+const healthBytes = 96
+
+// MarshalCBOR implements [cbor.Marshaler], see [RowStates.MarshalCBOR].
+func (s HealthStates) MarshalCBOR() ([]byte, error) {
+	if s == nil {
+		return []byte{cborNull}, nil
+	}
+	b := appendHead(make([]byte, 0, 16+healthBytes*len(s)), cborArray, uint64(len(s)))
+	for i := range s {
+		b = s[i].append(b)
+	}
+	return b, nil
+}
+
+func (s *HealthState) append(b []byte) []byte {
+	at, pairs := len(b), byte(1)
+	b = append(b, cborMap)
+	number := func(key byte, n uint64) {
+		if n != 0 {
+			b, pairs = appendHead(append(b, key), cborUint, n), pairs+1
+		}
+	}
+	if s.Row >= 0 {
+		number(1, uint64(s.Row))
+	} else { // which is read of a file alone
+		b, pairs = appendHead(append(b, 1), cborNegative, uint64(^s.Row)), pairs+1
+	}
+	number(2, s.Opened)
+	number(3, s.Failed)
+	number(4, s.Segments)
+	number(5, s.Bytes)
+	if len(s.RTT) > 0 {
+		b, pairs = appendHead(append(b, 6), cborArray, uint64(len(s.RTT))), pairs+1
+		for _, n := range s.RTT {
+			b = appendHead(b, cborUint, n)
+		}
+	}
+	number(7, s.RTTSum)
+	b = appendTime(append(b, 8), s.Created)
+	b[at] |= pairs
+	return b
 }
 
 // restoreHealth is the reverse of healthState.

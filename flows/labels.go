@@ -13,33 +13,33 @@ import (
 )
 
 // FlowLabels tell the rows of one pod in the flow family apart. What is unknown
-// or was not asked for is zero.
+// or was not asked for is zero, and not written down.
 type FlowLabels struct {
-	Container        string
+	Container        string `cbor:",omitempty"`
 	Workload         Workload
 	PeerKind         PeerKind
 	Locality         Locality
 	Protocol         Protocol
-	PeerNamespace    string
-	Peer             string
-	PeerWorkloadType string
-	Service          string
+	PeerNamespace    string `cbor:",omitempty"`
+	Peer             string `cbor:",omitempty"`
+	PeerWorkloadType string `cbor:",omitempty"`
+	Service          string `cbor:",omitempty"`
 
 	// Opt-in.
-	PeerPod  string
-	PeerIP   netip.Addr
-	PeerPort uint16
-	Process  string
+	PeerPod  string     `cbor:",omitempty"`
+	PeerIP   netip.Addr `cbor:",omitzero"`
+	PeerPort uint16     `cbor:",omitempty"`
+	Process  string     `cbor:",omitempty"`
 }
 
 // ExternalLabels tell the rows of one pod in the external family apart.
 type ExternalLabels struct {
-	Country, ASN, Organization string
+	Country, ASN, Organization string `cbor:",omitempty"`
 
 	// Opt-in.
-	City, Latitude, Longitude string
-	IP                        netip.Addr
-	Container                 string
+	City, Latitude, Longitude string     `cbor:",omitempty"`
+	IP                        netip.Addr `cbor:",omitzero"`
+	Container                 string     `cbor:",omitempty"`
 }
 
 // Optional chooses the opt-in labels.

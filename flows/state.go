@@ -33,9 +33,9 @@ type AccountState struct {
 	UIDs           []string // of the living pods of that name
 	Gone           time.Time
 	Total          PairState
-	Flows          []RowState[FlowLabels]
-	Health         []HealthState // of those rows of Flows that have some
-	Externals      []RowState[ExternalLabels]
+	Flows          RowStates[FlowLabels]
+	Health         HealthStates // of those rows of Flows that have some
+	Externals      RowStates[ExternalLabels]
 	Retired        map[PeerKind]PairState
 
 	RetiredExternal PairState
@@ -51,15 +51,6 @@ type PairState struct {
 	_        struct{} `cbor:",toarray"`
 	Counters [Directions]Counters
 	Created  [Directions]time.Time
-}
-
-// RowState is a row of a family.
-type RowState[L comparable] struct {
-	_       struct{} `cbor:",toarray"`
-	Labels  L
-	Pair    PairState
-	Last    time.Time // end of the last epoch that had a byte of it
-	Counted bool      // towards the limits
 }
 
 // PointState is an observation point. Pod is nil while it is unbound.
@@ -214,39 +205,13 @@ func (a *account) state(uids []string) AccountState {
 	}
 	earlier := a.earlier
 	s.Earlier = &earlier
-	s.Health = healthState(&a.flows, s.Flows)
+	s.Health = healthState(s.Flows)
 	return s
 }
 
 func (p *counterPair) state() PairState { return PairState{Counters: p.counters, Created: p.created} }
 
 func (s PairState) pair() counterPair { return counterPair{s.Counters, s.Created} }
-
-func (f *family[L]) state() []RowState[L] {
-	rows := make([]RowState[L], 0, len(f.rows))
-	for _, r := range f.rows {
-		rows = append(rows, RowState[L]{Labels: r.labels, Pair: r.counterPair.state(), Last: r.last, Counted: r.counted})
-	}
-	return rows
-}
-
-// restore adds rows, after bound has made their labels plain. Those whose labels are equal
-// then are one.
-func (f *family[L]) restore(rows []RowState[L], bound func(*L)) {
-	for i := range rows {
-		s := &rows[i]
-		bound(&s.Labels)
-		r, pair := f.fixed(s.Labels), s.Pair.pair()
-		r.merge(&pair)
-		if s.Last.After(r.last) {
-			r.last = s.Last
-		}
-		if s.Counted && !r.counted {
-			r.counted = true
-			f.counted++
-		}
-	}
-}
 
 func (t *Table) restore(s *State) error {
 	t.mu.Lock()

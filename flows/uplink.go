@@ -180,7 +180,7 @@ func (t *UplinkTable) Snapshot() UplinkSnapshot {
 // down and given to the next ones.
 type UplinkState struct {
 	Uplinks []UplinkCounters
-	Rows    []RowState[UplinkLabels]
+	Rows    RowStates[UplinkLabels]
 	Folded  uint64
 	Stats   Stats
 }

@@ -58,7 +58,7 @@ type checkpoint struct {
 // checkpoints are one checkpoint file of a state directory.
 type checkpoints struct {
 	path string
-	mode cbor.EncMode
+	mode cbor.UserBufferEncMode
 	// behind is whether there is, or may be, one of that name.
 	behind bool
 	// body is kept from one checkpoint to the next.
@@ -66,7 +66,7 @@ type checkpoints struct {
 }
 
 func newCheckpoints(stateDir, name string) (*checkpoints, error) {
-	mode, err := cbor.EncOptions{Time: cbor.TimeUnixMicro}.EncMode()
+	mode, err := cbor.EncOptions{Time: cbor.TimeUnixMicro}.UserBufferEncMode()
 	if err != nil {
 		return nil, fmt.Errorf("set up checkpoints: %w", err)
 	}
@@ -78,7 +78,7 @@ func newCheckpoints(stateDir, name string) (*checkpoints, error) {
 func (c *checkpoints) write(content *checkpoint) error {
 	c.body.Reset()
 	c.body.Write(make([]byte, checkpointHeader))
-	if err := c.mode.NewEncoder(&c.body).Encode(content); err != nil {
+	if err := c.mode.MarshalToBuffer(content, &c.body); err != nil {
 		return fmt.Errorf("encode checkpoint: %w", err)
 	}
 	file := c.body.Bytes()

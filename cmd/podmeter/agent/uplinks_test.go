@@ -4,14 +4,12 @@ package agent
 
 import (
 	"log/slog"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/podmeter/podmeter/flows"
 )
 
@@ -54,8 +52,7 @@ func TestUplinkCheckpointComesBackWhole(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		options := cmp.Options{cmpopts.EquateEmpty(), cmpopts.EquateComparable(netip.Addr{})}
-		if diff := cmp.Diff(want, got, options); diff != "" {
+		if diff := cmp.Diff(want, got, asCheckpoints); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", k.path, diff)
 		}
 		if k.saved() == nil {
