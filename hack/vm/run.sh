@@ -112,7 +112,7 @@ reap() {
 declare -A kernels=()
 root
 boots=("$@")
-[ $# -gt 0 ] || boots=(plain agents plain612 nohz_full cpus128 lockdown) # the longest first
+[ $# -gt 0 ] || boots=(plain nohz_full plain612 cpus128 lockdown)
 failed=0
 for name in "${boots[@]}"; do
 	[ ${#machines[@]} -lt 2 ] || reap
