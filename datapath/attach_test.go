@@ -4,6 +4,7 @@ package datapath
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -65,26 +66,33 @@ func (w *wire) counters(t testing.TB) [flows.Directions]flows.Counters {
 	return c
 }
 
-// settled waits until the interface's counters rest.
+// settled waits until the interface's counters rest, and what they count has been handled.
 func (w *wire) settled(t testing.TB) [flows.Directions]flows.Counters {
 	t.Helper()
 	last := w.counters(t)
-	for range 100 {
+	var backlogs ktest.Backlogs
+	ktest.AwaitWithin(t, ktest.Patience, "the interface's counters come to rest", func() string {
 		time.Sleep(50 * time.Millisecond) // the time over which they must not move
 		now := w.counters(t)
-		if now == last {
-			return now
+		if now != last {
+			backlogs.Forget()
+		}
+		if handled := backlogs.Handled(t); now == last && handled {
+			return ""
 		}
 		last = now
-	}
-	t.Fatal("the interface's counters never come to rest")
+		return fmt.Sprintf("they are %v", now)
+	})
 	return last
 }
 
 // ended takes the host's end down, so that not even neighbour discovery sends
-// anything more, and returns the interface's last counters.
+// anything more, and returns the interface's last counters. Before, it waits for answers:
+// one that is on its way out when the link goes down is dropped behind the program, and
+// no counter tells of it.
 func (w *wire) ended(t testing.TB) byDirection {
 	t.Helper()
+	w.settled(t)
 	err := w.host.Do(func() error {
 		l, err := netlink.LinkByIndex(w.index)
 		if err != nil {

@@ -163,6 +163,7 @@ func TestGapIsSeeded(t *testing.T) {
 				unpublished = before(m, "veth0")
 			}
 			w.pod.Send(t, "198.51.100.1:9", 100, 100)
+			w.settled(t) // see ended
 			w.rename(t, "other")
 			ktest.Await(t, "veth0 has been left", func() bool { return m.state("veth0") == "" && m.state("other") == "" })
 			w.pod.Send(t, "198.51.100.1:9", 100, 30)

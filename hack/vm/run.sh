@@ -86,14 +86,19 @@ boot() {
 		-append "console=ttyS0 quiet panic=-1 cryptomgr.notests podmeter.boot=$1 $append" </dev/null
 }
 
-# report name status: whether all of its tests ran and passed
+# report name status: whether all of its tests ran and passed. What failed comes last, as logs
+# of CI are cut at their beginning.
 report() {
-	local log=$logs/$1.tests
+	local log=$logs/$1.tests summary
 	sed -i 's/\r$//' "$log"
-	awk -f "$vm/report.awk" "$log" && return
-	printf 'boot %s: not all of its tests passed (qemu: exit %s); the end of the kernel log and the whole log:\n' "$1" "$2"
+	if summary=$(awk -f "$vm/report.awk" "$log"); then
+		echo "$summary"
+		return
+	fi
+	printf 'boot %s: not all of its tests passed (qemu: exit %s); the end of the kernel log, the end of its own, and what failed:\n' "$1" "$2"
 	tail -n 40 "$logs/$1.kernel"
-	cat "$log"
+	tail -n 200 "$log"
+	echo "$summary"
 	return 1
 }
 

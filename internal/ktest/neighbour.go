@@ -4,6 +4,7 @@ package ktest
 
 import (
 	"net"
+	"slices"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -34,4 +35,11 @@ func (ns *Namespace) Introduce(tb testing.TB, device, address string, peer *Name
 	if err != nil {
 		tb.Fatalf("introduce %s to %s: %v", device, address, err)
 	}
+}
+
+// unresolved reports whether packets of the namespace wait until a neighbour's link address
+// is known.
+func unresolved() (bool, error) {
+	neighbours, err := netlink.NeighList(0, netlink.FAMILY_ALL)
+	return slices.ContainsFunc(neighbours, func(n netlink.Neigh) bool { return n.State == netlink.NUD_INCOMPLETE }), err
 }

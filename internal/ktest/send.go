@@ -12,7 +12,8 @@ import (
 )
 
 // Send sends count UDP datagrams with so many bytes of payload from the namespace to an
-// address with its port, all of one flow. Nobody needs to listen there.
+// address with its port, all of one flow. Nobody needs to listen there. When it returns
+// none of them waits for a neighbour's link address any more.
 func (ns *Namespace) Send(tb testing.TB, to string, size, count int) {
 	tb.Helper()
 	err := ns.Do(func() error {
@@ -31,7 +32,13 @@ func (ns *Namespace) Send(tb testing.TB, to string, size, count int) {
 				return err
 			}
 		}
-		return nil
+		var lookup error
+		awaited := Eventually(Patience, "the neighbour's link address", func() bool {
+			var waits bool
+			waits, lookup = unresolved()
+			return !waits || lookup != nil
+		})
+		return errors.Join(awaited, lookup)
 	})
 	if err != nil {
 		tb.Fatalf("send to %s: %v", to, err)
