@@ -24,6 +24,13 @@ func (ns *Namespace) withoutIPv6(tb testing.TB) {
 	ns.Sysctl(tb, "net/ipv6/conf/default/disable_ipv6", "1")
 }
 
+// remembers has a device ask once who its neighbours are: by default it asks again five
+// seconds later, which is a time of its own.
+func (ns *Namespace) remembers(tb testing.TB, device string) {
+	tb.Helper()
+	ns.Sysctl(tb, "net/ipv4/neigh/"+device+"/delay_first_probe_time", "3600") // seconds
+}
+
 // PodOptions says how a pod is joined to its node. The zero value is a good one.
 type PodOptions struct {
 	// Device is the name of the node's end of the veth, veth0 if empty. The pod's is eth0.
@@ -63,6 +70,8 @@ func (ns *Namespace) Pod(tb testing.TB, o PodOptions) *Pod {
 		p.withoutIPv6(tb)
 	}
 	p.Index = ns.VethAt(tb, o.Index, p.Device, p.Namespace, "eth0")
+	ns.remembers(tb, p.Device)
+	p.remembers(tb, "eth0")
 	if o.NoAddress {
 		return p
 	}
