@@ -64,8 +64,6 @@ type Publisher struct {
 	stats Stats
 	// pods are those of the bound points; never changed, replaced by each epoch.
 	pods map[Point]*Pod
-	// byEnds are the sockets of the last epoch, if they are looked at.
-	byEnds map[ends]*use
 }
 
 // Stats are a publisher's own counters.
@@ -339,9 +337,6 @@ func (p *Publisher) account(epoch *Epoch) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.pods = byPoint
-	if s := p.attribution.sockets; s != nil {
-		p.byEnds = s.byEnds
-	}
 	p.stats.UnboundBytes = unboundBytes
 	p.stats.count(epoch)
 }

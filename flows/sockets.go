@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -73,35 +74,15 @@ func (n *cgroupNames) of(cgroup uint64) (pod, container string) {
 	return name.pod, name.container
 }
 
-// user is who uses a port.
-type user struct{ container, process string }
-
 // sockets tells the container and process of a flow by the sockets of its pod.
 type sockets struct {
 	reader     SocketReader
 	containers Containers
 	log        *slog.Logger
 	broken     bool
-	byEnds     map[ends]*use // made anew by each epoch, and not changed then
-}
 
-// ends are a socket's pod, protocol, addresses and ports.
-type ends struct {
-	pod         string // UID
-	protocol    uint8
-	local, peer netip.AddrPort
-}
-
-// use is whose the sockets of some ends are.
-type use struct {
-	shared      bool
-	owners      int
-	now, before owner
-}
-
-type owner struct {
-	user
-	since, until time.Time
+	mu    sync.RWMutex // begin alone writes
+	index socketIndex
 }
 
 // newSockets returns nil without a reader.
@@ -117,11 +98,16 @@ func (s *sockets) begin() {
 	if s == nil {
 		return
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.index.shrink()
 	var names *cgroupNames
-	known := len(s.byEnds)
 	err := s.reader.Sockets(
-		func() { s.byEnds, names = make(map[ends]*use, known), namesOf(s.containers) },
-		func(socket *Socket) { s.add(socket, names) })
+		func() {
+			s.index.clear()
+			names = namesOf(s.containers)
+		},
+		func(socket *Socket) { s.index.add(socket, names) })
 	switch {
 	case err != nil && !s.broken:
 		s.log.Warn("read sockets, without which the container of a pod with several is not known", "error", err)
@@ -131,62 +117,38 @@ func (s *sockets) begin() {
 	s.broken = err != nil
 }
 
-func (s *sockets) add(socket *Socket, names *cgroupNames) {
-	pod, now := names.owner(&socket.Now)
-	if pod == "" {
-		return
-	}
-	u := &use{shared: socket.Shared, owners: socket.Owners, now: now}
-	if socket.Owners > 1 {
-		var other string
-		if other, u.before = names.owner(&socket.Before); other != pod {
-			u.before.user = user{}
-		}
-	}
-	e := ends{pod, socket.Protocol, socket.Local, socket.Peer}
-	if _, twice := s.byEnds[e]; twice { // in two network namespaces of one pod
-		u.shared = true
-	}
-	s.byEnds[e] = u
-}
-
-func (n *cgroupNames) owner(o *SocketOwner) (pod string, _ owner) {
-	pod, container := n.of(o.Cgroup)
-	return pod, owner{user{container, o.Command}, o.Since, o.Until}
-}
-
 // of returns who used the pod's end of a flow during all of its time. What is not
 // certain is empty.
 func (s *sockets) of(pod *Pod, record *Record) user {
-	if s == nil || len(s.byEnds) == 0 {
+	if s == nil || len(s.index.uses) == 0 {
 		return user{}
 	}
 	local, peer := netip.AddrPortFrom(record.Key.Local()), netip.AddrPortFrom(record.Key.Peer())
-	if local.Port() == 0 || peer.Port() == 0 {
+	number, known := s.index.pods[pod.UID]
+	if !known || local.Port() == 0 || peer.Port() == 0 {
 		return user{} // a later fragment, or no ports at all
 	}
-	e := ends{pod: pod.UID, protocol: record.Key.Protocol, local: local, peer: peer}
+	during := s.index.span(record)
+	e := endsOf(number, record.Key.Protocol, local, peer)
 	switch e.protocol {
 	case ProtocolTCP:
 		// What belongs to a connection comes before it is accepted and after its end too.
-		if u := s.byEnds[e]; u != nil {
-			return u.during(record, false)
+		if u, found := s.index.uses[e]; found {
+			return s.index.user(&u, during, false)
 		}
-		e.peer = netip.AddrPort{}
-		u, _ := s.bound(e, record)
+		u, _ := s.bound(number, e.protocol, local, during)
 		return u
 	case ProtocolUDP:
-		e.peer = netip.AddrPort{}
-		u, whole := s.bound(e, record)
+		u, whole := s.bound(number, e.protocol, local, during)
 		if whole {
 			return u
 		}
 		// Who is known by the peer may have got the port after the other had closed.
-		if by := s.byEnds[ends{pod: e.pod, protocol: e.protocol, peer: peer}]; by != nil && by.overlaps(record) {
+		if by, found := s.index.uses[endsOf(number, e.protocol, netip.AddrPort{}, peer)]; found && by.overlaps(during) {
 			if u != (user{}) {
 				return user{}
 			}
-			return by.during(record, true)
+			return s.index.user(&by, during, true)
 		}
 		return u
 	}
@@ -196,12 +158,11 @@ func (s *sockets) of(pod *Pod, record *Record) user {
 // bound returns the user of the sockets that are bound to the local end: the kernel gives
 // a packet to the one that says most about it. whole is whether they were there during
 // all of the flow's time.
-func (s *sockets) bound(e ends, record *Record) (_ user, whole bool) {
-	address, port := e.local.Addr(), e.local.Port()
-	for _, address := range [...]netip.Addr{address, anyOf(address), netip.IPv6Unspecified()} {
-		e.local = netip.AddrPortFrom(address, port)
-		if u := s.byEnds[e]; u != nil && u.overlaps(record) {
-			return u.during(record, true), u.covers(record)
+func (s *sockets) bound(pod uint32, protocol uint8, local netip.AddrPort, during span) (_ user, whole bool) {
+	for _, address := range [...]netip.Addr{local.Addr(), anyOf(local.Addr()), netip.IPv6Unspecified()} {
+		u, found := s.index.uses[endsOf(pod, protocol, netip.AddrPortFrom(address, local.Port()), netip.AddrPort{})]
+		if found && u.overlaps(during) {
+			return s.index.user(&u, during, true), u.covers(during)
 		}
 	}
 	return user{}, false
@@ -212,53 +173,6 @@ func anyOf(address netip.Addr) netip.Addr {
 		return netip.IPv4Unspecified()
 	}
 	return netip.IPv6Unspecified()
-}
-
-// socketSlack is by how much stamps of sockets and of packets, of the same clock but
-// read at two times, can differ.
-const socketSlack = 20 * time.Millisecond
-
-// overlaps reports whether sockets were open at some time of a flow.
-func (u *use) overlaps(record *Record) bool {
-	return !record.Last.Before(u.since().Add(-socketSlack)) && (u.open() || !record.First.After(u.now.until.Add(socketSlack)))
-}
-
-// covers reports whether they were to the end of a flow.
-func (u *use) covers(record *Record) bool {
-	return u.open() || !record.Last.After(u.now.until.Add(socketSlack))
-}
-
-func (u *use) open() bool { return u.now.until.IsZero() }
-
-// since returns from when on the owners are known.
-func (u *use) since() time.Time {
-	if u.owners > 1 {
-		return u.before.since
-	}
-	return u.now.since
-}
-
-// during returns the one user of all of a flow's time. strict is whether nothing of the
-// flow can be older than the first socket, but by somebody who is not known.
-func (u *use) during(record *Record, strict bool) user {
-	first, last := record.First, record.Last
-	switch {
-	case u.shared, first.Before(u.since().Add(-socketSlack)) && (strict || u.owners > 2):
-		return user{}
-	case u.owners < 2, first.After(u.before.until.Add(socketSlack)):
-		return u.now.user
-	case last.Before(u.now.since.Add(-socketSlack)):
-		return u.before.user
-	}
-	// It changed hands meanwhile, perhaps between processes of one container.
-	var both user
-	if u.now.container == u.before.container {
-		both.container = u.now.container
-	}
-	if u.now.user == u.before.user {
-		both.process = u.now.process
-	}
-	return both
 }
 
 // Listener is a local end of a pod that others can send to.
@@ -274,16 +188,23 @@ type Listener struct {
 // Listeners returns the TCP sockets of a pod that listen, and its bound UDP sockets, by
 // port, as they were at the last epoch.
 func (p *Publisher) Listeners(pod *Pod) (all []Listener) {
-	p.mu.Lock()
-	byEnds := p.byEnds
-	p.mu.Unlock()
-	for e, u := range byEnds {
-		if e.pod != pod.UID || e.peer.IsValid() || !u.open() {
+	s := p.attribution.sockets
+	if s == nil {
+		return nil
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	number, known := s.index.pods[pod.UID]
+	if !known {
+		return nil
+	}
+	for e, u := range s.index.uses {
+		if e.pod != number || e.peer != (end{}) || !u.open() {
 			continue
 		}
-		l := Listener{Protocol: protocolOf(e.protocol), Local: e.local}
+		l := Listener{Protocol: protocolOf(e.protocol), Local: e.local.addrPort()}
 		if !u.shared {
-			l.Container, l.Command = u.now.container, u.now.process
+			l.Container, l.Command = s.index.users[u.now.user].container, s.index.users[u.now.user].process
 		}
 		all = append(all, l)
 	}
