@@ -69,17 +69,12 @@ func decodeHealth(key *bpf.SocketHealthKey, value *bpf.SocketTcpHealth, clock cl
 		Local:  decodeEnd(key.Socket.Local, key.Socket.LocalPort),
 		Peer:   decodeEnd(key.Socket.Peer, key.Socket.PeerPort),
 		First:  clock.time(value.First), Last: clock.time(value.Last),
-		Health: flows.Health{
-			Opened:                uint64(value.Opened),
-			RetransmittedSegments: uint64(value.Segments), RetransmittedBytes: value.Bytes, RTTSum: value.RttSum,
-		},
+		Opened: value.Opened, RetransmittedSegments: value.Segments, RetransmittedBytes: value.Bytes, RTTSum: value.RttSum,
 	}
 	for _, n := range value.Failed {
-		r.Failed += uint64(n)
+		r.Failed += n
 	}
-	for i, n := range value.Rtt {
-		r.RTT[i] = uint64(n)
-	}
+	copy(r.RTT[:], value.Rtt[:])
 	return r
 }
 

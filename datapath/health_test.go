@@ -150,7 +150,8 @@ func (b *book) all(keep func(*flows.HealthRecord) bool) (sum flows.Health) {
 	defer b.mu.Unlock()
 	for i := range b.health {
 		if keep(&b.health[i]) {
-			sum.Add(&b.health[i].Health)
+			health := b.health[i].Health()
+			sum.Add(&health)
 		}
 	}
 	return sum

@@ -48,15 +48,31 @@ func (h *Health) Add(o *Health) {
 	h.RTTSum += o.RTTSum
 }
 
-// HealthRecord is the health of one end of a connection in an epoch.
+// HealthRecord is the health of one end of a connection in an epoch: of 65,536 of them an
+// epoch can have one each, so the numbers are as the kernel side has them.
 type HealthRecord struct {
 	// Cgroup is the id of the socket's cgroup in the v2 hierarchy, 0 if it is not known.
 	Cgroup uint64
 	// Local and Peer are its ends, IPv4 unmapped.
 	Local, Peer netip.AddrPort
-	Health
 	// First and Last are when the first and the last of it was seen.
 	First, Last time.Time
+	// The rest is as in [Health].
+	RetransmittedBytes, RTTSum            uint64
+	Opened, Failed, RetransmittedSegments uint32
+	RTT                                   [RTTBuckets]uint32
+}
+
+// Health returns what there is to be added.
+func (r *HealthRecord) Health() Health {
+	h := Health{
+		Opened: uint64(r.Opened), Failed: uint64(r.Failed),
+		RetransmittedSegments: uint64(r.RetransmittedSegments), RetransmittedBytes: r.RetransmittedBytes, RTTSum: r.RTTSum,
+	}
+	for i, n := range r.RTT {
+		h.RTT[i] = uint64(n)
+	}
+	return h
 }
 
 // flow returns a flow of the connection, without a byte: what is to be known of the
@@ -126,15 +142,15 @@ func (p *Publisher) healthOf(batch *Batch, record *HealthRecord, names *cgroupNa
 		entries.NoPod++
 		return
 	}
-	flow := record.flow()
+	flow, health := record.flow(), record.Health()
 	from := p.attribution.source(flow)
 	pod := byUID[uid]
 	if pod == nil {
-		p.early.wait(uid, p.attribution.labelsOf(&from).flow, &record.Health, batch, entries)
+		p.early.wait(uid, p.attribution.labelsOf(&from).flow, &health, batch, entries)
 		return
 	}
 	entries.Attributed++
-	batch.health.add(rowKey{pod: pod, source: from, by: p.userOf(pod, flow)}, &record.Health, batch.Start)
+	batch.health.add(rowKey{pod: pod, source: from, by: p.userOf(pod, flow)}, &health, batch.Start)
 }
 
 func (e *HealthEntries) add(o HealthEntries) {

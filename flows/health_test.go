@@ -24,8 +24,13 @@ func healthWorld(pods int, options TableOptions, optional Optional, sockets read
 
 // connection is one end of a connection of a pod, as a cgroup's socket has it.
 func connection(cgroup uint64, pod int, port uint16, peer string, health Health) HealthRecord {
-	return HealthRecord{Cgroup: cgroup, Local: netip.AddrPortFrom(podAddress(pod), port), Peer: netip.MustParseAddrPort(peer),
-		First: at(1), Last: at(2), Health: health}
+	r := HealthRecord{Cgroup: cgroup, Local: netip.AddrPortFrom(podAddress(pod), port), Peer: netip.MustParseAddrPort(peer),
+		First: at(1), Last: at(2), Opened: uint32(health.Opened), Failed: uint32(health.Failed), RTTSum: health.RTTSum,
+		RetransmittedSegments: uint32(health.RetransmittedSegments), RetransmittedBytes: health.RetransmittedBytes}
+	for i, n := range health.RTT {
+		r.RTT[i] = uint32(n)
+	}
+	return r
 }
 
 func healthEpoch(number int, records ...HealthRecord) *Epoch {
