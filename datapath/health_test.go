@@ -177,7 +177,7 @@ func TestHealthExactlyOnceAcrossKills(t *testing.T) {
 	w.lossy.Lose(t, 20)
 	stopWriting, stop := writeSlowly(long), w.run()
 	random := rand.New(rand.NewPCG(1, 2))
-	const lives = 24
+	lives := effort.Lives(24)
 	for n := range lives {
 		l = a.next(t, l, o, n%4, random)
 	}

@@ -203,7 +203,7 @@ func TestExactlyOnceAcrossKills(t *testing.T) {
 			stop := trickle(t, w.pod)
 			defer stop()
 			random := rand.New(rand.NewPCG(1, uint64(len(mode))))
-			for n := range 24 {
+			for n := range effort.Lives(24) {
 				l = a.next(t, l, o, n%4, random)
 			}
 			stop()

@@ -126,7 +126,7 @@ func killedUnderTraffic(t *testing.T, w *wire, change func(*Options)) (got, want
 	stop := trickle(t, w.pod)
 	defer stop()
 	random := rand.New(rand.NewPCG(5, 6))
-	for n := range 16 {
+	for n := range effort.Lives(16) {
 		l = a.next(t, l, o, n%4, random)
 	}
 	stop()

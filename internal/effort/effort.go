@@ -18,6 +18,13 @@ const StressEnv = "PODMETER_STRESS"
 // of flows that hold one entry, as hack/stress.sh does: what misses the fronts is evicted.
 const NoRoomEnv = "PODMETER_NO_ROOM"
 
+// EmulatedEnv is the environment variable that says, if it is 1, that the processor is emulated,
+// as hack/vm does it: a start of podmeter takes seconds.
+const EmulatedEnv = "PODMETER_EMULATED"
+
+// emulatedLives are two of each way in which a life can end.
+const emulatedLives = 8
+
 // Long leaves the test out under -short: it floods, kills, churns, waits, starts servers or
 // moves a lot of data, for the reason that is given.
 func Long(tb testing.TB, why string) {
@@ -41,3 +48,12 @@ func Stressed() bool { return os.Getenv(StressEnv) == "1" }
 
 // NoRoom reports whether flows are evicted: their bytes are then unattributed, and all else is as ever.
 func NoRoom() bool { return os.Getenv(NoRoomEnv) == "1" }
+
+// Lives returns how many agents or meters live one after the other in a test that kills them:
+// so many, or fewer on an emulated processor.
+func Lives(n int) int {
+	if os.Getenv(EmulatedEnv) == "1" {
+		return min(n, emulatedLives)
+	}
+	return n
+}
