@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	batchBytes  = 1 << 20 // of one batch in user space
-	batchPasses = 8       // of a map before a failing read is given up
+	batchBytes  = 256 << 10 // of one batch in user space: eight maps have one each
+	batchPasses = 8         // of a map before a failing read is given up
 )
 
 // batchReader reads all entries of a map, per-CPU or, with one CPU, another. Its

@@ -3,22 +3,32 @@
 package flows
 
 import (
+	"bytes"
+	"cmp"
 	"math"
 	"net/netip"
+	"slices"
 	"time"
 )
 
 // socketIndex are the sockets of pods by their ends: 131,072 of them, whom four hostile pods
-// make, take some 20 MiB. So it has no pointers, and is filled anew in place.
+// make, take 10 MiB. So they lie in a sorted list, filled anew in place, and not in a map, which
+// takes three times as much; and no owner before is kept where there was none.
 type socketIndex struct {
-	uses  map[ends]use
-	pods  map[string]uint32 // numbers by UID
-	users []user            // the first is nobody
-	known map[user]uint32   // their numbers
-	room  int               // the most that uses has had since it was made
+	all     []socketUse // in the order of their ends, one each
+	befores []owner
+	pods    map[string]uint32 // numbers by UID
+	users   []user            // the first is nobody
+	known   map[user]uint32   // their numbers
 	// since is when it was filled first, from which all times are reckoned: so they keep to
 	// the monotonic clock, whatever is done to the other.
 	since time.Time
+}
+
+// socketUse is an entry of the list.
+type socketUse struct {
+	ends
+	use
 }
 
 // user is who uses a port.
@@ -37,6 +47,13 @@ func endOf(a netip.AddrPort) end {
 		return end{}
 	}
 	return end{a.Addr().As16(), a.Port(), true}
+}
+
+func (e end) number() uint8 {
+	if e.there {
+		return 1
+	}
+	return 0
 }
 
 func (e end) addrPort() netip.AddrPort {
@@ -63,35 +80,46 @@ type moment int64
 // always is the zero time's moment: open, if it is the end of a socket.
 const always = moment(math.MinInt64)
 
+// compare orders ends: what tells most of them apart comes first.
+func (e *ends) compare(o *ends) int {
+	return cmp.Or(
+		cmp.Compare(e.local.port, o.local.port), cmp.Compare(e.peer.port, o.peer.port), cmp.Compare(e.pod, o.pod),
+		bytes.Compare(e.peer.address[:], o.peer.address[:]), bytes.Compare(e.local.address[:], o.local.address[:]),
+		cmp.Compare(e.protocol, o.protocol), cmp.Compare(e.local.number(), o.local.number()), cmp.Compare(e.peer.number(), o.peer.number()))
+}
+
 // use is whose the sockets of some ends are.
 type use struct {
-	now, before owner
-	owners      uint32
-	shared      bool
+	now    owner
+	before uint32 // index of befores
+	owners uint8  // three stand for more
+	shared bool
 }
+
+// mostOwners are as many as it matters how many they are.
+const mostOwners = 3
 
 type owner struct {
 	since, until moment
 	user         uint32 // index of users
 }
 
-// shrink gives a map up that is mostly empty.
-func (x *socketIndex) shrink() {
-	if had := len(x.uses); had < x.room/4 {
-		x.uses, x.room = make(map[ends]use, had), had
-	}
-}
+// spareSockets is how many more sockets there may be room for than four times as many as there
+// are before the list is given up.
+const spareSockets = 1024
 
 // clear forgets all sockets.
 func (x *socketIndex) clear() {
-	if x.uses == nil {
-		*x = socketIndex{uses: make(map[ends]use), pods: make(map[string]uint32), known: make(map[user]uint32), since: time.Now()}
+	if x.since.IsZero() {
+		*x = socketIndex{pods: make(map[string]uint32), known: make(map[user]uint32), since: time.Now()}
 	}
-	clear(x.uses)
+	if had := len(x.all); cap(x.all) > 4*had+spareSockets {
+		x.all = make([]socketUse, 0, had)
+	}
 	clear(x.pods)
 	clear(x.known)
 	clear(x.users)
-	x.users = append(x.users[:0], user{})
+	x.all, x.befores, x.users = x.all[:0], x.befores[:0], append(x.users[:0], user{})
 }
 
 func (x *socketIndex) add(socket *Socket, names *cgroupNames) {
@@ -99,19 +127,40 @@ func (x *socketIndex) add(socket *Socket, names *cgroupNames) {
 	if pod == "" {
 		return
 	}
-	u := use{shared: socket.Shared, owners: uint32(socket.Owners), now: now}
+	u := use{shared: socket.Shared, owners: uint8(min(socket.Owners, mostOwners)), now: now}
 	if socket.Owners > 1 {
-		var other string
-		if other, u.before = x.owner(&socket.Before, names); other != pod {
-			u.before.user = 0
+		other, before := x.owner(&socket.Before, names)
+		if other != pod {
+			before.user = 0
 		}
+		u.before = uint32(len(x.befores))
+		x.befores = append(x.befores, before)
 	}
-	e := endsOf(x.pod(pod), socket.Protocol, socket.Local, socket.Peer)
-	if _, twice := x.uses[e]; twice { // in two network namespaces of one pod
-		u.shared = true
+	x.all = append(x.all, socketUse{endsOf(x.pod(pod), socket.Protocol, socket.Local, socket.Peer), u})
+}
+
+// sort puts the list in order once all are in it. The same ends twice are in two network
+// namespaces of one pod.
+func (x *socketIndex) sort() {
+	slices.SortFunc(x.all, func(a, b socketUse) int { return a.ends.compare(&b.ends) })
+	kept := x.all[:0]
+	for _, s := range x.all {
+		if last := len(kept) - 1; last >= 0 && kept[last].ends == s.ends {
+			kept[last].shared = true
+			continue
+		}
+		kept = append(kept, s)
 	}
-	x.uses[e] = u
-	x.room = max(x.room, len(x.uses))
+	x.all = kept
+}
+
+// find returns nil if there are none.
+func (x *socketIndex) find(e ends) *use {
+	at, found := slices.BinarySearchFunc(x.all, &e, func(s socketUse, e *ends) int { return s.ends.compare(e) })
+	if !found {
+		return nil
+	}
+	return &x.all[at].use
 }
 
 func (x *socketIndex) owner(o *SocketOwner, names *cgroupNames) (pod string, _ owner) {
@@ -165,8 +214,8 @@ func (m moment) isBefore(since moment) bool { return m+socketSlack < since }
 func (m moment) isAfter(until moment) bool { return m > until+socketSlack }
 
 // overlaps reports whether sockets were open at some time of a flow.
-func (u *use) overlaps(s span) bool {
-	return !s.last.isBefore(u.since()) && (u.open() || !s.first.isAfter(u.now.until))
+func (x *socketIndex) overlaps(u *use, s span) bool {
+	return !s.last.isBefore(x.begin(u)) && (u.open() || !s.first.isAfter(u.now.until))
 }
 
 // covers reports whether they were to the end of a flow.
@@ -174,10 +223,10 @@ func (u *use) covers(s span) bool { return u.open() || !s.last.isAfter(u.now.unt
 
 func (u *use) open() bool { return u.now.until == always }
 
-// since returns from when on the owners are known.
-func (u *use) since() moment {
+// begin returns from when on the owners are known.
+func (x *socketIndex) begin(u *use) moment {
 	if u.owners > 1 {
-		return u.before.since
+		return x.befores[u.before].since
 	}
 	return u.now.since
 }
@@ -186,15 +235,15 @@ func (u *use) since() moment {
 // flow can be older than the first socket, but by somebody who is not known.
 func (x *socketIndex) user(u *use, during span, strict bool) user {
 	switch {
-	case u.shared, during.first.isBefore(u.since()) && (strict || u.owners > 2):
+	case u.shared, during.first.isBefore(x.begin(u)) && (strict || u.owners > 2):
 		return user{}
-	case u.owners < 2, during.first.isAfter(u.before.until):
+	case u.owners < 2, during.first.isAfter(x.befores[u.before].until):
 		return x.users[u.now.user]
 	case during.last.isBefore(u.now.since):
-		return x.users[u.before.user]
+		return x.users[x.befores[u.before].user]
 	}
 	// It changed hands meanwhile, perhaps between processes of one container.
-	now, before := x.users[u.now.user], x.users[u.before.user]
+	now, before := x.users[u.now.user], x.users[x.befores[u.before].user]
 	if now == before {
 		return now
 	}

@@ -100,7 +100,6 @@ func (s *sockets) begin() {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.index.shrink()
 	var names *cgroupNames
 	err := s.reader.Sockets(
 		func() {
@@ -108,6 +107,7 @@ func (s *sockets) begin() {
 			names = namesOf(s.containers)
 		},
 		func(socket *Socket) { s.index.add(socket, names) })
+	s.index.sort()
 	switch {
 	case err != nil && !s.broken:
 		s.log.Warn("read sockets, without which the container of a pod with several is not known", "error", err)
@@ -120,7 +120,7 @@ func (s *sockets) begin() {
 // of returns who used the pod's end of a flow during all of its time. What is not
 // certain is empty.
 func (s *sockets) of(pod *Pod, record *Record) user {
-	if s == nil || len(s.index.uses) == 0 {
+	if s == nil || len(s.index.all) == 0 {
 		return user{}
 	}
 	local, peer := netip.AddrPortFrom(record.Key.Local()), netip.AddrPortFrom(record.Key.Peer())
@@ -133,8 +133,8 @@ func (s *sockets) of(pod *Pod, record *Record) user {
 	switch e.protocol {
 	case ProtocolTCP:
 		// What belongs to a connection comes before it is accepted and after its end too.
-		if u, found := s.index.uses[e]; found {
-			return s.index.user(&u, during, false)
+		if u := s.index.find(e); u != nil {
+			return s.index.user(u, during, false)
 		}
 		u, _ := s.bound(number, e.protocol, local, during)
 		return u
@@ -144,11 +144,11 @@ func (s *sockets) of(pod *Pod, record *Record) user {
 			return u
 		}
 		// Who is known by the peer may have got the port after the other had closed.
-		if by, found := s.index.uses[endsOf(number, e.protocol, netip.AddrPort{}, peer)]; found && by.overlaps(during) {
+		if by := s.index.find(endsOf(number, e.protocol, netip.AddrPort{}, peer)); by != nil && s.index.overlaps(by, during) {
 			if u != (user{}) {
 				return user{}
 			}
-			return s.index.user(&by, during, true)
+			return s.index.user(by, during, true)
 		}
 		return u
 	}
@@ -160,9 +160,9 @@ func (s *sockets) of(pod *Pod, record *Record) user {
 // all of the flow's time.
 func (s *sockets) bound(pod uint32, protocol uint8, local netip.AddrPort, during span) (_ user, whole bool) {
 	for _, address := range [...]netip.Addr{local.Addr(), anyOf(local.Addr()), netip.IPv6Unspecified()} {
-		u, found := s.index.uses[endsOf(pod, protocol, netip.AddrPortFrom(address, local.Port()), netip.AddrPort{})]
-		if found && u.overlaps(during) {
-			return s.index.user(&u, during, true), u.covers(during)
+		u := s.index.find(endsOf(pod, protocol, netip.AddrPortFrom(address, local.Port()), netip.AddrPort{}))
+		if u != nil && s.index.overlaps(u, during) {
+			return s.index.user(u, during, true), u.covers(during)
 		}
 	}
 	return user{}, false
@@ -198,11 +198,12 @@ func (p *Publisher) Listeners(pod *Pod) (all []Listener) {
 	if !known {
 		return nil
 	}
-	for e, u := range s.index.uses {
-		if e.pod != number || e.peer != (end{}) || !u.open() {
+	for i := range s.index.all {
+		u := &s.index.all[i]
+		if u.pod != number || u.peer != (end{}) || !u.open() {
 			continue
 		}
-		l := Listener{Protocol: protocolOf(e.protocol), Local: e.local.addrPort()}
+		l := Listener{Protocol: protocolOf(u.protocol), Local: u.local.addrPort()}
 		if !u.shared {
 			l.Container, l.Command = s.index.users[u.now.user].container, s.index.users[u.now.user].process
 		}

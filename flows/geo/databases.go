@@ -13,6 +13,7 @@ import (
 
 	"github.com/podmeter/podmeter/flows"
 	"github.com/podmeter/podmeter/flows/plain"
+	"github.com/podmeter/podmeter/internal/memory"
 )
 
 // Errors that tell why a file cannot be used.
@@ -103,7 +104,7 @@ func Open(o Options) (*Databases, error) {
 		d.log = slog.New(slog.DiscardHandler)
 	}
 	if d.room == nil {
-		d.room = func() int64 { return room("/sys/fs/cgroup") }
+		d.room = memory.Room
 	}
 	if d.interval <= 0 {
 		d.interval = defaultInterval

@@ -5,7 +5,6 @@ package geo
 import (
 	"errors"
 	"io/fs"
-	"math"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -269,31 +268,6 @@ func TestNoRoom(t *testing.T) {
 	_, err := Open(Options{Paths: []string{sparseFile(t, sizeMax)}, room: func() int64 { return 600 << 20 }})
 	if !errors.Is(err, ErrNoRoom) || !strings.Contains(err.Error(), "takes 5.5 GiB") || !strings.Contains(err.Error(), "leaves 600 MiB") {
 		t.Errorf("got %v, want %v", err, ErrNoRoom)
-	}
-}
-
-// Of the limits of the process's cgroups that which leaves least counts.
-func TestRoom(t *testing.T) {
-	root := t.TempDir()
-	own := ownCgroup(root)
-	if err := os.MkdirAll(own, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	set := func(directory, limit string) {
-		for name, content := range map[string]string{"memory.max": limit, "memory.current": "100", "memory.stat": "anon 50\nactive_file 7\ninactive_file 3\n"} {
-			if err := os.WriteFile(filepath.Join(directory, name), []byte(content+"\n"), 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	for _, step := range []struct {
-		directory, limit string
-		want             int64
-	}{{root, "none yet", math.MaxInt64}, {own, "max", math.MaxInt64}, {own, "1000", 910}, {own, "50", -40}} {
-		set(step.directory, step.limit)
-		if got := room(root); got != step.want {
-			t.Errorf("limit %s: got %d, want %d", step.limit, got, step.want)
-		}
 	}
 }
 

@@ -38,6 +38,9 @@ func stampAt(path string) stamp {
 	return stampOf(info)
 }
 
+// roomReserve is what a database has to leave of the memory limit, in bytes.
+const roomReserve = 16 << 20
+
 // readDatabase opens the database file at a path, from a copy in memory of its
 // own. A mapping of the file would share its pages with other processes, but
 // kill this one (SIGBUS) when the file is truncated, and show the half-written

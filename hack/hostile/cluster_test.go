@@ -148,18 +148,23 @@ func newClusterWorld(t *testing.T, binary string) (*world, *api, *receivers) {
 	t.Helper()
 	w := newWorld(t, binary)
 	a, r := newAPI(t, w), newReceivers(t, w)
+	if err := os.MkdirAll(w.results(), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	w.startWith(t, a, append(r.flags(w), "--cni-cache", filepath.Dir(w.results()))...)
+	return w, a, r
+}
+
+// startWith starts an agent that knows pods by the API.
+func (w *world) startWith(t *testing.T, a *api, flags ...string) {
+	t.Helper()
 	kubeconfig := filepath.Join(w.agent.folder, "kubeconfig")
 	content := fmt.Sprintf("apiVersion: v1\nkind: Config\ncurrent-context: a\ncontexts: [{name: a, context: {cluster: a, user: a}}]\n"+
 		"users: [{name: a}]\nclusters: [{name: a, cluster: {server: \"http://%s\"}}]\n", a.address)
 	if err := os.WriteFile(kubeconfig, []byte(content), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.MkdirAll(w.results(), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	w.start(t, "http", nil, append(r.flags(w), "--identity", "kubernetes", "--kubeconfig", kubeconfig, "--node-name", "here",
-		"--cni-cache", filepath.Dir(w.results()))...)
-	return w, a, r
+	w.start(t, "http", nil, append(flags, "--identity", "kubernetes", "--kubeconfig", kubeconfig, "--node-name", "here")...)
 }
 
 func (w *world) results() string { return filepath.Join(w.agent.folder, "cni", "results") }

@@ -267,6 +267,10 @@ func (a *Agent) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	// The names of pods are followed until it is known what the end is for.
 	following, forget := context.WithCancel(context.WithoutCancel(ctx))
+	group.Go(func() error {
+		keepToLimit(ctx.Done())
+		return nil
+	})
 	group.Go(func() error { return a.identity.source.Run(following) })
 	group.Go(func() error {
 		defer forget()

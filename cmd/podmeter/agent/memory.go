@@ -3,14 +3,27 @@
 package agent
 
 import (
+	"math"
 	"os"
 	"runtime/debug"
+	"runtime/metrics"
+	"time"
+
+	"github.com/podmeter/podmeter/internal/memory"
 )
 
-// gcPercent is how much garbage, in percent of what is in use, there may be before it is
-// collected. An agent works for some milliseconds each drain and rests in between: half of
-// Go's 100 takes it 15 MiB less and no CPU that could be measured.
-const gcPercent = 50
+const (
+	// gcPercent is how much garbage, in percent of what is in use, there may be before it is
+	// collected. An agent works for some milliseconds each drain and rests in between: half of
+	// Go's 100 takes it 15 MiB less and no CPU that could be measured.
+	gcPercent = 50
+	// memoryReserve is what garbage leaves of the limit of the agent's container, in bytes:
+	// for the kubelet's probes, which run in it, and for what maps and sockets take until the
+	// next drain.
+	memoryReserve = 32 << 20
+	// memoryPace is how often it is looked at how much is left.
+	memoryPace = time.Second
+)
 
 // beThrifty collects garbage earlier than Go does by itself, unless the environment says
 // when.
@@ -23,3 +36,38 @@ func beThrifty() {
 // returnMemory gives back what the start took: the lists of the API server and the kernel's
 // types are read once.
 func returnMemory() { debug.FreeOSMemory() }
+
+// keepToLimit lets garbage take what the limit of the agent's container leaves besides the
+// maps, databases and buffers that are there, until done is closed; unless the environment
+// says how much Go may have.
+func keepToLimit(done <-chan struct{}) {
+	if os.Getenv("GOMEMLIMIT") != "" {
+		return
+	}
+	ticker := time.NewTicker(memoryPace)
+	defer ticker.Stop()
+	for {
+		debug.SetMemoryLimit(goLimit(memory.Room(), goMemory()))
+		select {
+		case <-ticker.C:
+		case <-done:
+			return
+		}
+	}
+}
+
+// goLimit returns how much Go may have if it has own bytes and so many more are left of the
+// container's limit.
+func goLimit(room, own int64) int64 {
+	if room > math.MaxInt64-own {
+		return math.MaxInt64
+	}
+	return max(own+room-memoryReserve, 0)
+}
+
+// goMemory returns how many bytes Go has of the system.
+func goMemory() int64 {
+	sample := []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
+	metrics.Read(sample)
+	return int64(sample[0].Value.Uint64() - sample[1].Value.Uint64())
+}
