@@ -168,7 +168,7 @@ func TestHints(t *testing.T) {
 		values map[string]any
 		want   string
 	}{
-		{within("resources", "limits", memory), "set resources.memoryBesidesMaps.limit, to which agent.mapMemory is added, or, in place of all that is computed, resourcesOverride.limits.memory"},
+		{within("resources", "limits", memory), "set resources.memoryBesidesMaps.limit, to which agent.mapMemory and, in the limit, what sockets take is added, or, in place of all that is computed, resourcesOverride.limits.memory"},
 		{within("resources", "requests", memory), "set resources.memoryBesidesMaps.request, "},
 		{map[string]any{"extraArgs": []any{"--page"}}, "extraArgs is no value of this chart: agent.* has a value for every flag"},
 		{within("serviceMonitor", "enabled", true), "set podMonitor.enabled"},
@@ -189,19 +189,21 @@ func TestHints(t *testing.T) {
 	}
 }
 
-// The limit holds what the maps take, twice that with uplinks.
+// The limit holds what the maps take, twice that with uplinks, and what is looked at.
 func TestMemoryLimit(t *testing.T) {
 	for _, test := range []struct {
 		name          string
 		agent         map[string]any
 		request, most string
 	}{
-		{"default", map[string]any{}, "192Mi", "644Mi"},
-		{"the agent's default", map[string]any{"mapMemory": nil}, "192Mi", "644Mi"},
-		{"more", map[string]any{"mapMemory": "1Gi"}, "1152Mi", "1604Mi"},
-		{"rounded up", map[string]any{"mapMemory": "100M"}, "224Mi", "676Mi"},
-		{"bytes", map[string]any{"mapMemory": 8388608}, "136Mi", "588Mi"},
-		{"uplinks", map[string]any{"uplinks": []any{"eth0"}}, "256Mi", "708Mi"},
+		{"default", map[string]any{}, "128Mi", "300Mi"},
+		{"the agent's default", map[string]any{"mapMemory": nil}, "128Mi", "300Mi"},
+		{"more", map[string]any{"mapMemory": "1Gi"}, "1088Mi", "1260Mi"},
+		{"rounded up", map[string]any{"mapMemory": "100M"}, "160Mi", "332Mi"},
+		{"bytes", map[string]any{"mapMemory": 8388608}, "72Mi", "244Mi"},
+		{"uplinks", map[string]any{"uplinks": []any{"eth0"}}, "192Mi", "364Mi"},
+		{"without sockets", map[string]any{"sockets": "off"}, "128Mi", "160Mi"},
+		{"without an API server", map[string]any{"identity": "none"}, "128Mi", "160Mi"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			resources := daemonSet(t, helm(t, map[string]any{"agent": test.agent})).Spec.Template.Spec.Containers[0].Resources

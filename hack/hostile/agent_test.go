@@ -51,12 +51,13 @@ func chartLimit(t *testing.T) (limit uint64, maps string) {
 			MemoryBesidesMaps struct {
 				Limit string `yaml:"limit"`
 			} `yaml:"memoryBesidesMaps"`
+			MemoryOfSockets string `yaml:"memoryOfSockets"`
 		} `yaml:"resources"`
 	}
 	if err := yaml.Unmarshal(content, &values); err != nil {
 		t.Fatal(err)
 	}
-	for _, text := range []string{values.Agent.MapMemory, values.Resources.MemoryBesidesMaps.Limit} {
+	for _, text := range []string{values.Agent.MapMemory, values.Resources.MemoryBesidesMaps.Limit, values.Resources.MemoryOfSockets} {
 		quantity, err := resource.ParseQuantity(text)
 		if err != nil {
 			t.Fatalf("%s: %q: %v", valuesFile, text, err)

@@ -7,8 +7,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/podmeter/podmeter/internal/effort"
 )
 
 // attack is a row of the table in docs/RELIABILITY.md.
@@ -31,10 +29,10 @@ const (
 	// maxLines is how much an attack may make the log grow, in lines: ten at once of each of
 	// some kinds.
 	maxLines = 60
-	// memoryShare is the part of the limit that a short attack may take: what goes beyond it
-	// in seconds goes beyond all of it in a minute.
-	memoryShare = 0.75
-	memoryPace  = 50 * time.Millisecond
+	// memoryLeft is what an attack leaves of the limit, in bytes. Garbage may take the rest, but
+	// for what the agent keeps free for probes.
+	memoryLeft = 8 << 20
+	memoryPace = 50 * time.Millisecond
 )
 
 // suffer lets the attacks come one after the other.
@@ -84,7 +82,7 @@ func (w *world) judge(t *testing.T, a *attack) {
 		t.Errorf("the log has grown by %d lines, want at most %d; it ends in:\n%s", said, maxLines, w.agent.tail())
 	}
 	summary := w.scrapes.check(t, from, to, a.missed)
-	if limit := uint64(memoryShare * float64(w.agent.limit)); most > limit && !effort.Stressed() {
+	if limit := w.agent.limit - memoryLeft; most > limit {
 		t.Errorf("memory: got %d MiB, want at most %d", most>>20, limit>>20)
 	}
 	t.Logf("%s; %d MiB of %d; %d lines of log", summary, most>>20, w.agent.limit>>20, said)

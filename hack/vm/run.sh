@@ -11,7 +11,7 @@ set -euo pipefail
 PATH=$PATH:/usr/sbin # modprobe, which needs no root here
 cd "$(dirname "$0")/../.."
 vm=hack/vm
-packages=(bpf datapath cmd/podmeter cmd/podmeter/demo)
+packages=(bpf datapath cmd/podmeter cmd/podmeter/demo hack/hostile)
 
 work=$(mktemp -d)
 declare -A machines=() began=() # the boots that run, by their process: its name and its begin
@@ -28,11 +28,12 @@ trap 'exit 130' INT TERM
 logs=${VM_LOGS:-$work/logs}
 mkdir -p "$logs"
 
-# The tree, as tests read files of it, with each package's test binary in its folder.
+# The tree, as tests read files of it, with each package's test binary in its folder, and podmeter.
 tests() {
 	local package
 	mkdir "$1"
 	tar --create --exclude ./.git --exclude ./bin . | tar --extract --directory "$1"
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o "$1/bin/podmeter" ./cmd/podmeter
 	for package in "${packages[@]}"; do
 		CGO_ENABLED=0 go test -c -trimpath -ldflags '-s -w' -o "$1/$package/test" "./$package"
 	done

@@ -109,16 +109,3 @@ func (c *MemoryCgroup) Killed() (uint64, error) {
 	}
 	return 0, fmt.Errorf("%s has no oom_kill", file)
 }
-
-// Stat says what is charged, in MiB.
-func (c *MemoryCgroup) Stat() string {
-	text, _ := os.ReadFile(filepath.Join(c.path, "memory.stat"))
-	var parts []string
-	for line := range strings.Lines(string(text)) {
-		name, number, _ := strings.Cut(strings.TrimSpace(line), " ")
-		if n, _ := strconv.ParseUint(number, 10, 64); n >= 1<<20 {
-			parts = append(parts, fmt.Sprint(name, " ", n>>20))
-		}
-	}
-	return strings.Join(parts, ", ")
-}

@@ -68,13 +68,28 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{- div (add $bytes 1048575) 1048576 }}
 {{- end }}
 
-{{- /* What the maps take, and with the argument "besides" that as well. */ -}}
-{{- define "podmeter.memory" -}}
-{{- $maps := include "podmeter.mebibytes" (.root.Values.agent.mapMemory | default "64Mi") | int64 }}
-{{- if .root.Values.agent.uplinks }}
+{{- /* What the maps of flows take. */ -}}
+{{- define "podmeter.mapMemory" -}}
+{{- $maps := include "podmeter.mebibytes" (.Values.agent.mapMemory | default "64Mi") | int64 }}
+{{- if .Values.agent.uplinks }}
 {{- $maps = mul 2 $maps }}
 {{- end }}
-{{- printf "%dMi" (add $maps (include "podmeter.mebibytes" .besides | int64)) }}
+{{- $maps }}
+{{- end }}
+
+{{- /* What sockets take, nothing where they are not looked at. */ -}}
+{{- define "podmeter.socketMemory" -}}
+{{- if and (ne (.Values.agent.sockets | default "auto") "off") (eq (.Values.agent.identity | default "kubernetes") "kubernetes") .Values.cgroups.hostPath }}
+{{- include "podmeter.mebibytes" .Values.resources.memoryOfSockets }}
+{{- else }}0{{ end }}
+{{- end }}
+
+{{- define "podmeter.memoryRequest" -}}
+{{- printf "%dMi" (add (include "podmeter.mapMemory" .) (include "podmeter.mebibytes" .Values.resources.memoryBesidesMaps.request)) }}
+{{- end }}
+
+{{- define "podmeter.memoryLimit" -}}
+{{- printf "%dMi" (add (include "podmeter.mapMemory" .) (include "podmeter.mebibytes" .Values.resources.memoryBesidesMaps.limit) (include "podmeter.socketMemory" .)) }}
 {{- end }}
 
 {{- /* Refuses values of other charts by the name of what does it here, and modes that YAML
@@ -94,7 +109,7 @@ has read as true or false. */ -}}
 {{- end }}
 {{- range $key, $own := dict "limits" "limit" "requests" "request" }}
 {{- if hasKey $.Values.resources $key }}
-{{- fail (printf "resources.%s is no value of this chart, as the %s of memory follows from the maps: set resources.memoryBesidesMaps.%s, to which agent.mapMemory is added, or, in place of all that is computed, resourcesOverride.%s.memory" $key $own $own $key) }}
+{{- fail (printf "resources.%s is no value of this chart, as the %s of memory follows from the maps: set resources.memoryBesidesMaps.%s, to which agent.mapMemory and, in the limit, what sockets take is added, or, in place of all that is computed, resourcesOverride.%s.memory" $key $own $own $key) }}
 {{- end }}
 {{- end }}
 {{- range $key, $value := .Values.agent }}
