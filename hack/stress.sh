@@ -24,7 +24,7 @@ if git cat-file -e "$first^{commit}" 2>/dev/null; then
 fi
 
 # What is done to the meter, and on what.
-harm='Flood|Scan|LedgerDiffers|ExactlyOnce|Killed|Upgrade|Churn|Shadowed|Bypassed|Detached|ShortConnections|Hostile$'
+harm='Flood|Scan|LedgerDiffers|ExactlyOnce|Killed|Upgrade|Churn|Shadowed|Bypassed|Detached|ShortConnections|Hostile$|FullAgent'
 
 # sized variable: all of datapath, and in their short forms what harms an agent and a soak, with
 # maps of flows of one entry, or of one bucket in front of them
