@@ -14,14 +14,9 @@ work=$(mktemp -d)
 log=$work/log
 trap 'rm -rf "$work"' EXIT
 
-# An agent of the first layout, where the history has it: such and those of this build follow each other.
-first=56e19b7
-if git cat-file -e "$first^{commit}" 2>/dev/null; then
-	mkdir "$work/first"
-	git archive "$first" | tar --extract --directory "$work/first"
-	(cd "$work/first" && CGO_ENABLED=0 go build -trimpath -buildvcs=false -o "$work/podmeter-first" ./cmd/podmeter)
-	export PODMETER_EARLIER_BINARY=$work/podmeter-first
-fi
+# Agents of the first layout and of this build follow each other, where the history has it.
+earlier=$(hack/first.sh "$work/first")
+[ -z "$earlier" ] || export PODMETER_EARLIER_BINARY=$earlier
 
 # What is done to the meter, and on what.
 harm='Flood|Scan|LedgerDiffers|ExactlyOnce|Killed|Upgrade|Churn|Shadowed|Bypassed|Detached|ShortConnections|Hostile$|FullAgent'
