@@ -21,12 +21,13 @@ import (
 
 	"github.com/podmeter/podmeter/bpf"
 	"github.com/podmeter/podmeter/internal/effort"
+	"github.com/podmeter/podmeter/internal/ktest"
 )
 
 const (
 	cachedPods = 10_000
-	// fullEpochs are so many that both sets are full, twice.
-	fullEpochs = 4
+	// fullEpochs are so many that each set is read twice while both are full.
+	fullEpochs = 5
 	fillBatch  = 1024
 )
 
@@ -39,25 +40,32 @@ func TestFullAgent(t *testing.T) {
 	for n := range cachedPods {
 		a.objects["pods"] = append(a.objects["pods"], ordinaryPod(n))
 	}
-	w.startWith(t, a, "--scope", "cluster")
+	w.startWith(t, a, "--scope", "cluster", "--drain-interval", "10s") // time to fill a set
 	w.logMemory(t, fmt.Sprintf("with %d pods", cachedPods))
 	w.fillSockets(t)
-	w.agent.metrics(t) // and with that a drain, which reads them
-	w.logMemory(t, "with all sockets")
 
 	ctx, cancel := context.WithCancel(t.Context())
 	var most uint64
 	var watching sync.WaitGroup
 	watching.Go(func() { most = w.watchMemory(ctx) })
-	for range fullEpochs {
-		before := w.agent.metrics(t)
-		filled := w.fillHealth(t)
-		w.probe(t)
-		after := w.agent.metrics(t)
-		if got := grown(before, after, "podmeter_drained_connections_total", "result", "attributed"); got < float64(filled) {
-			t.Errorf("got %v ends of connections attributed, want all %d", got, filled)
+	before, filled, epochs := w.agent.metrics(t), 0, w.pinnedMap(t, "epoch*")
+	for n, last := 0, epochOf(t, epochs); n < fullEpochs; n++ {
+		// The set that is read next is full, and so will be the one that is being written.
+		if err := ktest.Eventually(ktest.Patience, "the next epoch", func() bool { return epochOf(t, epochs) != last }); err != nil {
+			w.agent.alive(t)
+			t.Fatalf("%v; the agent said:\n%s", err, w.agent.tail())
 		}
-		w.logMemory(t, "after an epoch")
+		last = epochOf(t, epochs)
+		filled += w.fillHealth(t, last)
+		if after := epochOf(t, epochs); after != last {
+			t.Fatalf("filled in epochs %d to %d: nobody writes a set that is frozen", last, after)
+		}
+		w.probe(t)
+		w.logMemory(t, fmt.Sprint("after epoch ", last))
+	}
+	got := grown(before, w.agent.metrics(t), "podmeter_drained_connections_total", "result", "attributed")
+	if got < float64(filled) {
+		t.Errorf("got %v ends of connections attributed, want all %d", got, filled)
 	}
 	cancel()
 	watching.Wait()
@@ -78,10 +86,9 @@ func ordinaryPod(n int) *corev1.Pod {
 	p.Labels = map[string]string{"app": fmt.Sprintf("shop-%d", n%100), "pod-template-hash": "7c6d8f5b9"}
 	p.Annotations = map[string]string{"checksum/config": strings.Repeat("a", 64)}
 	p.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: fmt.Sprintf("shop-%d-7c6d8f5b9", n%100),
-		UID: types.UID(fmt.Sprintf("33333333-2222-3333-4444-%012d", n%100)), Controller: new(bool)}}
-	*p.OwnerReferences[0].Controller = true
+		UID: types.UID(fmt.Sprintf("33333333-2222-3333-4444-%012d", n%100)), Controller: new(true)}}
 	p.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "kubelet", Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: "v1",
-		FieldsType: "FieldsV1", FieldsV1: &metav1.FieldsV1{Raw: []byte(`{"f:metadata":{"f:labels":{"` + strings.Repeat("f", 1500) + `":{}}}}`)}}}
+		FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1(`{"f:metadata":{"f:labels":{"` + strings.Repeat("f", 1500) + `":{}}}}`)}}
 	for c := range 3 {
 		container := corev1.Container{Name: fmt.Sprint("container-", c), Image: "registry.example/shop:" + strings.Repeat("1", 40)}
 		for e := range 10 {
@@ -127,20 +134,14 @@ func (w *world) fillSockets(t *testing.T) {
 	})
 }
 
-// fillHealth fills the set that is being written, and returns with how many ends.
-func (w *world) fillHealth(t *testing.T) (ends int) {
+// fillHealth fills the set of an epoch, and returns with how many ends.
+func (w *world) fillHealth(t *testing.T, epoch uint64) (ends int) {
 	t.Helper()
-	epoch := w.pinnedMap(t, "epoch*")
-	before := epochOf(t, epoch)
-	m := w.pinnedMap(t, fmt.Sprintf("sockets_health_%d_v*_*", before&1))
-	ends = fill(t, m, func(n int) (bpf.SocketHealthKey, bpf.SocketTcpHealth) {
+	m := w.pinnedMap(t, fmt.Sprintf("sockets_health_%d_v*_*", epoch&1))
+	return fill(t, m, func(n int) (bpf.SocketHealthKey, bpf.SocketTcpHealth) {
 		key, cgroup := w.socketKey(n)
 		return bpf.SocketHealthKey{Socket: key, Cgroup: cgroup}, bpf.SocketTcpHealth{Events: 1, Opened: 1}
 	})
-	if after := epochOf(t, epoch); after != before {
-		t.Fatalf("filled in epochs %d to %d: nobody writes a set that is frozen", before, after)
-	}
-	return ends
 }
 
 func epochOf(t *testing.T, m *ebpf.Map) uint64 {

@@ -47,7 +47,12 @@ func keepToLimit(done <-chan struct{}) {
 	ticker := time.NewTicker(memoryPace)
 	defer ticker.Stop()
 	for {
-		debug.SetMemoryLimit(goLimit(memory.Room(), goMemory()))
+		own := goMemory()
+		limit := goLimit(memory.Room(), own)
+		debug.SetMemoryLimit(limit)
+		if own > limit { // and an agent that rests until the next drain would keep it
+			debug.FreeOSMemory()
+		}
 		select {
 		case <-ticker.C:
 		case <-done:
