@@ -78,7 +78,7 @@ func examples() map[string]any {
 		"identity": "kubernetes", "scope": "node", "kubeconfig": "/etc/podmeter/kubeconfig", "nodeName": "node-a", "daemonset": "meters/podmeter",
 		"sockets": "on", "hostPods": "on", "cgroupRoot": "/host/cgroup",
 		"cidrFile": "/etc/podmeter/cidrs.yaml", "nat64Prefix": []any{"64:ff9b:1::/96"}, "geoip": []any{"/geoip/city.mmdb", "/geoip/asn.mmdb"}, "geoipOptional": true,
-		"flowLabels": []any{"peer_ip"}, "externalLabels": []any{"city"},
+		"flowLabels": []any{"peer_ip"}, "externalLabels": []any{"city"}, "linkLocalPeers": true,
 		"rttClassicBuckets": true, "rttBuckets": "coarse", "flowSeriesLimit": 3000, "externalSeriesLimit": 0, "uplinkSeriesLimit": 10_000_000, "flowIdle": "2h", "seriesGrace": "10m",
 		"remoteWriteUrl": []any{"https://a/w", "https://b/w"}, "remoteWriteHttpConfigFile": "/etc/podmeter/client.yaml", "remoteWriteLabels": []any{"cluster=prod"},
 		"remoteWriteInterval": "30s", "remoteWriteSpool": "/spool", "remoteWriteSpoolLimit": "64Mi", "remoteWriteNativeHistograms": true,
