@@ -72,17 +72,24 @@ func BenchmarkScrapeHealth(b *testing.B) {
 		}
 		s.Health = append(s.Health, h)
 	}
-	for _, format := range []struct{ name, accept string }{
-		{"text", "text/plain"},
-		{"protobuf", "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"},
+	for _, format := range []struct {
+		name, accept string
+		classic      bool
+		series       int // of a row
+	}{
+		{"text", "text/plain", false, 6},
+		{"protobuf", protobufAccepted, false, 5},
+		{"classic", "text/plain", true, 14},
 	} {
 		b.Run(format.name, func(b *testing.B) {
-			e := newExporter(b, options(&source{snapshot: s}, flows.Optional{}))
+			o := options(&source{snapshot: s}, flows.Optional{})
+			o.ClassicRTT = format.classic
+			e := newExporter(b, o)
 			handler := unheld(e)
 			request := httptest.NewRequest(http.MethodGet, "/metrics", nil)
 			request.Header.Set("Accept", format.accept)
 			request.Header.Set("Accept-Encoding", "gzip")
-			reportPerSeries(b, 4*2000+21*len(s.Health), func() { handler.ServeHTTP(discard{http.Header{}}, request) })
+			reportPerSeries(b, 4*2000+format.series*len(s.Health), func() { handler.ServeHTTP(discard{http.Header{}}, request) })
 		})
 	}
 }

@@ -17,7 +17,7 @@ import (
 // The most bytes of text that a row of a family takes in a scrape, and without what is to be
 // asked for. docs/RELIABILITY.md says what follows from them and the series limits.
 const (
-	flowRowBytes     = 61_000
+	flowRowBytes     = 44_000
 	externalRowBytes = 3_000
 	uplinkRowBytes   = 4_000
 )
@@ -52,7 +52,7 @@ func extreme(label, name, place, free func(limit int) string) *flows.Snapshot {
 // texts gathers a snapshot, and returns the text of each family.
 func texts(t *testing.T, snapshot *flows.Snapshot) map[string][]byte {
 	t.Helper()
-	e, err := New(Options{Source: &source{snapshot: snapshot}, Optional: allLabels, RTTBuckets: RTTFine, Logger: slog.New(slog.DiscardHandler)})
+	e, err := New(Options{Source: &source{snapshot: snapshot}, Optional: allLabels, ClassicRTT: true, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

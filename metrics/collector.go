@@ -3,7 +3,6 @@
 package metrics
 
 import (
-	"cmp"
 	"context"
 	"log/slog"
 	"sync"
@@ -48,7 +47,7 @@ func newCollector(options Options) *collector {
 		foreign: newForeignFamily(),
 		flows: newFamily("flow", "that pods %s, by peer", bytesAndPackets,
 			flowColumns(options.Optional), cleanFlow(options.Optional)),
-		health: newHealthFamilies(options.Optional, RTTBounds(cmp.Or(options.RTTBuckets, RTTCoarse))),
+		health: newHealthFamilies(options.Optional, options.rttBounds()),
 		retired: newFamily("flow_retired", "of idle flow series that pods %s; never rate it", bytesAndPackets,
 			retiredColumns(), nil),
 		externals: newFamily("external", "that pods %s, by place of the external peer", bytesOnly,

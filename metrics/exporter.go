@@ -46,13 +46,21 @@ type Options struct {
 	FlowSeriesLimit, ExternalSeriesLimit int
 	// UplinkSeriesLimit is that of the uplinks' table.
 	UplinkSeriesLimit int
-	// RTTBuckets are the classic buckets of RTTs; RTTCoarse if empty.
-	RTTBuckets RTTBuckets
+	// ClassicRTT is whether the histogram of RTTs has classic buckets beside the native ones,
+	// see [RTTBounds].
+	ClassicRTT bool
 	// Known are the label values that the agent's own metrics have from the start.
 	Known Known
 	// Version and Revision are those of the build.
 	Version, Revision string
 	Logger            *slog.Logger
+}
+
+func (o *Options) rttBounds() []float64 {
+	if !o.ClassicRTT {
+		return nil
+	}
+	return RTTBounds()
 }
 
 // Known are label values that are written even if their metric is 0. Values

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/podmeter/podmeter/flows"
 	"github.com/podmeter/podmeter/internal/promtest"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
@@ -178,17 +180,18 @@ func newExporter(t testing.TB, o Options) *Exporter {
 // gather returns podmeter's families but for those that depend on the build.
 func gather(t testing.TB, e *Exporter) []*dto.MetricFamily {
 	t.Helper()
-	all, err := e.Registry().Gather()
+	return ours(t, e.Registry())
+}
+
+func ours(t testing.TB, gatherer prometheus.Gatherer) []*dto.MetricFamily {
+	t.Helper()
+	all, err := gatherer.Gather()
 	if err != nil {
 		t.Fatal(err)
 	}
-	var ours []*dto.MetricFamily
-	for _, family := range all {
-		if strings.HasPrefix(family.GetName(), "podmeter_") && family.GetName() != "podmeter_build_info" {
-			ours = append(ours, family)
-		}
-	}
-	return ours
+	return slices.DeleteFunc(all, func(family *dto.MetricFamily) bool {
+		return !strings.HasPrefix(family.GetName(), "podmeter_") || family.GetName() == "podmeter_build_info"
+	})
 }
 
 func encode(t testing.TB, families []*dto.MetricFamily, format expfmt.Format) []byte {
@@ -212,16 +215,19 @@ func TestGoldenExposition(t *testing.T) {
 		file     string
 		format   expfmt.Format
 		optional flows.Optional
+		classic  bool
 	}{
-		{"default.txt", text, flows.Optional{}},
-		{"all-labels.txt", text, allLabels},
-		{"openmetrics.txt", openMetrics, flows.Optional{}},
+		{"default.txt", text, flows.Optional{}, false},
+		{"all-labels.txt", text, allLabels, true},
+		{"openmetrics.txt", openMetrics, flows.Optional{}, false},
 	} {
 		t.Run(c.file, func(t *testing.T) {
-			e := newExporter(t, options(&source{snapshot: handMade(), agent: handMadeAgent()}, c.optional))
+			o := options(&source{snapshot: handMade(), agent: handMadeAgent()}, c.optional)
+			o.ClassicRTT = c.classic
+			e := newExporter(t, o)
 			e.ObserveDrain(3 * time.Millisecond)
 			e.ObserveDrain(700 * time.Millisecond)
-			got, path := encode(t, gather(t, e), c.format), filepath.Join("testdata", c.file)
+			got, path := encode(t, ours(t, summarized{e.Registry()}), c.format), filepath.Join("testdata", c.file)
 			if *update {
 				if err := os.WriteFile(path, got, 0o644); err != nil {
 					t.Fatal(err)

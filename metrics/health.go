@@ -19,7 +19,7 @@ type healthFamilies struct {
 	columns  []column[flows.FlowLabels]
 	clean    func(flows.FlowLabels) flows.FlowLabels
 	rtt      *prometheus.Desc
-	bounds   []float64 // see RTTBounds
+	bounds   []float64 // of classic buckets of RTTs
 	counters []healthCounter
 }
 
@@ -99,37 +99,15 @@ func (f *healthFamilies) combine(all []flows.HealthSeries) []flows.HealthSeries 
 	return rows
 }
 
-// RTTBuckets is how many classic buckets the histogram of RTTs has; its native ones are
-// the same always.
-type RTTBuckets string
-
-// The values of [RTTBuckets].
-const (
-	RTTFine   RTTBuckets = "fine"
-	RTTCoarse RTTBuckets = "coarse"
-	RTTOff    RTTBuckets = "off"
-)
-
-// RTTBounds returns the upper bounds of the classic buckets in seconds, each of which is one
-// of a native bucket too. Fine are the powers of two from 122 us to 250 ms, and 1 and 4 s;
-// coarse every other of them, to 1 s: they are some of the fine ones, so that quantiles of
-// both can be compared and go on where one takes the place of the other. Off has none, but
-// the one of all samples, which no histogram can do without.
-func RTTBounds(buckets RTTBuckets) []float64 {
-	switch buckets {
-	case RTTFine:
-		return []float64{
-			math.Exp2(-13), math.Exp2(-12), math.Exp2(-11), math.Exp2(-10), math.Exp2(-9), math.Exp2(-8), math.Exp2(-7),
-			math.Exp2(-6), math.Exp2(-5), math.Exp2(-4), math.Exp2(-3), math.Exp2(-2), 1, 4,
-		}
-	case RTTCoarse:
-		return []float64{math.Exp2(-12), math.Exp2(-10), math.Exp2(-8), math.Exp2(-6), math.Exp2(-4), math.Exp2(-2), 1}
-	}
-	return nil
+// RTTBounds returns the upper bounds of the classic buckets in seconds: from 977 us to 4 s a
+// factor of four each. They are powers of two, which the bounds of native buckets are too, so
+// that each classic one is a sum of whole native ones.
+func RTTBounds() []float64 {
+	return []float64{math.Exp2(-10), math.Exp2(-8), math.Exp2(-6), math.Exp2(-4), math.Exp2(-2), 1, 4}
 }
 
-// rtt is a constant histogram with classic and native buckets. The library makes none with
-// both.
+// rtt is a constant histogram with native buckets, and classic ones if there are bounds. The
+// library makes none with both.
 type rtt struct {
 	desc      *prometheus.Desc
 	labels    []*dto.LabelPair

@@ -4,16 +4,18 @@ package metrics
 
 import (
 	"bytes"
+	"errors"
+	"io"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/podmeter/podmeter/flows"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"google.golang.org/protobuf/testing/protocmp"
@@ -31,9 +33,8 @@ func bucketOf(seconds float64) int {
 
 // The histogram is the library's own of the same values, classic and native.
 func TestRTTIsTheLibrarysHistogram(t *testing.T) {
-	for _, buckets := range []RTTBuckets{RTTFine, RTTCoarse, RTTOff} {
-		t.Run(string(buckets), func(t *testing.T) { checkRTT(t, RTTBounds(buckets)) })
-	}
+	t.Run("native", func(t *testing.T) { checkRTT(t, nil) })
+	t.Run("both", func(t *testing.T) { checkRTT(t, RTTBounds()) })
 }
 
 func checkRTT(t *testing.T, bounds []float64) {
@@ -89,73 +90,113 @@ func fewSpans(h *dto.Histogram) *dto.Histogram {
 	return h
 }
 
-// Coarse buckets are at most eight, the infinite one counted, and some of the fine ones, so
-// that older dashboards' quantiles stay sensible.
-func TestCoarseBucketsAreSomeOfTheFine(t *testing.T) {
-	fine, coarse := RTTBounds(RTTFine), RTTBounds(RTTCoarse)
-	if len(coarse) > 7 || len(coarse) < 5 {
-		t.Errorf("got %d coarse bounds, want 5 to 7", len(coarse))
-	}
-	for _, bound := range coarse {
-		if !slices.Contains(fine, bound) {
-			t.Errorf("got a coarse bound of %g s, want one of %v", bound, fine)
+// No classic bound is within a native bucket, which would have to be divided by guess.
+func TestClassicBoundsAreNative(t *testing.T) {
+	for _, bound := range RTTBounds() {
+		if bucket := bucketOf(bound); rttBound(bucket) != bound {
+			t.Errorf("got a bound of %g s, want one that a native bucket has: that to %g s has it within", bound, rttBound(bucket))
 		}
-	}
-	if off := RTTBounds(RTTOff); len(off) != 0 {
-		t.Errorf("off: got bounds %v, want none", off)
 	}
 }
 
-// What a row of TCP health costs a server that takes no native histograms; docs/METRICS.md
-// has the numbers.
+const protobufAccepted = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"
+
+// served is what a scraper gets that accepts a format.
+func served(t *testing.T, o Options, accept string) *httptest.ResponseRecorder {
+	t.Helper()
+	answer, request := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/metrics", nil)
+	request.Header.Set("Accept", accept)
+	unheld(newExporter(t, o)).ServeHTTP(answer, request)
+	return answer
+}
+
+// What a row of TCP health costs a server: six series at most unless it is asked for more.
+// docs/METRICS.md has the numbers.
 func TestSeriesOfARow(t *testing.T) {
-	for buckets, want := range map[RTTBuckets]int{RTTFine: 21, RTTCoarse: 14, RTTOff: 7, "": 14} {
+	for _, test := range []struct {
+		accept  string
+		classic bool
+		want    int
+		parts   []string // of the histogram
+	}{
+		{"text/plain", false, 6, []string{"_sum{", "_count{"}},
+		{"application/openmetrics-text;version=1.0.0", false, 6, []string{"_sum{", "_count{"}},
+		{"text/plain", true, 14, []string{"_bucket{", "_sum{", "_count{"}},
+		{"application/openmetrics-text;version=1.0.0", true, 14, []string{"_bucket{", "_sum{", "_count{"}},
+	} {
 		o := options(&source{snapshot: handMade(), agent: handMadeAgent()}, flows.Optional{})
-		o.RTTBuckets = buckets
-		answer := httptest.NewRecorder()
-		promhttp.HandlerFor(newExporter(t, o).Registry(), promhttp.HandlerOpts{}).ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/metrics", nil))
-		series := bytes.Count(answer.Body.Bytes(), []byte("\npodmeter_tcp_"))
-		if got := series / 2; got != want || series%2 != 0 { // that of db and the folded one
-			t.Errorf("%q: got %d series of two rows, want %d a row", buckets, series, want)
+		o.ClassicRTT = test.classic
+		text := served(t, o, test.accept).Body.Bytes()
+		series := bytes.Count(text, []byte("\npodmeter_tcp_"))
+		if got := series / 2; got != test.want || series%2 != 0 { // that of db and the folded one
+			t.Errorf("%s, classic %v: got %d series of two rows, want %d a row", test.accept, test.classic, series, test.want)
 		}
-		for _, part := range []string{`_bucket{`, "_sum{", "_count{"} {
-			if !bytes.Contains(answer.Body.Bytes(), []byte("podmeter_tcp_rtt_seconds"+part)) {
-				t.Errorf("%q: got no %s", buckets, part)
+		for _, part := range []string{"_bucket{", "_sum{", "_count{"} {
+			if got, want := bytes.Contains(text, []byte("podmeter_tcp_rtt_seconds"+part)), slices.Contains(test.parts, part); got != want {
+				t.Errorf("%s, classic %v: got %s: %v, want %v", test.accept, test.classic, part, got, want)
 			}
 		}
 	}
 }
 
-// A server that asks for protobuf gets native buckets, and any the created timestamps of
-// the earliest row.
+// A server that asks for protobuf gets native buckets, which are one series, and classic ones
+// if there are to be; any gets the created timestamps of the earliest row.
 func TestRTTOverHTTP(t *testing.T) {
-	e := newExporter(t, options(&source{snapshot: handMade(), agent: handMadeAgent()}, flows.Optional{}))
-	request := httptest.NewRequest(http.MethodGet, "/metrics", nil)
-	request.Header.Set("Accept", "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited")
-	answer := httptest.NewRecorder()
-	promhttp.HandlerFor(e.Registry(), promhttp.HandlerOpts{}).ServeHTTP(answer, request)
-	decoder := expfmt.NewDecoder(bytes.NewReader(answer.Body.Bytes()), expfmt.ResponseFormat(answer.Header()))
-	for {
-		var family dto.MetricFamily
-		if err := decoder.Decode(&family); err != nil {
-			t.Fatalf("find podmeter_tcp_rtt_seconds: %v", err)
-		}
-		if family.GetName() != "podmeter_tcp_rtt_seconds" {
-			continue
-		}
-		if len(family.Metric) != 2 {
-			t.Fatalf("got %d series, want that of db and the folded one", len(family.Metric))
-		}
-		for _, m := range family.Metric {
-			h := m.Histogram
-			if !h.GetCreatedTimestamp().AsTime().Equal(start) || h.Schema == nil || len(h.PositiveSpan) == 0 {
-				t.Errorf("got %v, want native buckets, created at %v", h, start)
+	for _, classic := range []bool{false, true} {
+		o := options(&source{snapshot: handMade(), agent: handMadeAgent()}, flows.Optional{})
+		o.ClassicRTT = classic
+		families := families(t, served(t, o, protobufAccepted))
+		for name, family := range families {
+			if strings.HasPrefix(name, "podmeter_tcp_") && len(family.Metric) != 2 {
+				t.Errorf("%s: got %d series, want that of db and the folded one", name, len(family.Metric))
 			}
 		}
-		db := family.Metric[slices.IndexFunc(family.Metric, func(m *dto.Metric) bool { return m.Histogram.GetSampleCount() > 0 })].Histogram
+		want := 0
+		if classic {
+			want = len(RTTBounds())
+		}
+		all := families["podmeter_tcp_rtt_seconds"].GetMetric()
+		for _, m := range all {
+			h := m.Histogram
+			if !h.GetCreatedTimestamp().AsTime().Equal(start) || h.Schema == nil || len(h.PositiveSpan) == 0 || len(h.Bucket) != want {
+				t.Errorf("got %v, want native buckets and %d others, created at %v", h, want, start)
+			}
+		}
+		db := all[slices.IndexFunc(all, func(m *dto.Metric) bool { return m.Histogram.GetSampleCount() > 0 })].Histogram
 		if db.GetSampleCount() != 10 || db.GetZeroCount() != 1 || db.GetSampleSum() != 64.150123 {
 			t.Errorf("got %v, want 10 samples", db)
 		}
-		return
+	}
+}
+
+// The sum and the count of text are those of the native histogram.
+func TestRTTOfText(t *testing.T) {
+	text := families(t, served(t, options(&source{snapshot: handMade(), agent: handMadeAgent()}, flows.Optional{}), "text/plain"))
+	var count uint64
+	var sum float64
+	for _, m := range text["podmeter_tcp_rtt_seconds"].GetMetric() {
+		count, sum = count+m.GetSummary().GetSampleCount(), sum+m.GetSummary().GetSampleSum()
+	}
+	if count != 10 || sum != 64.150123 {
+		t.Errorf("got %d samples of %v s, want 10 of 64.150123 s", count, sum)
+	}
+	if got := text["podmeter_drain_duration_seconds"].GetType(); got != dto.MetricType_HISTOGRAM {
+		t.Errorf("drains, which have classic buckets: got a %v, want a histogram", got)
+	}
+}
+
+// families are those of an answer by their names.
+func families(t *testing.T, answer *httptest.ResponseRecorder) map[string]*dto.MetricFamily {
+	t.Helper()
+	all := make(map[string]*dto.MetricFamily)
+	decoder := expfmt.NewDecoder(bytes.NewReader(answer.Body.Bytes()), expfmt.ResponseFormat(answer.Header()))
+	for {
+		family := &dto.MetricFamily{}
+		if err := decoder.Decode(family); errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		all[family.GetName()] = family
 	}
 }

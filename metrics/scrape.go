@@ -35,8 +35,8 @@ const (
 // It is held once, compressed, until its readers have it. For one that does not take gzip
 // it is decompressed on the way.
 type scrapes struct {
-	// handler makes the answer, uncompressed.
-	handler http.Handler
+	// text and protobuf make the answers, uncompressed.
+	text, protobuf http.Handler
 
 	mu sync.Mutex
 	// next are the answers that are not begun, by format.
@@ -56,10 +56,18 @@ type answer struct {
 	zipped *gzip.Writer
 }
 
-func newScrapes(handler http.Handler) *scrapes {
+func newScrapes(text, protobuf http.Handler) *scrapes {
 	return &scrapes{
-		handler: handler, next: make(map[expfmt.Format]*answer), share: guard.NewShare(scrapeShare, scrapeBurst),
+		text: text, protobuf: protobuf, next: make(map[expfmt.Format]*answer), share: guard.NewShare(scrapeShare, scrapeBurst),
 	}
+}
+
+// handler returns what makes answers in a format.
+func (s *scrapes) handler(format expfmt.Format) http.Handler {
+	if format.FormatType() == expfmt.TypeProtoDelim {
+		return s.protobuf
+	}
+	return s.text
 }
 
 // formats are those that scrapers ask for, the best first. Whoever waits for an answer may wait for
@@ -117,7 +125,7 @@ func (s *scrapes) make(a *answer, format expfmt.Format) {
 	s.mu.Unlock()
 	began := time.Now()
 	defer func() { now := time.Now(); s.share.Spend(now, min(now.Sub(began), scrapeCost)) }()
-	s.handler.ServeHTTP(a, &http.Request{
+	s.handler(format).ServeHTTP(a, &http.Request{
 		Method: http.MethodGet, URL: &url.URL{Path: "/metrics"},
 		Header: http.Header{"Accept": {string(format)}},
 	})

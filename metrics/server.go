@@ -204,13 +204,16 @@ func handleRoot(mux *http.ServeMux, options ServerOptions) error {
 // newMetricsHandler makes each answer in memory, so that a slow reader holds neither the
 // snapshot nor what was gathered from it.
 func newMetricsHandler(options ServerOptions) http.Handler {
-	return newScrapes(promhttp.HandlerFor(options.Registry, promhttp.HandlerOpts{
-		ErrorLog:           gatherLog{options.Logger},
-		ErrorHandling:      promhttp.ContinueOnError,
-		Registry:           options.Registry,
-		DisableCompression: true,
-		EnableOpenMetrics:  true,
-	}))
+	handler := func(gatherer prometheus.Gatherer) http.Handler {
+		return promhttp.HandlerFor(gatherer, promhttp.HandlerOpts{
+			ErrorLog:           gatherLog{options.Logger},
+			ErrorHandling:      promhttp.ContinueOnError,
+			Registry:           options.Registry,
+			DisableCompression: true,
+			EnableOpenMetrics:  true,
+		})
+	}
+	return newScrapes(handler(summarized{options.Registry}), handler(options.Registry))
 }
 
 // gatherLog takes what promhttp has to say, whose text varies.

@@ -115,7 +115,8 @@ func (p dashboardPanel) questions(uid string) (all []question) {
 
 // empty are those that have no answer when all is well, and why. They are asked all the same.
 var empty = map[string]string{
-	"podmeter-agents, Agents down, A": "the agent is up",
+	"podmeter-agents, Agents down, A":     "the agent is up",
+	"podmeter-pods, RTT by peer, 95 %, B": "there are quantiles",
 }
 
 // moving are what has to be more than 0 where it is asked for: there was such traffic.
@@ -231,7 +232,7 @@ func (w *dashboardWorld) meter(t *testing.T) *process {
 	p := start(t, w.node, nil, w.flags(
 		"--identity", "kubernetes", "--kubeconfig", w.kubeconfig, "--node-name", "here", "--interfaces", "!up0", "--attach", "netlink", "--sockets", "on", "--host-pods", "off",
 		"--geoip", writeDatabase(t, "city.mmdb", demodb.City()), "--geoip", writeDatabase(t, "asn.mmdb", demodb.ASN()),
-		"--external-labels", "city,latitude,longitude,ip", "--remote-write-url", url,
+		"--external-labels", "city,latitude,longitude,ip", "--rtt-classic-buckets", "--remote-write-url", url,
 		"--remote-write-interval", "1s", "--remote-write-spool", filepath.Join(w.dir, "spool"))...)
 	w.await(t, p, "both pods are metered", func(s *agent.Status) bool {
 		bound := 0

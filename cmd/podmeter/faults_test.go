@@ -84,6 +84,7 @@ func TestFaultsSayWhatToWrite(t *testing.T) {
 		{"interfaces", "[", "a glob is expected, such as"},
 		{"attach", "TCX", "auto, tcx or netlink is expected"},
 		{"sockets", "true", "auto, on or off is expected"},
+		{"rtt-classic-buckets", "fine", "true or false is expected"},
 		{"rtt-buckets", "none", "fine, coarse or off is expected"},
 		{"log-level", "verbose", "debug, info, warn or error is expected"},
 		{"listen", "9739", "host:port is expected, such as :9739"},

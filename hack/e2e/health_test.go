@@ -52,8 +52,8 @@ func (c *cluster) health(t *testing.T, namespace, pod string) health {
 	}
 	for _, m := range s["podmeter_tcp_rtt_seconds"].GetMetric() {
 		if has(m, []string{"namespace", namespace, "pod", pod}) {
-			h.samples += float64(m.GetHistogram().GetSampleCount())
-			h.seconds += m.GetHistogram().GetSampleSum()
+			h.samples += float64(m.GetSummary().GetSampleCount())
+			h.seconds += m.GetSummary().GetSampleSum()
 		}
 	}
 	return h

@@ -4,7 +4,7 @@
 
 import { dashboard, namespaceVariable, to, uids } from './dashboard.mjs';
 import { colours, donut, graph, last, line, matrix, rows, stat, table, wrongFrom } from './panels.mjs';
-import { edge, inBoth, inCluster, inNamespace, orZero, rate, retransmitted, rtt, shown, sum, top, topk } from './promql.mjs';
+import { edge, inBoth, inCluster, inNamespace, meanRTT, orZero, quantilesNeed, rate, retransmitted, rtt, shown, sum, top, topk } from './promql.mjs';
 
 const sent = (selector, ...range) => rate('podmeter_flow_transmit_bytes_total', selector, ...range);
 const edges = `${inNamespace}, peer_kind="pod"`;
@@ -26,9 +26,9 @@ const totals = () => [
   stat({ title: 'TCP sent again', unit: 'percentunit', w: 3, h: 4, decimals: 2, thresholds: [[null, 'green'], [0.01, 'yellow'], [0.03, 'red']],
     description: 'Bytes that TCP retransmits, as a share of all that it sends. Payload against whole packets, so that it is a little less than the share of segments.',
   }, line(retransmitted([], inNamespace), 'sent again')),
-  stat({ title: 'RTT, 95 %', unit: 's', w: 3, h: 4, color: 'blue',
-    description: 'The round-trip time that 95 % of the samples of TCP connections are below, as the kernel smooths it. Busy connections have more samples.',
-  }, line(rtt(0.95, [], inNamespace), '95 %')),
+  stat({ title: 'TCP round-trip time', unit: 's', w: 3, h: 4, color: 'blue', text: 'value_and_name',
+    description: `The round-trip time that 95 % of the samples of TCP connections are below, as the kernel smooths it, and the mean. Busy connections have more samples. ${quantilesNeed}`,
+  }, [line(rtt(0.95, [], inNamespace), '95 %'), line(meanRTT([], inNamespace), 'mean')]),
   stat({ title: 'Pods', unit: 'short', w: 3, h: 4, color: 'blue',
     description: 'Pods that have series. Those that ended are among them for the minutes of --series-grace.',
   }, line(`count(count by (namespace, pod) (podmeter_pod_transmit_bytes_total{${inNamespace}}))`, 'pods')),
@@ -86,8 +86,8 @@ const distance = () => [
 
 const health = () => [
   graph({ title: 'TCP round-trip time', unit: 's', w: 8, h: 8, legend: 'list', min: 0,
-    description: 'Quantiles of the smoothed round-trip time of TCP connections, over all samples: a busy connection has more of them. Needs --sockets.',
-  }, [0.5, 0.95, 0.99].map((q) => line(rtt(q, [], inNamespace), `${q * 100} %`))),
+    description: `Quantiles of the smoothed round-trip time of TCP connections and its mean, over all samples: a busy connection has more of them. Needs --sockets. ${quantilesNeed}`,
+  }, [...[0.5, 0.95, 0.99].map((q) => line(rtt(q, [], inNamespace), `${q * 100} %`)), line(meanRTT([], inNamespace), 'mean')]),
   graph({ title: 'TCP sent again, by namespace', unit: 'percentunit', w: 8, h: 8, legend: 'list', min: 0,
     description: 'The share of what a namespace\'s pods send by TCP that they send again. Payload against whole packets. The receiver\'s losses are on the sender\'s row.',
   }, line(retransmitted(['namespace'], inNamespace), '{{namespace}}')),

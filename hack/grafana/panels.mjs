@@ -96,7 +96,7 @@ export function donut(o, targets) {
       .placement(common.LegendPlacement.Bottom).values([PieChartLegendValues.Value, PieChartLegendValues.Percent]));
 }
 
-// heatmap is classic buckets over time.
+// heatmap is buckets over time.
 export function heatmap(o, expr) {
   return begin(new HeatmapBuilder(), o, buckets(expr)).calculate(false)
     .color(new HeatmapColorOptionsBuilder().mode(HeatmapColorMode.Scheme).scheme('Spectral').steps(64).reverse(false).exponent(0.5).fill('dark-orange'))

@@ -5,7 +5,7 @@
 
 import { chosen, dashboard, namespaceVariable, to, uids } from './dashboard.mjs';
 import { colours, donut, graph, heatmap, line, last, rows, stat, table } from './panels.mjs';
-import { among, busiest, inBoth, inNamespace, inPod, increase, rate, ratio, retransmitted, rtt, shown, sum, top } from './promql.mjs';
+import { among, busiest, inBoth, inNamespace, inPod, increase, meanRTT, meanRTTInstead, quantilesNeed, rate, ratio, retransmitted, rtt, rttBuckets, shown, sum, top } from './promql.mjs';
 
 const both = ['transmit', 'receive'];
 const bytes = (direction) => `podmeter_flow_${direction}_bytes_total`;
@@ -22,9 +22,9 @@ const totals = () => [
   stat({ title: 'TCP sent again', unit: 'percentunit', w: 4, h: 4, decimals: 2, thresholds: [[null, 'green'], [0.01, 'yellow'], [0.03, 'red']],
     description: 'The share of what the chosen pods send by TCP that they send again. Payload against whole packets.',
   }, line(retransmitted([], inPod), 'sent again')),
-  stat({ title: 'RTT, 95 %', unit: 's', w: 4, h: 4, color: 'blue',
-    description: 'The round-trip time that 95 % of the samples of TCP connections are below, as the kernel smooths it. Busy connections have more samples.',
-  }, line(rtt(0.95, [], inPod), '95 %')),
+  stat({ title: 'TCP round-trip time', unit: 's', w: 4, h: 4, color: 'blue', text: 'value_and_name',
+    description: `The round-trip time that 95 % of the samples of TCP connections are below, as the kernel smooths it, and the mean. Busy connections have more samples. ${quantilesNeed}`,
+  }, [line(rtt(0.95, [], inPod), '95 %'), line(meanRTT([], inPod), 'mean')]),
   stat({ title: 'Connections failed', unit: 'short', w: 4, h: 4, decimals: 0, thresholds: [[null, 'green'], [1, 'yellow']],
     description: 'TCP connections that the chosen pods began in the time that is shown and that were not established: refused, timed out, unreachable or given up.',
   }, last(sum([], increase('podmeter_tcp_connections_failed_total', inPod)), 'failed')),
@@ -43,7 +43,7 @@ const peers = () => [
     labels: { peer_kind: 'Kind', peer_namespace: 'Namespace', peer: 'Peer', service: 'Service', locality: 'Locality' },
     values: [
       { name: 'Transmitted', unit: 'Bps', cell: 'gauge', min: 0 }, { name: 'Received', unit: 'Bps', cell: 'gauge', min: 0, scheme: 'continuous-greens' },
-      { name: 'RTT, 95 %', unit: 's' }, { name: 'Sent again', unit: 'percentunit', cell: 'heat', decimals: 2, steps: [[null, 'transparent'], [0.01, 'yellow'], [0.03, 'red']] },
+      { name: 'RTT, 95 %', unit: 's' }, { name: 'RTT, mean', unit: 's' }, { name: 'Sent again', unit: 'percentunit', cell: 'heat', decimals: 2, steps: [[null, 'transparent'], [0.01, 'yellow'], [0.03, 'red']] },
       { name: 'Failed', unit: 'short', decimals: 0 },
     ],
     linked: {
@@ -51,10 +51,10 @@ const peers = () => [
       peer_namespace: [to('Look into ${__data.fields.peer_namespace}', uids.pods, { namespace: 'peer_namespace' })],
       peer: [to('Look into ${__data.fields.peer}', uids.pods, { namespace: 'peer_namespace', workload: 'peer' })],
     },
-    description: 'The 200 peers with most traffic in both directions, by mean rate in the time that is shown. A peer is a workload, a Service whose backend is not certain, a node or a named range; external ones have no name here, but places on the dashboard External. Empty cells of the last three are peers without TCP.',
+    description: `The 200 peers with most traffic in both directions, by mean rate in the time that is shown. A peer is a workload, a Service whose backend is not certain, a node or a named range; external ones have no name here, but places on the dashboard External. Empty cells of the last four are peers without TCP. ${quantilesNeed}`,
   }, [
     ...inBoth(200, who, bytes, inPod),
-    ...[rtt(0.95, who, inPod, shown), `${retransmitted(who, inPod, shown)} > 0`, `${sum(who, increase('podmeter_tcp_connections_failed_total', inPod))} > 0`]
+    ...[rtt(0.95, who, inPod, shown), meanRTT(who, inPod, shown), `${retransmitted(who, inPod, shown)} > 0`, `${sum(who, increase('podmeter_tcp_connections_failed_total', inPod))} > 0`]
       .map((expr) => among(busiest(200, who, bytes, inPod), who, expr)),
   ].map(rows)),
 ];
@@ -78,16 +78,21 @@ const parts = () => [
   }, both.map((direction) => line(ratio(sum(['protocol'], rate(bytes(direction), inPod)), sum(['protocol'], rate(packets(direction), inPod))), `{{protocol}} ${past[direction]}`))),
 ];
 
+const peer = ['peer_kind', 'peer_namespace', 'peer'];
 const health = () => [
   graph({ title: 'TCP round-trip time', unit: 's', w: 12, h: 8, legend: 'list', min: 0,
-    description: 'Quantiles of the smoothed round-trip time of TCP connections, interpolated within buckets, a factor of four wide unless --rtt-buckets is fine. Weighted by samples: busy connections have more of them.',
-  }, [0.5, 0.95, 0.99].map((q) => line(rtt(q, [], inPod), `${q * 100} %`))),
+    description: `Quantiles of the smoothed round-trip time of TCP connections, interpolated within buckets, a factor of 1.4 wide, or of four if they are classic ones, and its mean. Weighted by samples: busy connections have more of them. ${quantilesNeed}`,
+  }, [...[0.5, 0.95, 0.99].map((q) => line(rtt(q, [], inPod), `${q * 100} %`)), line(meanRTT([], inPod), 'mean')]),
   heatmap({ title: 'TCP round-trip time, samples', unit: 's', w: 12, h: 8,
-    description: 'Samples of the smoothed round-trip time by bucket. It needs classic buckets, which --rtt-buckets off does without: a Prometheus that scrapes native histograms keeps these only with always_scrape_classic_histograms.',
-  }, sum(['le'], rate('podmeter_tcp_rtt_seconds_bucket', inPod))),
+    description: 'Samples of the smoothed round-trip time by bucket. It needs a Prometheus that scrapes native histograms (scrape_native_histograms), or agents with --rtt-classic-buckets.',
+    noValue: 'Scrape native histograms, or set --rtt-classic-buckets',
+  }, rttBuckets(inPod)),
   graph({ title: 'RTT by peer, 95 %', unit: 's', w: 8, h: 8, legend: 'list', min: 0,
-    description: 'The round-trip time that 95 % of the samples are below, for each peer. External peers are one line.',
-  }, line(rtt(0.95, ['peer_kind', 'peer_namespace', 'peer'], inPod), '{{peer_kind}} {{peer_namespace}}/{{peer}}')),
+    description: `The round-trip time that 95 % of the samples are below, for each peer. External peers are one line. ${quantilesNeed}`,
+  }, [
+    line(rtt(0.95, peer, inPod), '{{peer_kind}} {{peer_namespace}}/{{peer}}'),
+    line(meanRTTInstead(0.95, peer, inPod), '{{peer_kind}} {{peer_namespace}}/{{peer}}, mean'),
+  ]),
   graph({ title: 'TCP sent again, by workload', unit: 'percentunit', w: 8, h: 8, legend: 'list', min: 0,
     description: 'The share of what a workload sends by TCP that it sends again. Loss probes and SYNs that are repeated are among it.',
   }, line(retransmitted(['namespace', 'workload'], inPod), '{{namespace}}/{{workload}}')),

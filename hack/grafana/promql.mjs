@@ -44,6 +44,23 @@ export const rtt = (quantile, by, selector, range = now) => {
   return `histogram_quantile(${quantile}, ${classic}) >= 0 or histogram_quantile(${quantile}, ${native}) >= 0`;
 };
 
+// The mean RTT, which is there without buckets too.
+export const meanRTT = (by, selector, range = now) => {
+  const classic = ratio(sum(by, rate('podmeter_tcp_rtt_seconds_sum', selector, range)), sum(by, rate('podmeter_tcp_rtt_seconds_count', selector, range)));
+  const native = sum(by, rate('podmeter_tcp_rtt_seconds', selector, range));
+  return `${classic} or ${ratio(`histogram_sum(${native})`, `histogram_count(${native})`)}`;
+};
+
+// The same of what has no quantile.
+export const meanRTTInstead = (quantile, by, selector) => `(${meanRTT(by, selector)}) unless on (${by.join(', ')}) (${rtt(quantile, by, selector)})`;
+
+// The samples of RTTs by bucket, of native ones where they are.
+export const rttBuckets = (selector) =>
+  `${sum([], rate('podmeter_tcp_rtt_seconds', selector))} or on () ${sum(['le'], rate('podmeter_tcp_rtt_seconds_bucket', selector))}`;
+
+// What a panel with quantiles of RTTs says of them.
+export const quantilesNeed = 'Quantiles need a Prometheus that scrapes native histograms (scrape_native_histograms), or agents with --rtt-classic-buckets: without either there is the mean alone.';
+
 // The share of what TCP sends that it sends again.
 export const retransmitted = (by, selector, range = now) =>
   ratio(sum(by, rate('podmeter_tcp_retransmitted_bytes_total', selector, range)),

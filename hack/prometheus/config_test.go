@@ -172,8 +172,25 @@ func TestAlerts(t *testing.T) {
 	promtool(t, "test", "rules", "testdata/alerts.yml")
 }
 
-// Prometheus 2.42 takes the configuration too. Debian's is built without the discovery
-// of Kubernetes, which is the same in both, so that it is left out here.
+// An agent's histograms are scraped as native ones, of which RTTs have no others, and those
+// that have classic ones keep them.
+func TestScrapesNativeHistograms(t *testing.T) {
+	for _, file := range []string{overlays + "prometheus/prometheus.yml", "../../deploy/compose/prometheus.yml"} {
+		c, err := config.LoadFile(file, false, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range c.ScrapeConfigs {
+			if s.JobName == "podmeter" && (!s.ScrapeNativeHistogramsEnabled() || !s.AlwaysScrapeClassicHistogramsEnabled()) {
+				t.Errorf("%s: got a job that does not scrape both, want it to", file)
+			}
+		}
+	}
+}
+
+// Prometheus 2.42 takes the configuration too, but for two lines that say of themselves that they
+// are for later ones. Debian's is built without the discovery of Kubernetes, which is the same
+// in both, so that it is left out here.
 func TestConfigurationOfOldestPrometheus(t *testing.T) {
 	content, err := os.ReadFile(overlays + "prometheus/prometheus.yml")
 	if err != nil {
@@ -184,6 +201,11 @@ func TestConfigurationOfOldestPrometheus(t *testing.T) {
 	if bytes.Equal(content, without) {
 		t.Fatal("there is no kubernetes_sd_configs")
 	}
+	const later = "    scrape_native_histograms: true\n    always_scrape_classic_histograms: true\n"
+	if !bytes.Contains(without, []byte(" for Prometheus 3.8 or later, and without them there is the mean of RTTs alone.\n"+later)) {
+		t.Fatal("it does not say what is for later ones")
+	}
+	without = bytes.Replace(without, []byte(later), nil, 1)
 	folder := t.TempDir()
 	rules, err := os.ReadFile(overlays + "prometheus/podmeter.rules.yml")
 	if err != nil {

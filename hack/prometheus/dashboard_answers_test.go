@@ -17,7 +17,7 @@ import (
 )
 
 // answered is what is asked for over ten minutes of all that there is.
-var answered = strings.NewReplacer("$__range", "10m", "$window", "10m",
+var answered = strings.NewReplacer("$__range", "10m", "$__rate_interval", "10m", "$window", "10m",
 	"$cluster", ".*", "$namespace", ".*", "$workload", ".*", "$pod", ".*", "$container", ".*", "$job", "podmeter", "$instance", ".*")
 
 // answers are those to each query of a table after twenty minutes: label sets and values.
@@ -28,29 +28,34 @@ func answers(t *testing.T, data storage.Queryable, file, title string, topk int)
 	if n < 0 {
 		t.Fatalf("%s has no table %q", file, title)
 	}
-	asked := promqltest.NewTestEngine(t, false, 5*time.Minute, 1e6)
 	for _, target := range d.Panels[n].Targets {
 		expr := target.Expr
 		for _, count := range []string{"200", "100"} {
 			expr = strings.ReplaceAll(expr, "topk("+count+",", fmt.Sprintf("topk(%d,", topk))
 		}
-		query, err := asked.NewInstantQuery(t.Context(), data, nil, answered.Replace(expr), time.Unix(20*60, 0))
-		if err != nil {
-			t.Fatalf("%s: %v", expr, err)
-		}
-		vector, err := query.Exec(t.Context()).Vector()
-		if err != nil {
-			t.Fatalf("%s: %v", expr, err)
-		}
-		rows := []string{}
-		for _, s := range vector {
-			rows = append(rows, row(s))
-		}
-		query.Close()
-		slices.Sort(rows)
-		all = append(all, rows)
+		all = append(all, answer(t, data, expr))
 	}
 	return all
+}
+
+// answer is that to a query after twenty minutes.
+func answer(t *testing.T, data storage.Queryable, expr string) []string {
+	t.Helper()
+	query, err := promqltest.NewTestEngine(t, false, 5*time.Minute, 1e6).NewInstantQuery(t.Context(), data, nil, answered.Replace(expr), time.Unix(20*60, 0))
+	if err != nil {
+		t.Fatalf("%s: %v", expr, err)
+	}
+	defer query.Close()
+	vector, err := query.Exec(t.Context()).Vector()
+	if err != nil {
+		t.Fatalf("%s: %v", expr, err)
+	}
+	rows := []string{}
+	for _, s := range vector {
+		rows = append(rows, row(s))
+	}
+	slices.Sort(rows)
+	return rows
 }
 
 // row is a label set's values and its value.
@@ -112,6 +117,8 @@ func TestDashboardsChooseRowsOnce(t *testing.T) {
 		series("podmeter_tcp_connections_failed_total", fmt.Sprintf(`pod=%q, peer_kind="external", peer=%q`, name, name), 1)
 		series("podmeter_tcp_rtt_seconds_bucket", fmt.Sprintf(`pod=%q, peer_kind="external", peer=%q, le="1"`, name, name), 1)
 		series("podmeter_tcp_rtt_seconds_bucket", fmt.Sprintf(`pod=%q, peer_kind="external", peer=%q, le="+Inf"`, name, name), 1)
+		series("podmeter_tcp_rtt_seconds_sum", fmt.Sprintf(`pod=%q, peer_kind="external", peer=%q`, name, name), 1)
+		series("podmeter_tcp_rtt_seconds_count", fmt.Sprintf(`pod=%q, peer_kind="external", peer=%q`, name, name), 2)
 	}
 	data := promqltest.LoadedStorage(t, load.String())
 	for _, test := range []struct {
@@ -121,7 +128,7 @@ func TestDashboardsChooseRowsOnce(t *testing.T) {
 		{"podmeter-overview.json", "Pods", [][]string{{"shop both 30"}, {"shop both 30", "shop receives 50"}}},
 		{"podmeter-external.json", "Who talks to the internet", [][]string{{"shop both 30"}, {"shop both 30", "shop receives 50"}}},
 		{"podmeter-external.json", "Autonomous systems", [][]string{{"both 30"}, {"both 30", "receives 50"}, {"both 1.8e+04"}}},
-		{"podmeter-pods.json", "Peers", [][]string{{"both external 30"}, {"both external 30", "receives external 50"}, {"both external 0.95"}, {"both external 0.03333"}, {"both external 600"}}},
+		{"podmeter-pods.json", "Peers", [][]string{{"both external 30"}, {"both external 30", "receives external 50"}, {"both external 0.95"}, {"both external 0.5"}, {"both external 0.03333"}, {"both external 600"}}},
 	} {
 		t.Run(test.title, func(t *testing.T) {
 			if diff := cmp.Diff(test.want, answers(t, data, test.file, test.title, 2)); diff != "" {
@@ -149,4 +156,65 @@ podmeter_external_transmit_bytes_total{namespace="shop", country="CH", asn="3"} 
 	if diff := cmp.Diff([][]string{{"1 CA shop 66", "3 west CH shop 66"}}, got); diff != "" {
 		t.Error("-want +got\n" + diff)
 	}
+}
+
+// Whatever there is of RTTs, a panel shows it: quantiles of either kind of buckets, or else the
+// mean, which says so, as a histogram that has but one bucket of all does too.
+func TestDashboardsShowRTTs(t *testing.T) {
+	const (
+		traffic = "\npodmeter_flow_transmit_bytes_total{namespace=\"shop\", pod=\"web\", peer_kind=\"pod\", peer=\"db\"} 0+60x30\n"
+		of      = `{namespace="shop", pod="web", peer_kind="pod", peer="db"`
+		sums    = "podmeter_tcp_rtt_seconds_sum" + of + "} 0+3x30\npodmeter_tcp_rtt_seconds_count" + of + "} 0+4x30\n"
+		all     = "podmeter_tcp_rtt_seconds_bucket" + of + ", le=\"+Inf\"} 0+4x30\n"
+		bucket  = "podmeter_tcp_rtt_seconds_bucket" + of + ", le=\"1\"} 0+4x30\n"
+		native  = "podmeter_tcp_rtt_seconds" + of + "} {{schema:1 sum:0 count:0 buckets:[0]}}+{{schema:1 sum:3 count:4 buckets:[4]}}x30\n"
+	)
+	for name, test := range map[string]struct {
+		load      string
+		quantiles bool
+		buckets   int // of the heatmap
+	}{
+		"native": {native, true, 1}, "classic": {sums + bucket + all, true, 2}, "both": {native + sums + bucket + all, true, 1},
+		"text": {sums, false, 0}, "protobuf without native": {sums + all, false, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			data, panels := promqltest.LoadedStorage(t, "load 1m"+traffic+test.load), 0
+			for file, d := range dashboards(t) {
+				for _, p := range d.Panels {
+					quantiles, others, asked := rttAnswers(t, data, p)
+					switch {
+					case !asked:
+						continue
+					case p.Type == "heatmap" && len(others) != test.buckets:
+						t.Errorf("%s, %s: got %q, want %d buckets", file, p.Title, others, test.buckets)
+					case p.Type != "heatmap" && (len(quantiles) > 0) != test.quantiles:
+						t.Errorf("%s, %s: got the quantiles %q, want some: %v", file, p.Title, quantiles, test.quantiles)
+					case p.Type != "heatmap" && !test.quantiles && (len(others) != 1 || !strings.HasSuffix(others[0], "0.75")):
+						t.Errorf("%s, %s: got the means %q, want 0.75", file, p.Title, others)
+					}
+					panels++
+				}
+			}
+			if panels < 7 {
+				t.Errorf("got %d panels of RTTs, want all", panels)
+			}
+		})
+	}
+}
+
+// rttAnswers are those to the queries of a panel that ask for RTTs, of quantiles and others.
+func rttAnswers(t *testing.T, data storage.Queryable, p *panel) (quantiles, others []string, asked bool) {
+	t.Helper()
+	for _, target := range p.Targets {
+		if !strings.Contains(target.Expr, "podmeter_tcp_rtt_seconds") {
+			continue
+		}
+		asked = true
+		if got := answer(t, data, target.Expr); strings.HasPrefix(strings.TrimPrefix(target.Expr, "("), "histogram_quantile") {
+			quantiles = append(quantiles, got...)
+		} else {
+			others = append(others, got...)
+		}
+	}
+	return quantiles, others, asked
 }

@@ -112,20 +112,18 @@ func (e *encoder) summary(family *dto.MetricFamily, metric *dto.Metric) {
 	e.sample(family, name+"_count", metric, nil, float64(s.GetSampleCount()), s.GetCreatedTimestamp())
 }
 
-// histogram adds the classic series, and the native histogram if there is one.
+// histogram adds the classic series, and the native histogram if there is one. One that has
+// no classic buckets has a sum and a count alone: as the bucket of all it would have its
+// count twice, and without them protocol 1.0, which has no native ones, would have nothing.
 func (e *encoder) histogram(family *dto.MetricFamily, metric *dto.Metric) {
 	h, name := metric.GetHistogram(), family.GetName()
-	created, infinite := h.GetCreatedTimestamp(), false
-	for _, b := range h.GetBucket() {
-		infinite = infinite || math.IsInf(b.GetUpperBound(), 1)
-		e.sample(family, name+"_bucket", metric, &label{"le", number(b.GetUpperBound())}, float64(b.GetCumulativeCount()), created)
-	}
-	if !infinite {
-		e.sample(family, name+"_bucket", metric, &label{"le", "+Inf"}, float64(h.GetSampleCount()), created)
+	created, natives := h.GetCreatedTimestamp(), len(h.GetPositiveSpan())+len(h.GetNegativeSpan()) > 0
+	if len(h.GetBucket()) > 0 || !natives {
+		e.buckets(family, metric)
 	}
 	e.sample(family, name+"_sum", metric, nil, h.GetSampleSum(), created)
 	e.sample(family, name+"_count", metric, nil, float64(h.GetSampleCount()), created)
-	if !e.natives || len(h.GetPositiveSpan())+len(h.GetNegativeSpan()) == 0 {
+	if !e.natives || !natives {
 		return
 	}
 	e.find(name, metric, nil)
@@ -134,6 +132,19 @@ func (e *encoder) histogram(family *dto.MetricFamily, metric *dto.Metric) {
 	start(n, histogramStart, milliseconds(created))
 	to.histogram[0] = n
 	to.series.Histograms, to.series.CreatedTimestamp = to.histogram[:], milliseconds(created)
+}
+
+// buckets adds the classic ones, and that of all.
+func (e *encoder) buckets(family *dto.MetricFamily, metric *dto.Metric) {
+	h, name := metric.GetHistogram(), family.GetName()+"_bucket"
+	created, infinite := h.GetCreatedTimestamp(), false
+	for _, b := range h.GetBucket() {
+		infinite = infinite || math.IsInf(b.GetUpperBound(), 1)
+		e.sample(family, name, metric, &label{"le", number(b.GetUpperBound())}, float64(b.GetCumulativeCount()), created)
+	}
+	if !infinite {
+		e.sample(family, name, metric, &label{"le", "+Inf"}, float64(h.GetSampleCount()), created)
+	}
 }
 
 // native returns a native histogram of integer counts, as the client library makes them.

@@ -53,7 +53,9 @@ func TestEncode(t *testing.T) {
 	quantiles := prometheus.NewSummary(prometheus.SummaryOpts{Name: "lasted", Objectives: map[float64]float64{.5: .1}})
 	quantiles.Observe(3)
 	age := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "age"}, func() float64 { return math.Inf(1) })
-	registry.MustRegister(bytes, took, quantiles, age)
+	natives := prometheus.NewHistogram(prometheus.HistogramOpts{Name: "natives", NativeHistogramBucketFactor: 2})
+	natives.Observe(.75)
+	registry.MustRegister(bytes, took, quantiles, age, natives)
 
 	var requests []*remote.Request
 	e := newEncoder(map[string]string{"job": "podmeter", "node": "node-a"}, true, func(r *remote.Request) {
@@ -76,6 +78,9 @@ func TestEncode(t *testing.T) {
 		`__name__="lasted",job="podmeter",node="node-a",quantile="0.5" 3 @1000`,
 		`__name__="lasted_count",job="podmeter",node="node-a" 1 @1000`,
 		`__name__="lasted_sum",job="podmeter",node="node-a" 3 @1000`,
+		`__name__="natives",job="podmeter",node="node-a" histogram of 1 @1000`,
+		`__name__="natives_count",job="podmeter",node="node-a" 1 @1000`,
+		`__name__="natives_sum",job="podmeter",node="node-a" 0.75 @1000`,
 		`__name__="took",job="podmeter",node="node-a" histogram of 1 @1000`,
 		`__name__="took_bucket",job="podmeter",le="+Inf",node="node-a" 1 @1000`,
 		`__name__="took_bucket",job="podmeter",le="0.5",node="node-a" 0 @1000`,
@@ -89,6 +94,7 @@ func TestEncode(t *testing.T) {
 	bytes.DeleteLabelValues("web", "", "")
 	registry.Unregister(took)
 	registry.Unregister(quantiles)
+	registry.Unregister(natives)
 	got := encode(2000)
 	for _, line := range []string{
 		`__name__="age",job="podmeter",node="node-a" +Inf @2000`,

@@ -177,7 +177,7 @@ func (a *Agent) makeExporter(context.Context) (err error) {
 	a.exporter, err = metrics.New(metrics.Options{
 		Source: a, Optional: a.optional, Known: known(),
 		FlowSeriesLimit: a.config.FlowSeriesLimit, ExternalSeriesLimit: a.config.ExternalSeriesLimit,
-		UplinkSeriesLimit: a.config.UplinkSeriesLimit, RTTBuckets: metrics.RTTBuckets(a.config.RTTBuckets),
+		UplinkSeriesLimit: a.config.UplinkSeriesLimit, ClassicRTT: a.config.RTTClassicBuckets,
 		Version: a.options.Version, Revision: a.options.Revision, Logger: a.log,
 	})
 	if err != nil {

@@ -12,8 +12,6 @@ import (
 	"net/netip"
 	"strings"
 	"time"
-
-	"github.com/podmeter/podmeter/metrics"
 )
 
 // Config is everything that a user can choose of an agent, one field a flag.
@@ -86,8 +84,8 @@ type Config struct {
 
 	// FlowLabels and ExternalLabels are the opt-in labels of both families.
 	FlowLabels, ExternalLabels []string
-	// RTTBuckets is fine, coarse or off: the classic buckets of RTTs.
-	RTTBuckets string
+	// RTTClassicBuckets is whether the histogram of RTTs has classic buckets as well.
+	RTTClassicBuckets bool
 	// FlowSeriesLimit and ExternalSeriesLimit are the most label sets of each.
 	FlowSeriesLimit, ExternalSeriesLimit int
 	// UplinkSeriesLimit is the most label sets of all uplinks.
@@ -178,7 +176,6 @@ func Defaults() Config {
 		Sockets:             ModeAuto,
 		HostPods:            ModeAuto,
 		CgroupRoot:          DefaultCgroups,
-		RTTBuckets:          string(metrics.RTTCoarse),
 		FlowSeriesLimit:     2000,
 		ExternalSeriesLimit: 1000,
 		UplinkSeriesLimit:   1000,
@@ -207,8 +204,8 @@ func Choices(flag string) []string {
 		return []string{TranslationAuto, TranslationOff}
 	case "sockets", "host-pods":
 		return []string{ModeAuto, ModeOn, ModeOff}
-	case "rtt-buckets":
-		return []string{string(metrics.RTTFine), string(metrics.RTTCoarse), string(metrics.RTTOff)}
+	case formerRTTBuckets:
+		return []string{"fine", "coarse", "off"}
 	case "log-level":
 		return []string{"debug", "info", "warn", "error"}
 	case "log-format":

@@ -142,9 +142,10 @@ func addSeriesFlags(fs *pflag.FlagSet, c *Config) {
 		"opt-in `labels` of podmeter_flow_*: peer_pod, peer_ip, peer_port, process; each multiplies the series")
 	fs.StringSliceVar(&c.ExternalLabels, "external-labels", c.ExternalLabels,
 		"opt-in `labels` of podmeter_external_*: city, latitude, longitude, ip, container")
-	fs.StringVar(&c.RTTBuckets, "rtt-buckets", c.RTTBuckets,
-		"`number` of classic buckets of podmeter_tcp_rtt_seconds: "+oneOf("rtt-buckets")+"; a row of TCP health then has 21, 14 or 7 series; "+
-			"native histograms, which a Prometheus can scrape instead, are the same with each")
+	fs.BoolVar(&c.RTTClassicBuckets, rttClassicBuckets, c.RTTClassicBuckets,
+		"classic buckets of podmeter_tcp_rtt_seconds as well, from 977 us to 4 s, for quantiles without native histograms: by text a row of TCP "+
+			"health then has 14 series instead of 6; a Prometheus that scrapes native histograms has quantiles, of 5 series a row, without it")
+	addFormerFlags(fs)
 	fs.IntVar(&c.FlowSeriesLimit, "flow-series-limit", c.FlowSeriesLimit,
 		"most label sets of podmeter_flow_*, a quarter of it for one pod, and an equal share for each; others are folded into peer=\"other\"")
 	fs.IntVar(&c.ExternalSeriesLimit, "external-series-limit", c.ExternalSeriesLimit,

@@ -35,7 +35,8 @@ func EnvName(flag string) string {
 //
 // The file may hold any flag of the agent, so that other commands can read the
 // agent's own: what is not in fs they pass over. Every fault found is in the
-// error, a [UsageError]. The warnings name variables that look like ours and are no flag.
+// error, a [UsageError]. The warnings name variables that look like ours and are no flag, and
+// flags that are others now.
 func Load(fs *pflag.FlagSet, environ []string) (warnings []string, err error) {
 	env := variables(environ)
 	faults := setFromEnvironment(fs, env)
@@ -44,7 +45,7 @@ func Load(fs *pflag.FlagSet, environ []string) (warnings []string, err error) {
 	}
 	err = errors.Join(faults...)
 	Locate(fs, err)
-	return strangers(fs, env), Usage(err)
+	return append(strangers(fs, env), setFromFormer(fs)...), Usage(err)
 }
 
 func setFromEnvironment(fs *pflag.FlagSet, env map[string]string) (faults []error) {

@@ -52,7 +52,7 @@ var samples = map[string]string{
 	"pin-path": "/sys/fs/bpf/a", "state-dir": "/run/a", "identity": "none", "scope": "node", "service-translation": "off", "kubeconfig": "k",
 	"cni-cache": "/c", "daemonset": "a/b", "sockets": "off", "host-pods": "off", "cgroup-root": "/g",
 	"node-name": "n", "static-file": "s", "cidr-file": "c", "nat64-prefix": "64:ff9b:1::/96,2001:db8:64::/48", "geoip": "a.mmdb,b.mmdb", "geoip-optional": "true", "flow-labels": "peer_ip",
-	"external-labels": "city,ip", "rtt-buckets": "off", "link-local-peers": "true", "flow-series-limit": "3", "external-series-limit": "4", "flow-idle": "2h",
+	"external-labels": "city,ip", "rtt-classic-buckets": "true", "rtt-buckets": "fine", "link-local-peers": "true", "flow-series-limit": "3", "external-series-limit": "4", "flow-idle": "2h",
 	"remote-write-url": "http://a/w,http://b/w", "remote-write-http-config-file": "f", "remote-write-labels": "a=b", "remote-write-interval": "9s",
 	"remote-write-spool": "/w", "remote-write-spool-limit": "8Mi", "remote-write-native-histograms": "true",
 	"series-grace": "9m", "log-level": "debug", "log-format": "json",
@@ -131,6 +131,35 @@ func TestPrecedence(t *testing.T) {
 			}
 			if c.DrainInterval != test.interval || !cmp.Equal(c.GeoIP, test.geoip) {
 				t.Errorf("got %v and %v, want %v and %v", c.DrainInterval, c.GeoIP, test.interval, test.geoip)
+			}
+		})
+	}
+}
+
+// A flag that is another now does what it did, says so, and goes after the other.
+func TestFormerFlags(t *testing.T) {
+	for _, test := range []struct {
+		name          string
+		args, environ []string
+		file          string
+		want          bool
+		warned        string // empty for no warning
+	}{
+		{name: "none"},
+		{name: "fine", args: []string{"--rtt-buckets=fine"}, want: true, warned: "--rtt-buckets is --rtt-classic-buckets now, with seven bounds from 977 us to 4 s: fine is read as true"},
+		{name: "coarse", environ: []string{"PODMETER_RTT_BUCKETS=coarse"}, want: true, warned: "PODMETER_RTT_BUCKETS in the environment is --rtt-classic-buckets now"},
+		{name: "off", file: "rtt-buckets: off\n", warned: ":1: rtt-buckets is --rtt-classic-buckets now, with seven bounds from 977 us to 4 s: off is read as false"},
+		{name: "both", args: []string{"--rtt-buckets=fine", "--rtt-classic-buckets=false"}, warned: "which is given too: it is ignored"},
+		{name: "the other in the file", args: []string{"--rtt-buckets=fine"}, file: "rtt-classic-buckets: false\n", warned: "which is given too: it is ignored"},
+		{name: "the other alone", environ: []string{"PODMETER_RTT_CLASSIC_BUCKETS=true"}, want: true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c, warnings, err := load(t, test.args, test.environ, test.file)
+			if err != nil || c.RTTClassicBuckets != test.want {
+				t.Errorf("got %v and %v, want %v", c.RTTClassicBuckets, err, test.want)
+			}
+			if got := strings.Join(warnings, "\n"); (got != "") != (test.warned != "") || !strings.Contains(got, test.warned) {
+				t.Errorf("got the warning %q, want %q", got, test.warned)
 			}
 		})
 	}

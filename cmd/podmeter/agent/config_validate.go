@@ -55,7 +55,7 @@ func (c Config) ValidatePaths() error { return Usage(errors.Join(c.checkPaths().
 func (c Config) checkChoices() (faults []error) {
 	for _, choice := range []struct{ flag, value string }{
 		{"attach", c.Attach}, {"xdp-mode", c.XDPMode}, {"identity", c.Identity}, {"scope", c.Scope},
-		{"service-translation", c.ServiceTranslation}, {"sockets", c.Sockets}, {"host-pods", c.HostPods}, {"rtt-buckets", c.RTTBuckets},
+		{"service-translation", c.ServiceTranslation}, {"sockets", c.Sockets}, {"host-pods", c.HostPods},
 		{"log-level", c.LogLevel}, {"log-format", c.LogFormat},
 	} {
 		if err := CheckChoice(choice.flag, choice.value); err != nil {

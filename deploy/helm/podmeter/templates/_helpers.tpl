@@ -113,7 +113,7 @@ has read as true or false. */ -}}
 {{- end }}
 {{- end }}
 {{- range $key, $value := .Values.agent }}
-{{- if and (kindIs "bool" $value) (not (has $key (list "geoipOptional" "page" "pprof" "remoteWriteNativeHistograms"))) }}
+{{- if and (kindIs "bool" $value) (not (has $key (list "geoipOptional" "linkLocalPeers" "page" "pprof" "remoteWriteNativeHistograms" "rttClassicBuckets"))) }}
 {{- fail (printf "agent.%s: YAML reads on and off without quotes as true and false: write %s: %q" $key $key (ternary "on" "off" $value)) }}
 {{- end }}
 {{- end }}
