@@ -33,7 +33,7 @@ func NewClient(kubeconfig, userAgent string) (*kubeapi.API, error) {
 		return nil, fmt.Errorf("make Kubernetes client: %w", secret.File(err))
 	}
 	requests.CheckRedirect = redirect.SameHost // the token goes with each hop
-	client, err := kubeapi.New(config, requests)
+	client, err := kubeapi.New(config, requests, keptFields)
 	if err != nil {
 		return nil, fmt.Errorf("make Kubernetes client: %w", secret.File(err))
 	}
