@@ -4,7 +4,9 @@ package identity
 
 import (
 	"fmt"
+	"net"
 	"path/filepath"
+	"time"
 
 	"github.com/podmeter/podmeter/internal/kubeapi"
 	"github.com/podmeter/podmeter/internal/redirect"
@@ -28,12 +30,13 @@ func NewClient(kubeconfig, userAgent string) (*kubeapi.API, error) {
 	config.ContentType = runtime.ContentTypeProtobuf
 	config.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
 	config.Wrap(secret.Transport)
+	config.Dial = patiently((&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext)
 	requests, err := rest.HTTPClientFor(config)
 	if err != nil {
 		return nil, fmt.Errorf("make Kubernetes client: %w", secret.File(err))
 	}
 	requests.CheckRedirect = redirect.SameHost // the token goes with each hop
-	client, err := kubeapi.New(config, requests)
+	client, err := kubeapi.New(config, requests, keptFields)
 	if err != nil {
 		return nil, fmt.Errorf("make Kubernetes client: %w", secret.File(err))
 	}

@@ -133,7 +133,7 @@ func TestListOfLargeObjects(t *testing.T) {
 					most.look()
 				}
 				return nil
-			}, func() message { return new(corev1.Pod) })
+			}, func() message { return new(corev1.Pod) }, keptFields["Pod"])
 			if err != nil || len(kept) != hostilePods {
 				t.Fatalf("got %d pods, %v", len(kept), err)
 			}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/podmeter/podmeter/flows/plain"
 	"github.com/podmeter/podmeter/internal/kubeapi"
+	"github.com/podmeter/podmeter/internal/sieve"
 )
 
 // trimmed is what an informer keeps of an object: a tenth of it at most. It has
@@ -49,8 +50,8 @@ type object[O any] interface {
 	metav1.Object
 }
 
-// add makes the informer of one kind of objects.
-func add[O, T any, P object[O]](k *Kubernetes, resource, selector string, api *kubeapi.API, lw *cache.ListWatch, convert func(P) *T, to watched[T]) error {
+// add makes the informer of one kind of objects, of which no more than what is kept is converted.
+func add[O, T any, P object[O]](k *Kubernetes, resource, selector string, api *kubeapi.API, lw *cache.ListWatch, kept sieve.Message, convert func(P) *T, to watched[T]) error {
 	trim := func(o P) runtime.Object {
 		return &trimmed[T]{
 			namespace: shared(plain.Text(o.GetNamespace(), plain.LabelLimit)), name: plain.Text(o.GetName(), plain.NameLimit),
@@ -59,7 +60,7 @@ func add[O, T any, P object[O]](k *Kubernetes, resource, selector string, api *k
 		}
 	}
 	if api.Core != nil {
-		lw.ListWithContextFunc = listEach[O](api.Core, resource, selector, trim)
+		lw.ListWithContextFunc = listEach[O](api.Core, resource, selector, kept, trim)
 	}
 	lw = k.access.observe(resource, k.contact.observe(resource, lw))
 	i := cache.NewSharedIndexInformer(cache.ToListWatcherWithWatchListSemantics(lw, api.Client), P(new(O)), 0, nil)

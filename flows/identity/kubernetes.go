@@ -160,14 +160,14 @@ func (k *Kubernetes) podOf(p *corev1.Pod) *Pod {
 }
 
 func watchPods(k *Kubernetes, api *kubeapi.API, selector string) error {
-	return add(k, "pods", selector, api, listWatch(api.Pods, selector), k.podOf, watched[Pod]{
+	return add(k, "pods", selector, api, listWatch(api.Pods, selector), keptFields["Pod"], k.podOf, watched[Pod]{
 		set:    k.setPod,
 		remove: k.cache.DeletePod,
 	})
 }
 
 func watchServices(k *Kubernetes, api *kubeapi.API) error {
-	return add(k, "services", "", api, listWatch(api.Services, ""), serviceOf, watched[Service]{
+	return add(k, "services", "", api, listWatch(api.Services, ""), keptFields["Service"], serviceOf, watched[Service]{
 		set: func(s *Service) {
 			k.cache.SetService(s)
 			s.Addresses, s.Shared, s.Ports = nil, nil, nil // the informer keeps it, and needs them no more
@@ -177,7 +177,7 @@ func watchServices(k *Kubernetes, api *kubeapi.API) error {
 }
 
 func watchNodes(k *Kubernetes, api *kubeapi.API) error {
-	return add(k, "nodes", "", api, listWatch(api.Nodes, ""), nodeOf, watched[Node]{
+	return add(k, "nodes", "", api, listWatch(api.Nodes, ""), keptFields["Node"], nodeOf, watched[Node]{
 		set:    k.cache.SetNode,
 		remove: func(n *Node) { k.cache.DeleteNode(n.Name) },
 	})

@@ -11,6 +11,7 @@ import (
 	"io"
 
 	"github.com/podmeter/podmeter/internal/kubeapi"
+	"github.com/podmeter/podmeter/internal/sieve"
 	"k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -20,7 +21,7 @@ import (
 // API servers that cannot stream a list by a watch (before Kubernetes 1.34, or
 // with an old etcd) answer a list with all objects in one message, whatever the
 // limit. Read as a whole, 10,000 pods take some 300 MiB; so the objects are
-// taken from it one by one, and trimmed at once.
+// taken from it one by one, and trimmed at once; what is not kept is not even decoded.
 
 const (
 	// protobufMagic begins a message in protobuf (runtime/serializer/protobuf).
@@ -35,8 +36,8 @@ var errBroken = errors.New("broken protobuf")
 
 type listFunc = func(context.Context, metav1.ListOptions) (runtime.Object, error)
 
-// listEach lists objects and keeps what trim makes of each.
-func listEach[O any, P object[O]](api rest.Interface, resource, selector string, trim func(P) runtime.Object) listFunc {
+// listEach lists objects and keeps what trim makes of what is kept of each.
+func listEach[O any, P object[O]](api rest.Interface, resource, selector string, kept sieve.Message, trim func(P) runtime.Object) listFunc {
 	return func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
 		options.FieldSelector = selector
 		body, err := api.Get().Resource(resource).VersionedParams(&options, kubeapi.Parameters).Stream(ctx)
@@ -52,7 +53,7 @@ func listEach[O any, P object[O]](api rest.Interface, resource, selector string,
 			}
 			list.Items = append(list.Items, trim(p))
 			return nil
-		}, func() message { return any(P(new(O))).(message) })
+		}, func() message { return any(P(new(O))).(message) }, kept)
 		if err != nil {
 			return nil, fmt.Errorf("read list of %s: %w", resource, err)
 		}
@@ -66,8 +67,9 @@ type message interface {
 	Unmarshal([]byte) error
 }
 
-// readList reads a list. What passes requests on may know JSON alone.
-func readList(from io.Reader, to *metav1.ListMeta, each func(runtime.Object) error, empty func() message) error {
+// readList reads a list, of whose objects some fields are kept, or all. What passes requests on
+// may know JSON alone.
+func readList(from io.Reader, to *metav1.ListMeta, each func(runtime.Object) error, empty func() message, kept sieve.Message) error {
 	in := bufio.NewReaderSize(from, 64<<10)
 	if magic, err := in.Peek(len(protobufMagic)); err != nil || string(magic) != protobufMagic {
 		return readJSON(in, to, each, empty)
@@ -82,7 +84,7 @@ func readList(from io.Reader, to *metav1.ListMeta, each func(runtime.Object) err
 			return err
 		}
 		if number == unknownRaw {
-			return readItems(fieldReader{in: in, left: size}, to, each, empty)
+			return readItems(fieldReader{in: in, left: size}, to, each, empty, kept)
 		}
 		if _, err := in.Discard(int(size)); err != nil {
 			return unexpected(err)
@@ -91,7 +93,7 @@ func readList(from io.Reader, to *metav1.ListMeta, each func(runtime.Object) err
 }
 
 // readItems reads the fields of a list.
-func readItems(list fieldReader, to *metav1.ListMeta, each func(runtime.Object) error, empty func() message) error {
+func readItems(list fieldReader, to *metav1.ListMeta, each func(runtime.Object) error, empty func() message, kept sieve.Message) error {
 	var buffer []byte // strings are copied out of it
 	for list.left > 0 {
 		number, size, err := list.next()
@@ -109,7 +111,7 @@ func readItems(list fieldReader, to *metav1.ListMeta, each func(runtime.Object) 
 			err = to.Unmarshal(buffer)
 		case listItems:
 			o := empty()
-			if err = o.Unmarshal(buffer); err == nil {
+			if err = decode(o, buffer, kept); err == nil {
 				err = each(o)
 			}
 		}
@@ -121,6 +123,13 @@ func readItems(list fieldReader, to *metav1.ListMeta, each func(runtime.Object) 
 		return fmt.Errorf("%w: an object beyond the list's end", errBroken)
 	}
 	return nil
+}
+
+func decode(o message, text []byte, kept sieve.Message) error {
+	if kept == nil {
+		return o.Unmarshal(text)
+	}
+	return kept.Unmarshal(text, o)
 }
 
 // fieldReader reads a message of which left bytes are still to come. All fields that

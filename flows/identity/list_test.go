@@ -32,7 +32,7 @@ func readPods(text []byte) (*corev1.PodList, error) {
 	err := readList(bytes.NewReader(text), &list.ListMeta, func(o runtime.Object) error {
 		list.Items = append(list.Items, *o.(*corev1.Pod))
 		return nil
-	}, func() message { return new(corev1.Pod) })
+	}, func() message { return new(corev1.Pod) }, nil)
 	return list, err
 }
 

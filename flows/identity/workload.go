@@ -16,6 +16,9 @@ import (
 // cron job made it: minutes since 1970 (controller cronjob, getJobName).
 const cronSuffix = 8
 
+// podTemplateHash is the label by which a ReplicaSet's name tells its Deployment's.
+const podTemplateHash = "pod-template-hash"
+
 // workloadOf returns the controller of a pod. That of a ReplicaSet or a Job is
 // known by the way their names are made, so it is a guess where another
 // controller makes names alike.
@@ -34,7 +37,7 @@ func (b *Bounds) workloadOf(p *corev1.Pod) flows.Workload {
 	case "Node": // the mirror of a pod that only its kubelet knows
 		kind, name = "staticpod", b.text(p.Name, plain.NameLimit)
 	case "ReplicaSet":
-		hash := p.Labels["pod-template-hash"]
+		hash := p.Labels[podTemplateHash]
 		if deployment, ok := strings.CutSuffix(name, "-"+hash); ok && hash != "" && deployment != "" {
 			kind, name = "deployment", deployment
 		}

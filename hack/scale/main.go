@@ -3,7 +3,8 @@
 // Command scale measures what an agent in a large cluster costs itself and the
 // API server. It starts a real etcd and kube-apiserver, fills them with nodes,
 // services and pods that nobody runs, changes pods at a steady rate, and runs a
-// real agent on it, once for each scope.
+// real agent on it, once for each scope. That of an earlier build runs beside it if
+// there is one: what the machine does else falls on both alike.
 //
 // run.sh beside it gives it namespaces of its own. What is measured and what was
 // found is in docs/BENCHMARKS.md.
@@ -26,7 +27,8 @@ import (
 
 // options are the size of the cluster and what is measured on it.
 type options struct {
-	agent, commands, etcd string
+	agent, earlier        string
+	commands, etcd        string
 	arguments             string
 	pods, services, nodes int
 	changes               float64
@@ -37,6 +39,7 @@ type options struct {
 func main() {
 	var o options
 	flag.StringVar(&o.agent, "agent", "bin/podmeter", "podmeter's command")
+	flag.StringVar(&o.earlier, "earlier", "", "command of an earlier build, which is measured under the same changes")
 	flag.StringVar(&o.arguments, "arguments", "", "more arguments of the agent")
 	flag.StringVar(&o.commands, "commands", os.Getenv(kubetest.CommandsEnv), "folder of kube-apiserver")
 	flag.StringVar(&o.etcd, "etcd", "", "etcd's command (default the one in PATH)")

@@ -58,12 +58,13 @@ var scheme = func() *runtime.Scheme {
 var Parameters = runtime.NewParameterCodec(scheme)
 
 // New returns the API of the server that a configuration is of, asked with a client of HTTP.
-func New(config *rest.Config, client *http.Client) (*API, error) {
-	core, err := restClient(config, client, "/api", corev1.SchemeGroupVersion)
+// What is watched has no more than what is kept of its kind.
+func New(config *rest.Config, client *http.Client, kept Kept) (*API, error) {
+	core, err := restClient(config, client, "/api", corev1.SchemeGroupVersion, kept)
 	if err != nil {
 		return nil, err
 	}
-	apps, err := restClient(config, client, "/apis", appsv1.SchemeGroupVersion)
+	apps, err := restClient(config, client, "/apis", appsv1.SchemeGroupVersion, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -90,9 +91,9 @@ func lister[O object, L runtime.Object](api rest.Interface, resource string, one
 	return gentype.NewClientWithList(resource, api, Parameters, metav1.NamespaceAll, one, list)
 }
 
-func restClient(config *rest.Config, client *http.Client, path string, version schema.GroupVersion) (rest.Interface, error) {
+func restClient(config *rest.Config, client *http.Client, path string, version schema.GroupVersion, kept Kept) (rest.Interface, error) {
 	c := rest.CopyConfig(config)
 	c.GroupVersion, c.APIPath = &version, path
-	c.NegotiatedSerializer = rest.CodecFactoryForGeneratedClient(scheme, serializer.NewCodecFactory(scheme)).WithoutConversion()
+	c.NegotiatedSerializer = withKept(rest.CodecFactoryForGeneratedClient(scheme, serializer.NewCodecFactory(scheme)).WithoutConversion(), kept)
 	return rest.RESTClientForConfigAndClient(c, client)
 }
