@@ -46,16 +46,38 @@ static __always_inline void add_rtt(struct tcp_health *health, __u64 rtt)
 /* An entry that is new; too large for the stack. */
 static const struct tcp_health no_health;
 
+/* What is nothing is left out: each addition that others may make at the same time costs. */
+static __always_inline void add_sample(struct tcp_health *health, const struct sample *sample,
+				       __u32 now)
+{
+	if (!__sync_fetch_and_add(&health->events, 1))
+		health->first = now;
+	health->last = now;
+	if (sample->rtt)
+		add_rtt(health, sample->rtt);
+	if (sample->segments)
+		__sync_fetch_and_add(&health->segments, sample->segments);
+	if (sample->bytes)
+		__sync_fetch_and_add(&health->bytes, sample->bytes);
+	if (sample->opened)
+		__sync_fetch_and_add(&health->opened, 1);
+	if (sample->failed)
+		__sync_fetch_and_add(&health->failed[FAILED_UNKNOWN], 1);
+}
+
 /*
  * Adds to the entry of a connection, or makes it; false if there is no room. A
  * connection's events come one after the other, but its ends may be used again while
- * the last one of the connection before them still runs.
+ * the last one of the connection before them still runs. What begins or fails has no entry
+ * as a rule, and is not looked for before one is made.
  */
 static __always_inline bool add_to(void *map, const struct health_key *key,
 				   const struct sample *sample, __u32 now, __u32 in)
 {
-	struct tcp_health *health = bpf_map_lookup_elem(map, key);
+	struct tcp_health *health = NULL;
 
+	if (!sample->opened && !sample->failed)
+		health = bpf_map_lookup_elem(map, key);
 	if (!health) {
 		if (has_health_room(sample->share, in) &&
 		    !bpf_map_update_elem(map, key, &no_health, BPF_NOEXIST))
@@ -64,15 +86,7 @@ static __always_inline bool add_to(void *map, const struct health_key *key,
 		if (!health)
 			return false;
 	}
-	if (!__sync_fetch_and_add(&health->events, 1))
-		health->first = now;
-	health->last = now;
-	if (sample->rtt)
-		add_rtt(health, sample->rtt);
-	__sync_fetch_and_add(&health->segments, sample->segments);
-	__sync_fetch_and_add(&health->bytes, sample->bytes);
-	__sync_fetch_and_add(&health->opened, sample->opened);
-	__sync_fetch_and_add(&health->failed[FAILED_UNKNOWN], sample->failed);
+	add_sample(health, sample, now);
 	return true;
 }
 

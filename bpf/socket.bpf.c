@@ -105,25 +105,34 @@ static __always_inline void join(struct socket_owners *s, const struct socket_ow
 		moved(from, to);
 }
 
-static __always_inline void record(const struct socket_key *key, const struct socket_owner *owner)
+/* An entry of its own, if there is none and there is room. */
+static __always_inline bool record_first(const struct socket_key *key,
+					 const struct socket_owner *owner)
 {
 	struct socket_owners fresh = { .open = 1, .owners = 1, .now = *owner };
-	struct socket_owners *s = bpf_map_lookup_elem(&sockets, key);
 
-	if (!s) {
-		if (has_room(owner->share) &&
-		    !bpf_map_update_elem(&sockets, key, &fresh, BPF_NOEXIST)) {
-			made_of(owner->share);
-			count_outcome(SOCKET_RECORDED);
-			return;
-		}
-		s = bpf_map_lookup_elem(&sockets, key); /* another CPU was quicker */
+	if (!has_room(owner->share) || bpf_map_update_elem(&sockets, key, &fresh, BPF_NOEXIST))
+		return false;
+	made_of(owner->share);
+	return true;
+}
+
+/*
+ * A key is new as a rule: it is looked for only if no entry can be made. Others may have
+ * been there before, or another CPU was quicker.
+ */
+static __always_inline void record(const struct socket_key *key, const struct socket_owner *owner)
+{
+	struct socket_owners *s;
+
+	if (!record_first(key, owner)) {
+		s = bpf_map_lookup_elem(&sockets, key);
 		if (!s) {
 			count_outcome(SOCKET_NO_ROOM);
 			return;
 		}
+		join(s, owner);
 	}
-	join(s, owner);
 	count_outcome(SOCKET_RECORDED);
 }
 
