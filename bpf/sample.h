@@ -151,29 +151,7 @@ static __always_inline bool to_itself(const struct socket_key *key)
 	       local[3] == peer[3];
 }
 
-/* The state of a connection that begins; NULL if it cannot be kept. */
-static __always_inline struct tcp_state *begin(struct bpf_sock_ops *ops,
-					       const struct socket_owner *owner)
-{
-	struct bpf_sock *sk = ops->sk;
-	struct tcp_state *state;
-
-	if (!sk)
-		return NULL;
-	state = bpf_sk_storage_get(&tcp_sockets, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
-	if (!state) {
-		count_outcome(SOCKET_NO_STORAGE);
-		return NULL;
-	}
-	state->cgroup = owner->cgroup;
-	state->share = owner->share;
-	state->segments = 0; /* a socket that connects again counts from 0 too */
-	state->bytes = 0;
-	state->connecting = 0;
-	return state;
-}
-
-/* NULL if its beginning was not seen. */
+/* NULL if none is kept. */
 static __always_inline struct tcp_state *state_of(struct bpf_sock_ops *ops)
 {
 	struct bpf_sock *sk = ops->sk;
@@ -183,18 +161,65 @@ static __always_inline struct tcp_state *state_of(struct bpf_sock_ops *ops)
 	return bpf_sk_storage_get(&tcp_sockets, sk, NULL, 0);
 }
 
+/* Keeps a state with a socket that has none; NULL if that cannot be. */
+static __always_inline struct tcp_state *keep(struct bpf_sock_ops *ops, struct tcp_state *as)
+{
+	struct bpf_sock *sk = ops->sk;
+	struct tcp_state *state;
+
+	if (!sk)
+		return NULL;
+	state = bpf_sk_storage_get(&tcp_sockets, sk, as, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!state)
+		count_outcome(SOCKET_NO_STORAGE);
+	return state;
+}
+
+/*
+ * The entry of a connection whose state is not kept, and its state; NULL if its beginning was
+ * not seen, or its state is lost.
+ */
+static __always_inline struct socket_owners *unkept(const struct socket_key *key,
+						    struct tcp_state *state)
+{
+	struct socket_owners *s = bpf_map_lookup_elem(&sockets, key);
+
+	if (!s || !s->open || s->now.kept)
+		return NULL;
+	state->cgroup = s->now.cgroup;
+	state->share = s->now.share;
+	state->sampled = s->now.since;
+	return s;
+}
+
 static __always_inline __u64 smoothed_rtt(struct bpf_sock_ops *ops)
 {
 	return ops->srtt_us >> 3; /* the kernel keeps it in eighths */
 }
 
 /*
+ * How much later than it began a connection is established, at most, whose state is not kept:
+ * its first RTT was taken down at some time between.
+ */
+static __always_inline __u32 soon(void)
+{
+	return rtt_interval / 4;
+}
+
+/*
  * Whether an RTT callback is taken down: see rtt_interval. It comes before the kernel
  * has smoothed in what it is about, so that the first has nothing to tell.
  */
-static __always_inline bool rtt_is_due(const struct tcp_state *state)
+static __always_inline bool rtt_is_due(const struct tcp_state *state, __u32 later)
 {
-	return !state->connecting && (__u32)bpf_jiffies64() - state->sampled >= rtt_interval;
+	return !state->connecting &&
+	       (__u32)bpf_jiffies64() - state->sampled >= rtt_interval + later;
+}
+
+/* Before it is established; one that was accepted by TCP Fast Open has its state kept. */
+static __always_inline bool is_connecting(__u32 tcp_state)
+{
+	return tcp_state == BPF_TCP_SYN_SENT || tcp_state == BPF_TCP_SYN_RECV;
 }
 
 #endif /* PODMETER_SAMPLE_H */
