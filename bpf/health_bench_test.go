@@ -85,12 +85,26 @@ func (c *connected) programs(b *testing.B, run func(net.Listener) error) (runs u
 
 // clear empties the maps, as drains do.
 func (c *connected) clear() error {
-	return errors.Join(c.clearMap(c.objects.Health0), c.clearMap(c.objects.Sockets))
+	return errors.Join(emptyMap(c.objects.Health0), emptyMap(c.objects.Sockets))
 }
 
-func (s *sockets) clearMap(m *ebpf.Map) error {
-	key := make([]byte, m.KeySize())
-	for m.NextKey(nil, key) == nil {
+// emptyMap deletes what it has found first: the next key after none is looked for from the
+// map's beginning.
+func emptyMap(m *ebpf.Map) error {
+	var keys [][]byte
+	var key any
+	for {
+		next := make([]byte, m.KeySize())
+		err := m.NextKey(key, next)
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		keys, key = append(keys, next), next
+	}
+	for _, key := range keys {
 		if err := m.Delete(key); err != nil {
 			return err
 		}
@@ -144,13 +158,19 @@ func exchangesWith(l net.Listener) error {
 	b := make([]byte, 1)
 	for range benchExchanges {
 		for _, way := range []struct{ from, to net.Conn }{{client, server}, {server, client}} {
-			if _, err := way.from.Write(b); err != nil {
-				return err
-			}
-			if _, err := io.ReadFull(way.to, b); err != nil {
+			if err := deliver(way.from, way.to, b); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// deliver sends bytes and waits for them at the other end.
+func deliver(from, to net.Conn, b []byte) error {
+	if _, err := from.Write(b); err != nil {
+		return err
+	}
+	_, err := io.ReadFull(to, b)
+	return err
 }

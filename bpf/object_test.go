@@ -180,7 +180,7 @@ func TestLayoutsOfSockets(t *testing.T) {
 		{"socket_owner", unsafe.Sizeof(owner), []uintptr{
 			unsafe.Offsetof(owner.Cgroup), unsafe.Offsetof(owner.Process), unsafe.Offsetof(owner.Since),
 			unsafe.Offsetof(owner.Until), unsafe.Offsetof(owner.Command), unsafe.Offsetof(owner.Share),
-			unsafe.Offsetof(owner.Role), unsafe.Offsetof(owner.Pad)}},
+			unsafe.Offsetof(owner.Role), unsafe.Offsetof(owner.Kept)}},
 		{"share", unsafe.Sizeof(share), []uintptr{unsafe.Offsetof(share.Made), unsafe.Offsetof(share.Gone)}},
 		{"socket_owners", unsafe.Sizeof(owners), []uintptr{
 			unsafe.Offsetof(owners.Lock), unsafe.Offsetof(owners.Open), unsafe.Offsetof(owners.Shared),

@@ -46,16 +46,38 @@ static __always_inline void add_rtt(struct tcp_health *health, __u64 rtt)
 /* An entry that is new; too large for the stack. */
 static const struct tcp_health no_health;
 
+/* What is nothing is left out: each addition that others may make at the same time costs. */
+static __always_inline void add_sample(struct tcp_health *health, const struct sample *sample,
+				       __u32 now)
+{
+	if (!__sync_fetch_and_add(&health->events, 1))
+		health->first = now;
+	health->last = now;
+	if (sample->rtt)
+		add_rtt(health, sample->rtt);
+	if (sample->segments)
+		__sync_fetch_and_add(&health->segments, sample->segments);
+	if (sample->bytes)
+		__sync_fetch_and_add(&health->bytes, sample->bytes);
+	if (sample->opened)
+		__sync_fetch_and_add(&health->opened, 1);
+	if (sample->failed)
+		__sync_fetch_and_add(&health->failed[FAILED_UNKNOWN], 1);
+}
+
 /*
  * Adds to the entry of a connection, or makes it; false if there is no room. A
  * connection's events come one after the other, but its ends may be used again while
- * the last one of the connection before them still runs.
+ * the last one of the connection before them still runs. What begins or fails has no entry
+ * as a rule, and is not looked for before one is made.
  */
 static __always_inline bool add_to(void *map, const struct health_key *key,
 				   const struct sample *sample, __u32 now, __u32 in)
 {
-	struct tcp_health *health = bpf_map_lookup_elem(map, key);
+	struct tcp_health *health = NULL;
 
+	if (!sample->opened && !sample->failed)
+		health = bpf_map_lookup_elem(map, key);
 	if (!health) {
 		if (has_health_room(sample->share, in) &&
 		    !bpf_map_update_elem(map, key, &no_health, BPF_NOEXIST))
@@ -64,15 +86,7 @@ static __always_inline bool add_to(void *map, const struct health_key *key,
 		if (!health)
 			return false;
 	}
-	if (!__sync_fetch_and_add(&health->events, 1))
-		health->first = now;
-	health->last = now;
-	if (sample->rtt)
-		add_rtt(health, sample->rtt);
-	__sync_fetch_and_add(&health->segments, sample->segments);
-	__sync_fetch_and_add(&health->bytes, sample->bytes);
-	__sync_fetch_and_add(&health->opened, sample->opened);
-	__sync_fetch_and_add(&health->failed[FAILED_UNKNOWN], sample->failed);
+	add_sample(health, sample, now);
 	return true;
 }
 
@@ -137,29 +151,7 @@ static __always_inline bool to_itself(const struct socket_key *key)
 	       local[3] == peer[3];
 }
 
-/* The state of a connection that begins; NULL if it cannot be kept. */
-static __always_inline struct tcp_state *begin(struct bpf_sock_ops *ops,
-					       const struct socket_owner *owner)
-{
-	struct bpf_sock *sk = ops->sk;
-	struct tcp_state *state;
-
-	if (!sk)
-		return NULL;
-	state = bpf_sk_storage_get(&tcp_sockets, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
-	if (!state) {
-		count_outcome(SOCKET_NO_STORAGE);
-		return NULL;
-	}
-	state->cgroup = owner->cgroup;
-	state->share = owner->share;
-	state->segments = 0; /* a socket that connects again counts from 0 too */
-	state->bytes = 0;
-	state->connecting = 0;
-	return state;
-}
-
-/* NULL if its beginning was not seen. */
+/* NULL if none is kept. */
 static __always_inline struct tcp_state *state_of(struct bpf_sock_ops *ops)
 {
 	struct bpf_sock *sk = ops->sk;
@@ -169,18 +161,65 @@ static __always_inline struct tcp_state *state_of(struct bpf_sock_ops *ops)
 	return bpf_sk_storage_get(&tcp_sockets, sk, NULL, 0);
 }
 
+/* Keeps a state with a socket that has none; NULL if that cannot be. */
+static __always_inline struct tcp_state *keep(struct bpf_sock_ops *ops, struct tcp_state *as)
+{
+	struct bpf_sock *sk = ops->sk;
+	struct tcp_state *state;
+
+	if (!sk)
+		return NULL;
+	state = bpf_sk_storage_get(&tcp_sockets, sk, as, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!state)
+		count_outcome(SOCKET_NO_STORAGE);
+	return state;
+}
+
+/*
+ * The entry of a connection whose state is not kept, and its state; NULL if its beginning was
+ * not seen, or its state is lost.
+ */
+static __always_inline struct socket_owners *unkept(const struct socket_key *key,
+						    struct tcp_state *state)
+{
+	struct socket_owners *s = bpf_map_lookup_elem(&sockets, key);
+
+	if (!s || !s->open || s->now.kept)
+		return NULL;
+	state->cgroup = s->now.cgroup;
+	state->share = s->now.share;
+	state->sampled = s->now.since;
+	return s;
+}
+
 static __always_inline __u64 smoothed_rtt(struct bpf_sock_ops *ops)
 {
 	return ops->srtt_us >> 3; /* the kernel keeps it in eighths */
 }
 
 /*
+ * How much later than it began a connection is established, at most, whose state is not kept:
+ * its first RTT was taken down at some time between.
+ */
+static __always_inline __u32 soon(void)
+{
+	return rtt_interval / 4;
+}
+
+/*
  * Whether an RTT callback is taken down: see rtt_interval. It comes before the kernel
  * has smoothed in what it is about, so that the first has nothing to tell.
  */
-static __always_inline bool rtt_is_due(const struct tcp_state *state)
+static __always_inline bool rtt_is_due(const struct tcp_state *state, __u32 later)
 {
-	return !state->connecting && (__u32)bpf_jiffies64() - state->sampled >= rtt_interval;
+	return !state->connecting &&
+	       (__u32)bpf_jiffies64() - state->sampled >= rtt_interval + later;
+}
+
+/* Before it is established; one that was accepted by TCP Fast Open has its state kept. */
+static __always_inline bool is_connecting(__u32 tcp_state)
+{
+	return tcp_state == BPF_TCP_SYN_SENT || tcp_state == BPF_TCP_SYN_RECV;
 }
 
 #endif /* PODMETER_SAMPLE_H */

@@ -335,7 +335,7 @@ func TestSharesOfHealth(t *testing.T) {
 	for _, epoch := range []uint64{0, 1, 2, 1<<32 + 7, 4} {
 		c.begins(epoch)
 		set := sets[epoch&1]
-		if err := c.clearMap(set); err != nil {
+		if err := emptyMap(set); err != nil {
 			t.Fatal(err)
 		}
 		c.ends(tenants["x"].one, l, 4)

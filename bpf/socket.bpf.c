@@ -95,6 +95,7 @@ static __always_inline void join(struct socket_owners *s, const struct socket_ow
 		/* The same owner goes on: what was between is its own too. */
 		if (s->shared || s->now.cgroup != owner->cgroup || s->now.process != owner->process)
 			hand_over(s, owner);
+		s->now.kept = 1;
 	} else if (s->now.cgroup != owner->cgroup) {
 		s->shared = 1;
 	}
@@ -105,39 +106,56 @@ static __always_inline void join(struct socket_owners *s, const struct socket_ow
 		moved(from, to);
 }
 
-static __always_inline void record(const struct socket_key *key, const struct socket_owner *owner)
+/* An entry of its own, if there is none and there is room. */
+static __always_inline bool record_first(const struct socket_key *key,
+					 const struct socket_owner *owner)
 {
 	struct socket_owners fresh = { .open = 1, .owners = 1, .now = *owner };
-	struct socket_owners *s = bpf_map_lookup_elem(&sockets, key);
 
-	if (!s) {
-		if (has_room(owner->share) &&
-		    !bpf_map_update_elem(&sockets, key, &fresh, BPF_NOEXIST)) {
-			made_of(owner->share);
-			count_outcome(SOCKET_RECORDED);
-			return;
-		}
-		s = bpf_map_lookup_elem(&sockets, key); /* another CPU was quicker */
-		if (!s) {
-			count_outcome(SOCKET_NO_ROOM);
-			return;
-		}
-	}
-	join(s, owner);
-	count_outcome(SOCKET_RECORDED);
+	if (!has_room(owner->share) || bpf_map_update_elem(&sockets, key, &fresh, BPF_NOEXIST))
+		return false;
+	made_of(owner->share);
+	return true;
 }
 
-static __always_inline void closed(const struct socket_key *key)
+/*
+ * A key is new as a rule: it is looked for only if no entry can be made. Others may have
+ * been there before, or another CPU was quicker. Returns whether the entry is the socket's own.
+ */
+static __always_inline bool record(const struct socket_key *key, const struct socket_owner *owner)
+{
+	struct socket_owners *s;
+	bool first = record_first(key, owner);
+
+	if (!first) {
+		s = bpf_map_lookup_elem(&sockets, key);
+		if (!s) {
+			count_outcome(SOCKET_NO_ROOM);
+			return false;
+		}
+		join(s, owner);
+	}
+	count_outcome(SOCKET_RECORDED);
+	return first;
+}
+
+/* Of a connection whose state is not kept it tells that, and returns true. */
+static __always_inline bool closed(const struct socket_key *key, struct tcp_state *state)
 {
 	struct socket_owners *s = bpf_map_lookup_elem(&sockets, key);
 	__u32 now = bpf_jiffies64();
+	bool unkept;
 
 	if (!s)
-		return;
+		return false;
 	bpf_spin_lock(&s->lock);
+	unkept = s->open && !s->now.kept;
+	state->cgroup = s->now.cgroup;
+	state->share = s->now.share;
 	if (s->open && !--s->open)
 		s->now.until = now;
 	bpf_spin_unlock(&s->lock);
+	return unkept;
 }
 
 /* --- TCP --- */
@@ -171,6 +189,8 @@ static __always_inline void describe_accepted(struct bpf_sock_ops *ops, struct s
 	cgroup = cgroup_of(tcp);
 	owner->cgroup = cgroup->kn->id;
 	owner->share = share_of(cgroup);
+	/* By TCP Fast Open it has no RTT as yet, and may end before its handshake does. */
+	owner->kept = !ops->srtt_us || ops->total_retrans;
 }
 
 /* The process that listens is told apart by its entry, if that is of one cgroup. */
@@ -227,26 +247,39 @@ static __always_inline void tcp_listens(struct bpf_sock_ops *ops)
 	follow(ops, BPF_SOCK_OPS_STATE_CB_FLAG);
 }
 
+/* Sets out the state of a connection that begins; NULL if it is not kept, or cannot be. */
+static __always_inline struct tcp_state *begin(struct bpf_sock_ops *ops,
+					       const struct tcp_state *fresh, bool kept)
+{
+	struct tcp_state zero = {}, *state;
+
+	state = kept ? keep(ops, &zero) : NULL;
+	if (state) /* a socket that connects again counts from 0 too */
+		*state = *fresh;
+	return state;
+}
+
 /* A connection's health is followed from here on. */
 static __always_inline void tcp_begins(struct bpf_sock_ops *ops, struct health_key *key,
-				       const struct socket_owner *owner)
+				       const struct socket_owner *owner, bool kept)
 {
 	struct sample sample = { .opened = 1, .rtt = smoothed_rtt(ops) };
-	struct tcp_state *state = begin(ops, owner);
+	bool connects = ops->op == BPF_SOCK_OPS_TCP_CONNECT_CB;
+	struct tcp_state fresh = { .cgroup = owner->cgroup,
+				   .share = owner->share,
+				   .connecting = connects };
+	struct tcp_state *state = begin(ops, &fresh, kept);
 
-	if (!state)
+	if (connects || (kept && !state))
 		return;
-	follow(ops, BPF_SOCK_OPS_RTT_CB_FLAG | BPF_SOCK_OPS_RETRANS_CB_FLAG);
-	if (ops->op == BPF_SOCK_OPS_TCP_CONNECT_CB)
-		state->connecting = 1;
-	else
-		take_down(ops, state, key, &sample);
+	take_down(ops, state ?: &fresh, key, &sample);
 }
 
 static __always_inline void tcp_opened(struct bpf_sock_ops *ops)
 {
 	struct socket_owner owner = { .since = bpf_jiffies64() };
 	struct health_key key = {};
+	bool own;
 
 	tcp_local(ops, &key.socket);
 	tcp_peer(ops, &key.socket);
@@ -255,47 +288,89 @@ static __always_inline void tcp_opened(struct bpf_sock_ops *ops)
 		describe_listener(&key.socket, &owner);
 	} else {
 		describe_current(&owner);
+		owner.kept = state_of(ops) != NULL; /* of a connection before */
 	}
-	record(&key.socket, &owner);
-	follow(ops, BPF_SOCK_OPS_STATE_CB_FLAG);
-	if (!to_itself(&key.socket))
-		tcp_begins(ops, &key, &owner);
+	own = record(&key.socket, &owner);
+	if (to_itself(&key.socket)) {
+		follow(ops, BPF_SOCK_OPS_STATE_CB_FLAG);
+		return;
+	}
+	follow(ops, BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_RTT_CB_FLAG |
+			BPF_SOCK_OPS_RETRANS_CB_FLAG);
+	tcp_begins(ops, &key, &owner, !own || owner.kept);
+}
+
+/* Whether what comes after an event needs to know of it. */
+static __always_inline bool is_kept(struct bpf_sock_ops *ops, const struct tcp_state *state)
+{
+	if (ops->op != BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB)
+		return true;
+	return !ops->srtt_us || ops->total_retrans ||
+	       (__u32)bpf_jiffies64() - state->sampled > soon();
+}
+
+/* As state_of, of one whose state is not kept; from here on it is if that is needed. */
+static __always_inline struct tcp_state *
+state_by_entry(struct bpf_sock_ops *ops, const struct socket_key *key, struct tcp_state *state)
+{
+	struct socket_owners *s;
+	struct tcp_state *kept;
+
+	if (to_itself(key))
+		return NULL;
+	s = unkept(key, state);
+	if (!s)
+		return NULL;
+	state->connecting = is_connecting(ops->state);
+	if (ops->op == BPF_SOCK_OPS_RTT_CB && !rtt_is_due(state, soon()))
+		return NULL;
+	if (!is_kept(ops, state))
+		return state;
+	kept = keep(ops, state);
+	if (kept)
+		s->now.kept = 1;
+	return kept;
 }
 
 /* What happens between the beginning and the end of a connection. */
 static __always_inline void tcp_goes_on(struct bpf_sock_ops *ops)
 {
-	struct tcp_state *state = state_of(ops);
+	struct tcp_state fresh = {}, *state;
 	struct health_key key = {};
 	struct sample sample = {};
 
-	if (!state)
+	if (ops->op == BPF_SOCK_OPS_RTT_CB && ops->state == BPF_TCP_SYN_SENT)
 		return;
-	switch (ops->op) {
-	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
-		sample.opened = 1;
-		sample.rtt = smoothed_rtt(ops);
-		state->connecting = 0;
-		break;
-	case BPF_SOCK_OPS_RTT_CB:
-		if (!rtt_is_due(state))
-			return;
-		sample.rtt = smoothed_rtt(ops);
-		break;
-	}
+	state = state_of(ops);
+	if (state && ops->op == BPF_SOCK_OPS_RTT_CB && !rtt_is_due(state, 0))
+		return;
 	tcp_local(ops, &key.socket);
 	tcp_peer(ops, &key.socket);
+	if (!state)
+		state = state_by_entry(ops, &key.socket, &fresh);
+	if (!state)
+		return;
+	if (ops->op != BPF_SOCK_OPS_RETRANS_CB)
+		sample.rtt = smoothed_rtt(ops);
+	if (ops->op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB) {
+		sample.opened = 1;
+		state->connecting = 0;
+	}
 	take_down(ops, state, &key, &sample);
 }
 
 /* The last that is seen of a connection, or of one that never was. */
-static __always_inline void tcp_ends(struct bpf_sock_ops *ops, struct health_key *key)
+static __always_inline void tcp_ends(struct bpf_sock_ops *ops, struct health_key *key,
+				     struct tcp_state *unkept)
 {
 	struct tcp_state *state = state_of(ops);
 	struct sample sample = {};
 
-	if (!state)
-		return;
+	if (!state) {
+		if (!unkept || to_itself(&key->socket))
+			return;
+		state = unkept;
+	}
 	if (state->connecting)
 		sample.failed = 1;
 	else
@@ -306,14 +381,16 @@ static __always_inline void tcp_ends(struct bpf_sock_ops *ops, struct health_key
 
 static __always_inline void tcp_closed(struct bpf_sock_ops *ops)
 {
+	struct tcp_state state = { .connecting = is_connecting(ops->args[0]) };
 	struct health_key key = {};
+	bool unkept;
 
 	tcp_local(ops, &key.socket);
 	if (ops->args[0] != BPF_TCP_LISTEN)
 		tcp_peer(ops, &key.socket);
-	closed(&key.socket);
+	unkept = closed(&key.socket, &state);
 	if (ops->args[0] != BPF_TCP_LISTEN && ops->args[0] != BPF_TCP_CLOSE)
-		tcp_ends(ops, &key);
+		tcp_ends(ops, &key, unkept ? &state : NULL);
 }
 
 SEC("sockops")
@@ -400,9 +477,11 @@ int podmeter_bind6(struct bpf_sock *sk)
 /* Takes back what is recorded by the peer; false if nothing is, or another CPU does it. */
 static __always_inline bool udp_disconnect(struct udp_state *state)
 {
+	struct tcp_state none;
+
 	if (!__sync_bool_compare_and_swap(&state->connected, 1, 0))
 		return false;
-	closed(&state->key);
+	closed(&state->key, &none);
 	state->key.peer_port = 0;
 	__builtin_memset(state->key.peer, 0, sizeof(state->key.peer));
 	return true;
@@ -511,6 +590,7 @@ SEC("cgroup/sock_release")
 int podmeter_release(struct bpf_sock *sk)
 {
 	struct udp_state *state;
+	struct tcp_state none;
 
 	if (sk->protocol != IPPROTO_UDP)
 		return ALLOW;
@@ -519,7 +599,7 @@ int podmeter_release(struct bpf_sock *sk)
 		return ALLOW;
 	if (bpf_cast_to_kern_ctx)
 		udp_late(state, sk);
-	closed(&state->key);
+	closed(&state->key, &none);
 	return ALLOW;
 }
 

@@ -40,7 +40,7 @@ struct socket_owner {
 	char command[COMMAND_LENGTH]; /* of the process */
 	__u16 share; /* of the table, that the socket counts towards */
 	__u8 role; /* enum socket_role; 0 as yet */
-	__u8 pad;
+	__u8 kept; /* a TCP connection whose state is with its socket (tcp_state), or was */
 };
 
 /* Which side of a connection a socket is. */

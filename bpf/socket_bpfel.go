@@ -61,7 +61,7 @@ type SocketSocketOwner struct {
 	Command [16]int8
 	Share   uint16
 	Role    uint8
-	Pad     uint8
+	Kept    uint8
 }
 
 type SocketSocketOwners struct {

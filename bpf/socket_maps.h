@@ -49,7 +49,10 @@ struct {
 	__type(value, struct udp_state);
 } udp_sockets SEC(".maps");
 
-/* Of a TCP connection: what was taken down of it. */
+/*
+ * Of a TCP connection: what was taken down of it. Kept from the first event on that the next
+ * ones need to know of; before, its entry of sockets tells the same.
+ */
 struct tcp_state {
 	__u64 cgroup;
 	__u64 bytes; /* retransmitted, of those that it had */
