@@ -26,6 +26,13 @@ const (
 	// DefaultMaxSockets is how many sockets are known at once where nothing else is asked
 	// for: those that are open and those that were closed a short while ago.
 	DefaultMaxSockets = 131072
+
+	// SocketMapMemory is by how many bytes the maps of sockets and of their health can grow where
+	// nothing else is asked for: entries, as the kernel hands out memory.
+	SocketMapMemory = DefaultMaxSockets*socketBytes + sets*DefaultMaxHealth*healthBytes
+
+	socketBytes, healthBytes = 256, 512
+
 	// socketMemory is for how long a closed socket is known while there is room: TCP may
 	// still answer for it (TCP_TIMEWAIT_LEN).
 	socketMemory = 60 * time.Second

@@ -21,6 +21,9 @@ const (
 	talkFrame = 14 + 20 + 8 + talkPayload
 	talkPause = 5 * time.Millisecond
 	talkPort  = ":7"
+	// evictedShare is the part of the victim's bytes that may be unattributed under stress: a scan
+	// of 20 s by a whole CPU fills a set now and then before it is read, see KNOWN_ISSUES.md.
+	evictedShare = 0.005
 )
 
 // talk is what the victim sends and gets: datagrams to the node, to peers outside and from
@@ -165,12 +168,18 @@ func (k *talk) check(t *testing.T, all samples, want said) {
 	}
 	node, external := got("flow_transmit", "peer_kind", "node"), got("flow_transmit", "peer_kind", "external")
 	back := got("flow_receive", "peer_kind", "node")
-	if effort.NoRoom() { // what was evicted is in no flow, and said to be so
-		node += got("flow_transmit", "peer_kind", "unattributed")
-		back += got("flow_receive", "peer_kind", "unattributed")
+	// What a flood of new flows evicts before it is read is in no flow, and said to be so.
+	lost, lostBack := got("flow_transmit", "peer_kind", "unattributed"), got("flow_receive", "peer_kind", "unattributed")
+	if node+external+lost != transmit || back+lostBack != receive || dropped == 0 && (node > want.node || external > want.outside) {
+		t.Errorf("victim's flows: got %v bytes to the node, %v to outside, %v from the node, %v and %v evicted; want %+v",
+			node, external, back, lost, lostBack, want)
 	}
-	if node+external != transmit || back != receive || dropped == 0 && !effort.NoRoom() && (node != want.node || external != want.outside) {
-		t.Errorf("victim's flows: got %v bytes to the node, %v to outside, %v from the node; want %+v", node, external, back, want)
+	most := 0.0
+	if effort.Stressed() {
+		most = evictedShare * (transmit + receive)
+	}
+	if lost+lostBack > most && !effort.NoRoom() {
+		t.Errorf("victim's flows: got %v and %v bytes evicted, want at most %v", lost, lostBack, most)
 	}
 	if foreign := got("pod_foreign_source"); foreign != 0 {
 		t.Errorf("got %v bytes from foreign sources of the victim, want none", foreign)

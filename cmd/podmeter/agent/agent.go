@@ -268,7 +268,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	// The names of pods are followed until it is known what the end is for.
 	following, forget := context.WithCancel(context.WithoutCancel(ctx))
 	group.Go(func() error {
-		keepToLimit(ctx.Done())
+		keepToLimit(ctx.Done(), a.socketGrowth())
 		return nil
 	})
 	group.Go(func() error { return a.identity.source.Run(following) })

@@ -9,6 +9,7 @@ import (
 	"runtime/metrics"
 	"time"
 
+	"github.com/podmeter/podmeter/datapath"
 	"github.com/podmeter/podmeter/internal/memory"
 )
 
@@ -18,9 +19,9 @@ const (
 	// Go's 100 takes it 15 MiB less and no CPU that could be measured.
 	gcPercent = 50
 	// memoryReserve is what garbage leaves of the limit of the agent's container, in bytes:
-	// for the kubelet's probes, which run in it, and for what maps and sockets take until the
-	// next drain.
-	memoryReserve = 32 << 20
+	// for the kubelet's probes, which run in it (16 MiB each), and for buffers until it is looked
+	// again.
+	memoryReserve = 40 << 20
 	// memoryPace is how often it is looked at how much is left.
 	memoryPace = time.Second
 )
@@ -38,17 +39,18 @@ func beThrifty() {
 func returnMemory() { debug.FreeOSMemory() }
 
 // keepToLimit lets garbage take what the limit of the agent's container leaves besides the
-// maps, databases and buffers that are there, until done is closed; unless the environment
-// says how much Go may have.
-func keepToLimit(done <-chan struct{}) {
+// databases and buffers that are there and besides the maps, which grow by so many bytes at most,
+// until done is closed; unless the environment says how much Go may have.
+func keepToLimit(done <-chan struct{}, growth int64) {
 	if os.Getenv("GOMEMLIMIT") != "" {
 		return
 	}
+	most := goLimit(memory.Room(), goMemory()) - growth // whatever grows as fast as it can
 	ticker := time.NewTicker(memoryPace)
 	defer ticker.Stop()
 	for {
 		own := goMemory()
-		limit := goLimit(memory.Room(), own)
+		limit := max(min(most, goLimit(memory.Room(), own)), 0)
 		debug.SetMemoryLimit(limit)
 		if own > limit { // and an agent that rests until the next drain would keep it
 			debug.FreeOSMemory()
@@ -67,7 +69,15 @@ func goLimit(room, own int64) int64 {
 	if room > math.MaxInt64-own {
 		return math.MaxInt64
 	}
-	return max(own+room-memoryReserve, 0)
+	return own + room - memoryReserve
+}
+
+// socketGrowth is by how many bytes maps of sockets may grow.
+func (a *Agent) socketGrowth() int64 {
+	if a.sockets == nil {
+		return 0
+	}
+	return datapath.SocketMapMemory
 }
 
 // goMemory returns how many bytes Go has of the system.
