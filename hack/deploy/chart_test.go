@@ -196,12 +196,12 @@ func TestMemoryLimit(t *testing.T) {
 		agent         map[string]any
 		request, most string
 	}{
-		{"default", map[string]any{}, "128Mi", "320Mi"},
-		{"the agent's default", map[string]any{"mapMemory": nil}, "128Mi", "320Mi"},
-		{"more", map[string]any{"mapMemory": "1Gi"}, "1088Mi", "1280Mi"},
-		{"rounded up", map[string]any{"mapMemory": "100M"}, "160Mi", "352Mi"},
-		{"bytes", map[string]any{"mapMemory": 8388608}, "72Mi", "264Mi"},
-		{"uplinks", map[string]any{"uplinks": []any{"eth0"}}, "192Mi", "384Mi"},
+		{"default", map[string]any{}, "128Mi", "384Mi"},
+		{"the agent's default", map[string]any{"mapMemory": nil}, "128Mi", "384Mi"},
+		{"more", map[string]any{"mapMemory": "1Gi"}, "1088Mi", "1344Mi"},
+		{"rounded up", map[string]any{"mapMemory": "100M"}, "160Mi", "416Mi"},
+		{"bytes", map[string]any{"mapMemory": 8388608}, "72Mi", "328Mi"},
+		{"uplinks", map[string]any{"uplinks": []any{"eth0"}}, "192Mi", "448Mi"},
 		{"without sockets", map[string]any{"sockets": "off"}, "128Mi", "160Mi"},
 		{"without an API server", map[string]any{"identity": "none"}, "128Mi", "160Mi"},
 	} {
